@@ -1,0 +1,62 @@
+"""How detectors' boxes lie round the points: `python benchmarks/boxes.py path/to/youtube_faces`.
+
+The constants of fkp/markups/ibug68.yaml (box) and the framing in conf/ are these medians, over the training part of
+the identity split: no test face is looked at.
+"""
+
+import json
+import sys
+
+import numpy as np
+
+from fkp.detectors import HaarCascade
+from fkp.geometry import centre_and_side, face_box, overlap
+from fkp.pictures import read_picture
+from fkp.progress import track
+from fkp.sources.youtube_faces import YoutubeFaces
+
+
+def main(root: str) -> None:
+    """Print medians and scatter."""
+    faces = YoutubeFaces(root).read().split("identity")["train"]
+    detector = HaarCascade()
+    rows, missed = [], 0
+    for path, points in track(zip(faces.paths, faces.points, strict=True), "detecting", len(faces)):
+        image = read_picture(path, gray=True)
+        box = face_box(points)
+        boxes, _ = detector(image)
+        found = max(boxes, key=lambda other: overlap(other, box), default=None)
+        if found is None or overlap(found, box) < 0.3:
+            missed += 1
+            continue
+        x, y, side = centre_and_side(found)
+        unit = float(np.sqrt(np.prod(np.ptp(points, axis=0))))
+        mean = points.mean(0)
+        own_x, own_y, own_side = centre_and_side(box)
+        low, high = points.min(0), points.max(0)
+        rows.append(
+            {
+                "up": (mean[1] - y) / unit,
+                "left": (mean[0] - x) / unit,
+                "side": side / unit,
+                "shift_x": (x - own_x) / own_side,
+                "shift_y": (y - own_y) / own_side,
+                "zoom": np.log(side / own_side),
+                "lower": ((low[1] + high[1]) / 2 - y) / side,
+                "points_width": (high[0] - low[0]) / side,
+                "points_height": (high[1] - low[1]) / side,
+                "picture": min(image.shape) / side,
+                "picture_lower": (image.shape[0] / 2 - y) / side,
+            }
+        )
+    figures: dict[str, float] = {"faces": len(faces), "missed": missed}
+    print(f"{'':16}{'median':>8}{'scatter':>9}   (scatter: interquartile range / 1.349, a normal's standard deviation)")
+    for name in rows[0]:
+        low, middle, high = np.percentile([row[name] for row in rows], [25, 50, 75])
+        figures[name], figures[f"{name}_scatter"] = round(middle, 4), round((high - low) / 1.349, 4)
+        print(f"{name:16}{middle:8.3f}{(high - low) / 1.349:9.3f}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

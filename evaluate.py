@@ -1,0 +1,34 @@
+"""Score a model on labelled faces: `python evaluate.py ckpt=… data=youtube_faces data.root=…`."""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fkp import config
+
+
+@config.main("evaluate")
+def evaluate(cfg: DictConfig) -> float:
+    """Print the table, save it, and end with one line of JSON; returns the NME on the label's box, percent."""
+    from fkp import evaluation, runs
+    from fkp.predictor import Predictor
+
+    ckpt = cfg.ckpt or runs.last_checkpoint()
+    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device)
+    source = config.build(cfg.data)
+    parts = source.read().split(source.split)
+    mean_shape = evaluation.mean_in_box(parts["train"], predictor.markup)
+    rows = evaluation.evaluate(predictor, parts[cfg.part], mean_shape)
+
+    title = f"{ckpt} on {len(parts[cfg.part])} {cfg.part} faces, split={source.split}, % of the outer-eye distance"
+    runs.show_figures(rows, title)
+    figures = {f"{name}_{row}": round(value, 4) for row, of_row in rows.items() for name, value in of_row.items()}
+    record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.part, **figures}
+    Path(cfg.run_dir, "figures.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures))
+    return rows["label_box"]["nme"]
+
+
+if __name__ == "__main__":
+    evaluate()

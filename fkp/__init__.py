@@ -1,0 +1,23 @@
+"""Facial key points: find the 68 points of every face in a picture, and train the models that do it.
+
+>>> from fkp import Predictor                                      # doctest: +SKIP
+>>> for face in Predictor.load("outputs/…/best.ckpt")("photo.jpg"):  # doctest: +SKIP
+...     print(face.box, face.points)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Face", "Predictor"]
+
+if TYPE_CHECKING:
+    from fkp.predictor import Face, Predictor
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `--help`, a config error and shell completion never wait for torch.
+    if name in __all__:
+        from fkp import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module 'fkp' has no attribute {name!r}")

@@ -1,0 +1,78 @@
+"""What watches a training: sheets of faces, and the mean shape as the baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from fkp.draw import visualize_output
+from fkp.metrics import nme
+from fkp.module import KeypointModule, in_crop
+from fkp.pictures import write_picture
+
+
+class FaceSheets(pl.Callback):
+    """Predicted (green) and true (orange) points on validation faces at the first, a middle and the last epoch, in
+    TensorBoard; and on test faces as a picture in the run's folder.
+
+    Args:
+        count: faces on a sheet.
+        file: where the sheet of test faces is written.
+    """
+
+    def __init__(self, file: str, count: int = 12):
+        self.file, self.count = Path(file), count
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
+        """Log a sheet if the epoch is one of the three."""
+        last = (trainer.max_epochs or 1) - 1
+        shown = trainer.current_epoch in {0, last // 2, last} and trainer.is_global_zero
+        if shown and isinstance(trainer.logger, pl.loggers.TensorBoardLogger) and not trainer.sanity_checking:
+            sheet = self.sheet(trainer, module, "val")
+            trainer.logger.experiment.add_image("val/faces", sheet, trainer.current_epoch, dataformats="HWC")
+
+    def on_test_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
+        """Write the sheet of test faces."""
+        if trainer.is_global_zero:
+            write_picture(self.file, self.sheet(trainer, module, "test"))
+
+    def sheet(self, trainer: pl.Trainer, module: KeypointModule, part: str) -> np.ndarray:
+        """RGB uint8 sheet of `count` faces spread over a part."""
+        dataset = trainer.datamodule.parts[part]  # type: ignore[attr-defined]
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).astype(int))
+        items = [dataset[int(i)] for i in chosen]
+        images = np.stack([item["image"] for item in items])
+        training = module.training
+        module.eval()
+        with torch.no_grad():
+            points = module(torch.from_numpy(images).to(module.device)).cpu().numpy()
+        module.train(training)
+        labels = [item["points"] @ item["to_crop"][:, :2].T + item["to_crop"][:, 2] for item in items]
+        crops = [np.clip(image * 255, 0, 255).astype(np.uint8).transpose(1, 2, 0).squeeze() for image in images]
+        return visualize_output(crops, points, labels, markup=module.markup)
+
+
+class MeanShape(pl.Callback):
+    """The baseline without a network: NME of the mean training face on the test crops, logged as test/nme_mean_shape."""
+
+    def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
+        """The mean face."""
+        self.mean = torch.as_tensor(trainer.datamodule.mean_points(), dtype=torch.float32, device=module.device)  # type: ignore[attr-defined]
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: KeypointModule,  # type: ignore[override]
+        outputs: Any,
+        batch: dict[str, torch.Tensor],
+        batch_index: int,
+        dataloader_index: int = 0,
+    ) -> None:
+        """Compare it with the labels."""
+        label = in_crop(batch["points"], batch["to_crop"])
+        error = 100 * nme(self.mean.expand_as(label), label, module.markup).mean()
+        module.log("test/nme_mean_shape", error, on_step=False, on_epoch=True, batch_size=len(label))

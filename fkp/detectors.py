@@ -1,0 +1,74 @@
+"""Finding the face boxes in a picture. A detector is called with an RGB or gray picture and gives boxes and scores."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from fkp.errors import FkpError
+from fkp.geometry import overlap
+from fkp.pictures import to_gray
+
+
+class Detector(Protocol):
+    """What all detectors are."""
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """RGB (H, W, 3) or gray (H, W) uint8 to boxes (F, 4), IMAGE pixels, and scores (F,), best first."""
+        ...
+
+
+class HaarCascade:
+    """OpenCV's Haar cascade of frontal faces (Viola and Jones, 2001; Lienhart and Maydt, 2002).
+
+    Args:
+        cascade: file name of a cascade that comes with OpenCV.
+        scale_factor: step between the sizes that are searched.
+        min_neighbors: how many overlapping hits make a face; more is stricter.
+        min_size: smallest face, as a share of the picture's shorter side.
+        min_score: boxes the cascade's last stage is less sure of are dropped.
+        longest: pictures with a longer side are searched shrunk to it, pixels.
+    """
+
+    def __init__(
+        self,
+        cascade: str = "haarcascade_frontalface_default.xml",
+        scale_factor: float = 1.1,
+        min_neighbors: int = 5,
+        min_size: float = 0.05,
+        min_score: float = 0.0,
+        longest: int = 1280,
+    ):
+        self.classifier = cv2.CascadeClassifier(cv2.data.haarcascades + cascade)
+        if self.classifier.empty():
+            raise FkpError(f"detector.cascade={cascade}: OpenCV brings no such cascade")
+        self.scale_factor, self.min_neighbors, self.min_size = scale_factor, min_neighbors, min_size
+        self.min_score, self.longest = min_score, longest
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gray = to_gray(image)
+        factor = min(1.0, self.longest / max(gray.shape))
+        if factor < 1:
+            gray = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        least = max(20, round(self.min_size * min(gray.shape)))
+        found, _, scores = self.classifier.detectMultiScale3(
+            gray, self.scale_factor, self.min_neighbors, minSize=(least, least), outputRejectLevels=True
+        )
+        if len(found) == 0:
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        left, top, width, height = np.asarray(found, float).T
+        boxes = np.stack([left, top, left + width, top + height], 1) / factor - 0.5  # pixel edges, not centres
+        scores = np.asarray(scores, np.float32).ravel()
+        order = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= self.min_score]
+        return _distinct(boxes[order].astype(np.float32), scores[order])
+
+
+def _distinct(boxes: np.ndarray, scores: np.ndarray, most: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Drop boxes that overlap a better one by more than `most` (non-maximum suppression)."""
+    kept: list[int] = []
+    for i, box in enumerate(boxes):
+        if all(overlap(box, boxes[k]) <= most for k in kept):
+            kept.append(i)
+    return boxes[kept], scores[kept]

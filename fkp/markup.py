@@ -1,0 +1,84 @@
+"""What the points are, as data: names, mirror pairs, regions, lines and the pair that normalises errors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fkp.errors import FkpError
+
+
+@dataclass(frozen=True)
+class Markup:
+    """The meaning of an ordered set of K key points.
+
+    Args:
+        name: how the markup is called in configs and checkpoints.
+        points: K names; those that differ only in `right` and `left` mirror each other.
+        regions: name -> [first, last] point, both included.
+        lines: `open` and `ring` lists of [first, last] points, for drawing.
+        pair: the two names whose distance normalises errors (NME).
+        box: `up` and `side` of the face box, see `fkp.geometry.face_box`.
+    """
+
+    name: str
+    points: list[str]
+    regions: dict[str, list[int]]
+    lines: dict[str, list[list[int]]]
+    pair: list[str]
+    box: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if len(set(self.points)) != len(self.points):
+            twice = sorted({p for p in self.points if self.points.count(p) > 1})
+            raise FkpError(f"markup {self.name}: points named twice: {', '.join(twice)}")
+        unknown = [p for p in self.pair if p not in self.points]
+        if unknown or len(self.pair) != 2:
+            raise FkpError(f"markup {self.name}: pair must name two of its points, got {self.pair}")
+
+    @cached_property
+    def flip(self) -> np.ndarray:
+        """(K,) int: where each point's mirror partner stands, so `points[flip]` renames a mirrored face."""
+        swap = {"right": "left", "left": "right"}
+        order = []
+        for name in self.points:
+            partner = "_".join(swap.get(part, part) for part in name.split("_"))
+            if partner not in self.points:
+                raise FkpError(f"markup {self.name}: {name} has no partner {partner}")
+            order.append(self.points.index(partner))
+        return np.array(order)
+
+    @property
+    def eyes(self) -> tuple[int, int]:
+        """Indices of the normalising pair."""
+        return self.points.index(self.pair[0]), self.points.index(self.pair[1])
+
+    def region(self, name: str) -> slice:
+        """The points of one region, as a slice."""
+        first, last = self.regions[name]
+        return slice(first, last + 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as kept in a checkpoint; `Markup(**markup.as_dict()) == markup`."""
+        return asdict(self)
+
+
+def load_markup(name: str) -> Markup:
+    """Read one of the markups that come with the package.
+
+    >>> load_markup("ibug68").eyes
+    (36, 45)
+    """
+    file = files("fkp") / "markups" / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(f.name.removesuffix(".yaml") for f in (files("fkp") / "markups").iterdir())
+        raise FkpError(f"no markup named {name!r}; there is {', '.join(known)}")
+    return Markup(**yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+IBUG68 = load_markup("ibug68")

@@ -1,0 +1,96 @@
+"""How far predicted points lie from labels: NME, failure rate, AUC.
+
+Sources: Sagonas et al., "300 Faces In-the-Wild Challenge" (2016) for NME over the outer eye corners and the CED curve.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from fkp.markup import IBUG68, Markup
+
+Points = TypeVar("Points", np.ndarray, Tensor)
+
+
+def point_errors(predicted: Points, label: Points, markup: Markup = IBUG68) -> Points:
+    """Distance of each point to its label, as a fraction of the inter-ocular distance of the label.
+
+    Args:
+        predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
+
+    Returns:
+        (..., K); NaN where not labelled.
+    """
+    right, left = markup.eyes
+    interocular = ((label[..., right, :] - label[..., left, :]) ** 2).sum(-1) ** 0.5
+    return ((predicted - label) ** 2).sum(-1) ** 0.5 / interocular[..., None]
+
+
+def nme(predicted: Points, label: Points, markup: Markup = IBUG68) -> Points:
+    """Normalised mean error per face: mean over labelled points of |p - l| / |l_36 - l_45| (outer eye corners).
+
+    Args:
+        predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
+
+    Returns:
+        (...): fractions, not percent.
+
+    >>> label = np.zeros((68, 2)); label[45] = 10, 0
+    >>> float(nme(label + (3, 4), label, IBUG68))
+    0.5
+    """
+    errors = point_errors(predicted, label, markup)
+    return torch.nanmean(errors, -1) if isinstance(errors, Tensor) else np.nanmean(errors, -1)
+
+
+def summary(faces: Points) -> dict[str, float]:
+    """Figures of a set of faces, in percent.
+
+    Args:
+        faces: (F,) NME of each face, a fraction; infinite for a face that was not found.
+
+    Returns:
+        nme (over found faces), median, fr8 and fr10 (failure rate: faces worse than 8 % and 10 %, or not found), auc10
+        (area under the CED curve up to 10 %, 100 for a perfect system).
+    """
+    errors = np.asarray(faces.cpu() if isinstance(faces, Tensor) else faces, float)
+    found = errors[np.isfinite(errors)]
+    return {
+        "nme": 100 * float(found.mean()) if found.size else float("nan"),
+        "median": 100 * float(np.median(errors)),
+        "fr8": 100 * float((errors > 0.08).mean()),
+        "fr10": 100 * float((errors > 0.10).mean()),
+        # The CED curve's area up to t is the mean over faces of how far below t each one stays: exact, no bins.
+        "auc10": 100 * float(np.maximum(0.10 - errors, 0).mean() / 0.10),
+    }
+
+
+class FaceErrors(Metric):
+    """`summary` over an epoch, across processes.
+
+    >>> metric = FaceErrors()
+    >>> metric.update(torch.tensor([0.02, 0.12]))
+    >>> round(metric.compute()["fr10"])
+    50
+    """
+
+    full_state_update = False
+    faces: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("faces", default=[], dist_reduce_fx="cat")
+
+    def update(self, faces: Tensor) -> None:
+        """Add (B,) NME of faces."""
+        self.faces.append(faces.detach())
+
+    def compute(self) -> dict[str, float]:
+        """All figures, percent."""
+        return summary(dim_zero_cat(self.faces))

@@ -1,0 +1,115 @@
+"""The LightningModule: network + codec + loss + metrics + optimizer, in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from fkp.codecs import Coordinates
+from fkp.markup import IBUG68, Markup
+from fkp.metrics import FaceErrors, nme
+
+Batch = dict[str, Tensor]
+
+
+class KeypointModule(pl.LightningModule):
+    """Trains a network to find key points.
+
+    Args:
+        network: image (B, C, h, w) to raw output.
+        codec: points <-> raw output.
+        loss: of raw output and encoded label.
+        optimizer: takes the parameters.
+        scheduler: takes the optimizer; stepped once an epoch.
+        markup: the meaning of the points.
+        recipe: plain values from which `fkp.predictor` rebuilds what predicts; kept in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        codec: Coordinates,
+        loss: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
+        markup: Markup = IBUG68,
+        recipe: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.network, self.codec, self.loss, self.markup, self.recipe = network, codec, loss, markup, recipe
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in ("train", "val", "test")})
+
+    def setup(self, stage: str) -> None:
+        """Before weights are restored: let the network start at the mean training face."""
+        if stage == "fit":
+            mean = torch.as_tensor(self.trainer.datamodule.mean_points(), dtype=torch.float32)  # type: ignore[attr-defined]
+            self.network.start_at(self.codec.encode(mean[None])[0])  # type: ignore[operator]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (B, C, h, w) to points (B, K, 2) in CROP pixels."""
+        return self.codec.decode(self.network(image))[0]
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        label = in_crop(batch["points"], batch["to_crop"])
+        output = self.network(batch["image"])
+        target = self.codec.encode(label)
+        labelled = torch.isfinite(target)
+        loss = self.loss(output[labelled], target[labelled])
+        points, _ = self.codec.decode(output.detach())
+        errors = self.errors[f"{stage}_errors"]
+        # Affines keep ratios of lengths, so NME is the same in CROP and IMAGE pixels.
+        errors.update(nme(points, label, self.markup))  # type: ignore[operator]
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), prog_bar=stage == "train")
+        return loss
+
+    def _end(self, stage: str) -> None:
+        errors = self.errors[f"{stage}_errors"]
+        figures = errors.compute()  # type: ignore[operator]
+        errors.reset()  # type: ignore[operator]
+        for name, value in figures.items():
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and name == "nme")
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """One step."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """One step."""
+        self._step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's figures."""
+        self._end("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's figures."""
+        self._end("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures."""
+        self._end("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the scheduler if there is one."""
+        optimizer = self.optimizer(self.network.parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the recipe: plain values only, so that the file loads with weights_only=True."""
+        checkpoint["fkp"] = self.recipe
+
+
+def in_crop(points: Tensor, to_crop: Tensor) -> Tensor:
+    """Points (B, K, 2) through affines (B, 2, 3)."""
+    return points @ to_crop[:, :, :2].mT + to_crop[:, None, :, 2]

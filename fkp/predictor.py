@@ -1,0 +1,185 @@
+"""Weights -> Predictor: a picture in, faces out. Imports no Lightning and no Hydra."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from fkp.codecs import Coordinates
+from fkp.detectors import Detector, HaarCascade
+from fkp.errors import FkpError
+from fkp.geometry import IDENTITY, apply, invert
+from fkp.markup import Markup
+from fkp.pictures import read_picture, to_gray
+from fkp.transforms import Sample, Transform, run
+
+# The only modules a checkpoint may name: loading a file never runs foreign code.
+REBUILT = ("fkp.networks", "fkp.codecs", "fkp.transforms")
+
+
+@dataclass(repr=False)
+class Face:
+    """One face of a picture.
+
+    Args:
+        points: (K, 2) float32, x y, IMAGE pixels.
+        confidence: (K,) float32 in [0, 1].
+        box: (4,) float32: left, top, right, bottom, IMAGE pixels.
+        score: how sure the detector is; 1 for a box that was given. Comparable within one detector only.
+    """
+
+    points: np.ndarray
+    confidence: np.ndarray
+    box: np.ndarray
+    score: float
+
+    def __repr__(self) -> str:
+        left, top, right, bottom = self.box
+        return (
+            f"Face({len(self.points)} points in {left:.0f}, {top:.0f} … {right:.0f}, {bottom:.0f}, "
+            f"score {self.score:.2f}, confidence {self.confidence.mean():.2f})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "points": self.points.round(3).tolist(),
+            "confidence": self.confidence.round(4).tolist(),
+            "box": self.box.round(2).tolist(),
+            "score": round(float(self.score), 4),
+        }
+
+
+@dataclass
+class Predictor:
+    """Finds the faces of a picture and their key points.
+
+    Args:
+        network: image (B, C, h, w) to raw output, in evaluation mode.
+        codec: raw output to points.
+        transforms: the steps from a face to the network's input, as in training.
+        markup: the meaning of the points.
+        gray: the network wants one channel.
+        detector: finds the boxes when none are given.
+        batch_size: faces the network sees at once.
+    """
+
+    network: torch.nn.Module
+    codec: Coordinates
+    transforms: list[Transform]
+    markup: Markup
+    gray: bool = True
+    detector: Detector = field(default_factory=HaarCascade)
+    batch_size: int = 32
+
+    @classmethod
+    def load(cls, path: str | Path, detector: Detector | None = None, device: str | None = None) -> Predictor:
+        """Rebuild a predictor from a checkpoint of `train.py`.
+
+        Args:
+            path: a `.ckpt` file.
+            detector: Haar cascade if None.
+            device: such as "cpu" or "cuda"; None takes a GPU if there is one.
+
+        Raises:
+            FkpError: no such file, or not a checkpoint of fkp.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FkpError(f"{path}: no such checkpoint; train one with `python train.py`")
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            recipe, state = checkpoint["fkp"], checkpoint["state_dict"]
+        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
+        if recipe is None:
+            raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
+        network = _rebuild(recipe["network"], path)
+        weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
+        return cls(
+            network.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            _rebuild(recipe["codec"], path),
+            [_rebuild(step, path) for step in recipe["transforms"].values()],
+            Markup(**recipe["markup"]),
+            recipe["gray"],
+            detector or HaarCascade(),
+        )
+
+    def __call__(self, image: str | Path | np.ndarray, boxes: ArrayLike | None = None) -> list[Face]:
+        """Find faces, then their points.
+
+        Args:
+            image: a path, or RGB (H, W, 3) or gray (H, W) uint8.
+            boxes: (F, 4) left, top, right, bottom in IMAGE pixels, as `fkp.geometry.face_box` draws them; None
+                lets the detector find them.
+
+        Returns:
+            One Face a box, in the order given, or best first.
+
+        Raises:
+            FkpError: the picture cannot be read, or image or boxes have another shape or type.
+        """
+        pixels = read_picture(image) if isinstance(image, (str, Path)) else _checked(image)
+        if boxes is None:
+            found, scores = self.detector(pixels)
+        else:
+            found = np.asarray(boxes, np.float32).reshape(-1, 4) if np.size(boxes) else np.zeros((0, 4), np.float32)
+            scores = np.ones(len(found), np.float32)
+            if not np.isfinite(found).all() or (found[:, 2:] <= found[:, :2]).any():
+                raise FkpError("boxes must be left, top, right, bottom with right > left and bottom > top")
+        canvas = to_gray(pixels) if self.gray else np.atleast_3d(pixels)
+        if not self.gray and canvas.shape[2] == 1:
+            canvas = np.repeat(canvas, 3, 2)
+        samples = [Sample(canvas, IDENTITY, (canvas.shape[1], canvas.shape[0]), box) for box in found]
+        points, confidence = self.predict(samples)
+        return [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
+
+    def predict(self, samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        """Points (F, K, 2) in IMAGE pixels and confidence (F, K), both float32, of faces before any transform."""
+        count = len(self.markup.points)
+        points, confidence = np.zeros((len(samples), count, 2), np.float32), np.zeros((len(samples), count), np.float32)
+        device = next(self.network.parameters()).device
+        for start in range(0, len(samples), self.batch_size):
+            batch = [run(self.transforms, sample) for sample in samples[start : start + self.batch_size]]
+            images = torch.from_numpy(np.stack([sample.crop() for sample in batch]))
+            with torch.inference_mode():
+                found, sure = self.codec.decode(self.network(images.to(device)))
+            for i, sample in enumerate(batch, start):
+                points[i] = apply(invert(sample.to_crop), found[i - start].cpu().numpy())
+            confidence[start : start + len(batch)] = sure.cpu().numpy()
+        return points, confidence
+
+
+def _checked(image: Any) -> np.ndarray:
+    """An array that is a picture."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
+        raise FkpError(f"image must be a path or a uint8 array, not {kind}")
+    if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise FkpError(f"image must be gray (H, W) or RGB (H, W, 3), not {image.shape}")
+    return image
+
+
+def _rebuild(spec: dict[str, Any], path: Path) -> Any:
+    """Make one of fkp's own objects from plain values."""
+    arguments = dict(spec)
+    target = str(arguments.pop("_target_", ""))
+    module, _, name = target.rpartition(".")
+    if module not in REBUILT or name.startswith("_") or not hasattr(importlib.import_module(module), name):
+        raise FkpError(f"{path}: names {target!r}, which is none of fkp's own parts; not loaded")
+    try:
+        return getattr(importlib.import_module(module), name)(**arguments)
+    except TypeError as error:
+        raise FkpError(f"{path}: made by another version of fkp ({error})") from None

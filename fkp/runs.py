@@ -1,0 +1,124 @@
+"""What a run leaves in its folder, and how to find it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from fkp.errors import FkpError
+
+if TYPE_CHECKING:
+    from fkp.predictor import Face
+
+CONSOLE = Console()
+OUTPUTS = Path("outputs")
+CHECKPOINT = "checkpoints/best.ckpt"
+TEST_FACES = "test_faces.png"
+PATHS = ("run_dir", "dirpath", "save_dir", "root", "ckpt_path", "file")
+
+
+def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
+    """The plain values from which `fkp.predictor` rebuilds what predicts.
+
+    Args:
+        cfg: the resolved configuration of `train.py`.
+        markup: `Markup.as_dict()`.
+    """
+    return {
+        "version": 1,
+        "network": cfg["model"]["network"],
+        "codec": cfg["model"]["codec"],
+        "transforms": cfg["crop"],
+        "gray": cfg["datamodule"]["gray"],
+        "markup": markup,
+    }
+
+
+def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
+    """The best checkpoint of the newest run.
+
+    Raises:
+        FkpError: nothing has been trained yet.
+    """
+    made = sorted(outputs.rglob(CHECKPOINT), key=lambda path: path.stat().st_mtime)
+    if not made:
+        raise FkpError(f"no trained model in {outputs.resolve()}; train one with `python train.py`, or give ckpt=…")
+    return made[-1]
+
+
+def close(run_dir: Path, cfg: dict[str, Any], logger: Any, figures: dict[str, float]) -> None:
+    """End a training: HPARAMS and configuration for TensorBoard, figures as JSON, and where to go on.
+
+    Args:
+        run_dir: the run's folder.
+        cfg: the resolved configuration.
+        logger: TensorBoardLogger, or None.
+        figures: of the test part, percent, under their logged names.
+    """
+    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if logger is not None:
+        logger.log_hyperparams(_varied(cfg), figures)
+        logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
+        logger.finalize("success")
+    names = ("nme", "median", "fr8", "fr10", "auc10")
+    network = {name: figures[f"test/{name}"] for name in names}
+    mean_shape = {"nme": figures["test/nme_mean_shape"]}
+    show_figures({"this network": network, "mean shape": mean_shape}, "test faces, % of the outer-eye distance")
+    checkpoint = shlex.quote(str(near(run_dir / CHECKPOINT)))
+    say(f"checkpoint  {checkpoint}")
+    say(f"faces       {near(run_dir / TEST_FACES)}")
+    say(f"go on with  python predict.py image=photo.jpg ckpt={checkpoint}")
+    say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
+
+
+def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
+    """Print a table of figures: a row each, a column a name."""
+    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+    table = Table("", *names, title=title, title_justify="left")
+    for row, figures in rows.items():
+        cells = [f"{figures[name]:.2f}" if name in figures else "" for name in names]
+        table.add_row(row, *(cell.removesuffix(".00") for cell in cells))
+    CONSOLE.print(table)
+
+
+def show_faces(faces: list[Face], image: str, ckpt: str | Path, picture: Path) -> None:
+    """Print what was found in a picture, and where the drawn one lies."""
+    if faces:
+        table = Table("face", "box: left, top, right, bottom", "points", "score", "confidence")
+        for number, face in enumerate(faces, 1):
+            box = ", ".join(f"{edge:.0f}" for edge in face.box)
+            table.add_row(str(number), box, str(len(face.points)), f"{face.score:.2f}", f"{face.confidence.mean():.2f}")
+        CONSOLE.print(table)
+    else:
+        say(f"no face found in {image}; a lower detector.min_neighbors finds more, and more that are none")
+    say(f"model       {near(Path(ckpt))}")
+    say(f"picture     {near(picture)}")
+    say(f"points      {near(picture.with_suffix('.json'))}")
+
+
+def say(line: str) -> None:
+    """Print a line as it is, however long."""
+    CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def near(path: Path) -> Path:
+    """Relative to the working directory if it lies below it: shorter to read, as good to type."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _varied(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of what a person varies, for HPARAMS: no paths, no targets."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _varied(value, f"{prefix}{key}.")
+        elif isinstance(value, (bool, int, float, str)) and key not in ("_target_", "_partial_", *PATHS):
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Where labelled faces come from. Each source has `split` (the rule) and `read()`, which gives a FaceTable."""

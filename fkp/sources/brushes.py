@@ -1,0 +1,116 @@
+"""Brushes: smooth curves, ribbons of varying width, soft masks and noise.
+
+A mask is the part of the picture that it covers and its opacity there, so that a small thing costs little to draw.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+SUBPIXEL = 4  # cv2 takes polygon corners in 1/16 pixel
+
+
+class Mask(NamedTuple):
+    """A window into the picture and the opacity (height, width) float32 in [0, 1] within it."""
+
+    rows: slice
+    columns: slice
+    opacity: np.ndarray
+
+    def times(self, other: np.ndarray) -> "Mask":
+        """Weighted with a map of the whole picture, (H, W)."""
+        return self._replace(opacity=self.opacity * other[self.rows, self.columns])
+
+
+def fill(size: tuple[int, int], polygons: list[np.ndarray], soft: float = 0.0) -> Mask:
+    """The union of polygons (N, 2) in IMAGE pixels, in a picture of (height, width); `soft` blurs its edge, in pixels."""
+    corners = np.concatenate(polygons)
+    margin = 2 + int(np.ceil(2.5 * soft))
+    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - margin, 0)
+    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + margin + 1, size[::-1])
+    if right <= left or bottom <= top:
+        return Mask(slice(0, 0), slice(0, 0), np.zeros((0, 0), np.float32))
+    drawn = np.zeros((bottom - top, right - left), np.uint8)
+    for polygon in polygons:
+        fixed = np.round((np.clip(polygon, -4000, 4000) - (left, top)) * 2**SUBPIXEL).astype(np.int32)
+        cv2.fillPoly(drawn, [fixed], 255, cv2.LINE_AA, SUBPIXEL)
+    opacity = drawn.astype(np.float32) * np.float32(1 / 255)
+    if soft > 0.25:
+        opacity = cv2.GaussianBlur(opacity, (0, 0), soft)
+    return Mask(slice(int(top), int(bottom)), slice(int(left), int(right)), opacity)
+
+
+def draw_inside(mask: Mask, polygons: list[np.ndarray], soft: float = 0.0) -> Mask:
+    """What a union of polygons covers of a mask, in the mask's own window."""
+    drawn = np.zeros(mask.opacity.shape, np.uint8)
+    if not drawn.size:
+        return mask
+    for polygon in polygons:
+        fixed = np.round((polygon - (mask.columns.start, mask.rows.start)) * 2**SUBPIXEL).astype(np.int32)
+        cv2.fillPoly(drawn, [fixed], 255, cv2.LINE_AA, SUBPIXEL)
+    opacity = drawn.astype(np.float32) * np.float32(1 / 255)
+    if soft > 0.25:
+        opacity = cv2.GaussianBlur(opacity, (0, 0), soft)
+    return mask._replace(opacity=opacity * mask.opacity)
+
+
+def blend(picture: np.ndarray, mask: Mask, colour: np.ndarray | float, strength: float = 1.0) -> None:
+    """Lay a colour, (3,) or (H, W, 3) of the whole picture, over the picture in place."""
+    window = picture[mask.rows, mask.columns]
+    colour = np.asarray(colour, np.float32)
+    if colour.ndim == 3:
+        colour = colour[mask.rows, mask.columns]
+    window += (mask.opacity * np.float32(strength))[..., None] * (colour - window)
+
+
+def shade(picture: np.ndarray, mask: Mask, factor: float) -> None:
+    """Multiply the picture under the mask by a factor (below 1 darkens), in place."""
+    picture[mask.rows, mask.columns] *= (1 + mask.opacity * np.float32(factor - 1))[..., None]
+
+
+@cache
+def spline_matrix(number: int, closed: bool, dense: int) -> np.ndarray:
+    """The matrix that takes knots (number, 2) to points of the Catmull-Rom spline through them."""
+    segments = number if closed else number - 1
+    time = np.arange(dense) / dense
+    basis = 0.5 * np.stack([-(time**3) + 2 * time**2 - time, 3 * time**3 - 5 * time**2 + 2,
+                            -3 * time**3 + 4 * time**2 + time, time**3 - time**2], axis=1)  # fmt: skip
+    rows = np.zeros((segments * dense + (not closed), number))
+    for segment in range(segments):
+        for offset in range(4):
+            knot = segment + offset - 1
+            knot = knot % number if closed else min(max(knot, 0), number - 1)
+            rows[segment * dense : (segment + 1) * dense, knot] += basis[:, offset]
+    if not closed:
+        rows[-1, -1] = 1
+    return rows
+
+
+def curve(knots: np.ndarray, closed: bool = False, dense: int = 5) -> np.ndarray:
+    """A smooth curve through knots (N, 2)."""
+    return spline_matrix(len(knots), closed, dense) @ knots
+
+
+def ribbon(line: np.ndarray, width: float | np.ndarray) -> np.ndarray:
+    """The outline of a stroke of the given width (one, or one per point) along a line (N, 2)."""
+    along = np.gradient(line, axis=0)
+    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
+    aside = np.stack([-along[:, 1], along[:, 0]], axis=1) * np.reshape(width, (-1, 1)) / 2
+    return np.concatenate([line + aside, (line - aside)[::-1]])
+
+
+def ellipse(centre: np.ndarray, across: np.ndarray, down: np.ndarray, corners: int = 24, power: float = 1.0) -> np.ndarray:
+    """The outline of an ellipse by its two half axes (vectors); `power` below 1 makes it boxy."""
+    angle = 2 * np.pi * np.arange(corners) / corners
+    cosine, sine = (np.sign(wave) * np.abs(wave) ** power for wave in (np.cos(angle), np.sin(angle)))
+    return centre + cosine[:, None] * across + sine[:, None] * down
+
+
+def noise(rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
+    """Smooth noise (height, width) float32, about 1 in deviation, in grains of `cell` pixels (down, across)."""
+    down, across = (cell, cell) if np.isscalar(cell) else cell
+    rows, columns = max(2, round(size[0] / down)), max(2, round(size[1] / across))
+    grains = rng.standard_normal((rows, columns), dtype=np.float32)
+    return cv2.resize(grains, size[::-1], interpolation=cv2.INTER_CUBIC)

@@ -1,0 +1,262 @@
+"""The features of a painted face: skin, brows, eyes, nose, mouth and beard, each laid exactly on its key points."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fkp.sources.brushes import Mask, blend, curve, draw_inside, ellipse, fill, noise, ribbon, shade
+from fkp.sources.relief import Head, canonical_grid
+
+SKIN_TONES = np.array([[0.95, 0.80, 0.72], [0.86, 0.66, 0.54], [0.72, 0.51, 0.38], [0.50, 0.33, 0.23], [0.30, 0.19, 0.14]])
+HAIR_COLOURS = np.array([[0.05, 0.04, 0.04], [0.16, 0.10, 0.07], [0.32, 0.20, 0.12], [0.55, 0.40, 0.24],
+                         [0.80, 0.68, 0.47], [0.50, 0.22, 0.10], [0.55, 0.55, 0.55], [0.85, 0.84, 0.82]])  # fmt: skip
+HAIR_SHARES = [0.28, 0.24, 0.14, 0.07, 0.07, 0.04, 0.10, 0.06]
+IRIS_COLOURS = np.array([[0.16, 0.09, 0.05], [0.28, 0.17, 0.08], [0.35, 0.33, 0.18], [0.35, 0.46, 0.56], [0.42, 0.48, 0.46]])
+IRIS_RADIUS = 0.10  # of the canonical unit: 5.9 mm of an eye distance of 90 mm
+
+
+class Sitter(NamedTuple):
+    """What stays the same all over one face: colours (3,) in [0, 1], and traits in [0, 1]."""
+
+    skin: np.ndarray
+    hair: np.ndarray
+    brow: np.ndarray
+    manly: bool
+    age: float
+    makeup: float
+
+
+def choose_sitter(rng: np.random.Generator) -> Sitter:
+    place = rng.beta(0.9, 1.4) * (len(SKIN_TONES) - 1)
+    skin = np.array([np.interp(place, range(len(SKIN_TONES)), channel) for channel in SKIN_TONES.T])
+    skin = np.clip(skin * rng.uniform(0.9, 1.08) + rng.normal(0, 0.02, 3), 0.08, 1)
+    hair = np.clip(HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=HAIR_SHARES)] * rng.uniform(0.7, 1.3) + rng.normal(0, 0.02, 3), 0.02, 0.95)
+    manly = bool(rng.random() < 0.6)
+    makeup = 0.0 if manly or rng.random() < 0.3 else float(rng.uniform(0.2, 1))
+    brow = np.minimum(hair * rng.uniform(0.5, 1.0), skin * rng.uniform(0.3, 0.8))
+    return Sitter(skin, hair, brow, manly, float(rng.random()), makeup)
+
+
+def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.Generator) -> None:
+    """Cover the whole canvas (H, W, 3) with skin."""
+    size = canvas.shape[:2]
+    canvas[:] = sitter.skin.astype(np.float32)
+    blotches = 0.03 * noise(rng, size, 0.35 * unit) + rng.uniform(0.005, 0.03) * noise(rng, size, max(1.5, 0.04 * unit))
+    canvas *= (1 + blotches)[..., None]
+    if rng.random() < 0.15:
+        freckles = np.clip(noise(rng, size, max(1.5, 0.05 * unit)) - 1.3, 0, 1)
+        canvas *= (1 - rng.uniform(0.2, 0.5) * freckles)[..., None]
+
+
+def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    unit, down = head.scale, head.camera[1]
+    thickness = rng.uniform(0.07, 0.2) if sitter.manly else rng.uniform(0.05, 0.14)
+    strength = rng.uniform(0.35, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
+    below = rng.normal(0.055, 0.015)
+    taper = np.array([0.75, 1.0, 0.95, 0.75, 0.35])  # from the nose outwards
+    strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
+    for points in (head.points[21:16:-1], head.points[22:27]):
+        line = curve(points + below * down)[: rng.integers(18, 21)]
+        width = np.interp(np.linspace(0, 4, len(line)), range(5), taper) * thickness * unit
+        hairs = fill(canvas.shape[:2], [ribbon(line, np.maximum(width, 1))], max(0.5, 0.02 * unit))
+        opacity = hairs.opacity * np.clip(0.85 + 0.3 * strands[hairs.rows, hairs.columns], 0, 1)
+        blend(canvas, hairs._replace(opacity=opacity), sitter.brow, strength)
+
+
+def paint_eyes(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    iris = IRIS_COLOURS[rng.choice(len(IRIS_COLOURS), p=[0.4, 0.25, 0.1, 0.15, 0.1])] * rng.uniform(0.6, 1.3)
+    white = np.array([0.86, 0.83, 0.80]) * rng.uniform(0.65, 1.05)
+    gaze = np.clip(rng.normal(0, [0.06, 0.025]), -0.12, 0.12) @ head.camera[:2]
+    lids = LidStyle.choose(rng, sitter)
+    for first in (36, 42):
+        paint_eye(canvas, head, head.points[first : first + 6], (iris, white, gaze), lids, sitter)
+
+
+class LidStyle(NamedTuple):
+    """Widths in canonical units and strengths in [0, 1] of the lines around an eye."""
+
+    lash_width: float
+    lash: float
+    lower: float
+    crease_height: float
+    crease: float
+    shadow: float
+    highlight: float
+
+    @classmethod
+    def choose(cls, rng: np.random.Generator, sitter: Sitter) -> "LidStyle":
+        return cls(
+            rng.uniform(0.025, 0.05) + 0.03 * sitter.makeup,
+            min(1.0, rng.uniform(0.3, 0.8) + 0.4 * sitter.makeup),
+            rng.uniform(0.05, 0.35) + 0.3 * sitter.makeup,
+            rng.uniform(0.05, 0.12),
+            rng.uniform(0.0, 0.5),
+            rng.uniform(0.0, 0.3) + 0.4 * sitter.makeup * rng.random(),
+            rng.uniform(0.2, 1.0) if rng.random() < 0.7 else 0.0,
+        )
+
+
+def paint_eye(
+    canvas: np.ndarray,
+    head: Head,
+    points: np.ndarray,
+    ball: tuple[np.ndarray, np.ndarray, np.ndarray],
+    lids: LidStyle,
+    sitter: Sitter,
+) -> None:
+    """One eye on its six points: corner, two upper, corner, two lower."""
+    iris, white, gaze = ball
+    size, unit, (across, down) = canvas.shape[:2], head.scale, head.camera[:2]
+    upper, lower = curve(points[:4]), curve(points[[3, 4, 5, 0]])
+    soft = max(0.4, 0.012 * unit)
+
+    above = upper - lids.crease_height * down
+    blend(canvas, fill(size, [np.concatenate([above, upper[::-1]])], 0.05 * unit), sitter.skin * 0.45, lids.shadow)
+    ends = np.sin(np.linspace(0.15, np.pi - 0.05, len(upper)))
+    blend(canvas, fill(size, [ribbon(above, np.maximum(0.04 * unit * ends, 0.7))], 0.6), sitter.skin * 0.4, lids.crease)
+
+    opening = fill(size, [np.concatenate([upper[:-1], lower[:-1]])], soft)
+    blend(canvas, opening, white)
+    blend(canvas, draw_inside(opening, [ellipse(points[3], 0.05 * across, 0.05 * down)], soft), sitter.skin * [0.95, 0.7, 0.65], 0.6)
+    centre = points.mean(axis=0) + gaze - 0.01 * down
+    ring = IRIS_RADIUS
+    blend(canvas, draw_inside(opening, [ellipse(centre, ring * across, ring * down)], soft), iris * 0.6)
+    blend(canvas, draw_inside(opening, [ellipse(centre, 0.75 * ring * across, 0.75 * ring * down)], soft), iris)
+    blend(canvas, draw_inside(opening, [ellipse(centre, 0.42 * ring * across, 0.42 * ring * down)], soft), 0.02)
+    shade(canvas, draw_inside(opening, [ribbon(upper, 0.13 * unit)], 0.03 * unit), 0.45)
+    glint = centre + lids.highlight * 0.04 * (across - down)
+    blend(canvas, draw_inside(opening, [ellipse(glint, 0.025 * across, 0.025 * down)], 0.3), 1.0, lids.highlight)
+
+    width = np.maximum(lids.lash_width * unit * (0.6 + 0.6 * ends), 0.8)
+    blend(canvas, fill(size, [ribbon(upper, width)], soft), sitter.brow * 0.3, lids.lash)
+    blend(canvas, fill(size, [ribbon(lower, np.maximum(0.025 * unit, 0.7))], soft), sitter.skin * [0.4, 0.3, 0.3], lids.lower)
+
+
+def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    """Nostrils and the creases round the wings; the ridge itself is only a matter of light."""
+    size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
+    dark, seen = rng.uniform(0.3, 1.0), rng.uniform(0.02, 0.05)
+    for wing, base, side in ((31, 32, -1), (35, 34, 1)):
+        centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.05, 0.08) * down
+        slant = 0.085 * across + side * 0.015 * down
+        blend(canvas, fill(size, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit)), sitter.skin * 0.2, dark)
+        crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.045, 0.02], [0.0, 0.03]]) * [side, 1] @ head.camera[:2] + points[wing]
+        blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.2, 0.6))
+    underside = curve(points[31:36] - 0.02 * down)
+    blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.1, 0.5))
+
+
+def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    size, unit, points, down = canvas.shape[:2], head.scale, head.points, head.camera[1]
+    red = np.array([0.92, 0.62, 0.60]) * rng.uniform(0.8, 1.02)
+    lip = sitter.skin * red
+    if sitter.makeup > 0.3:
+        lipstick = rng.uniform([0.45, 0.05, 0.10], [0.85, 0.40, 0.45])
+        lip += sitter.makeup * rng.uniform(0.3, 0.9) * (lipstick - lip)
+    soft = max(0.5, (0.015 + 0.02 * (sitter.makeup == 0)) * unit)
+    upper_edge = np.concatenate([curve(points[48:52], dense=4)[:-1], curve(points[51:55], dense=4)])
+    lower_edge = curve(points[[54, 55, 56, 57, 58, 59, 48]], dense=4)
+    inner_upper, inner_lower = curve(points[60:65], dense=4), curve(points[[64, 65, 66, 67, 60]], dense=4)
+
+    strength = rng.uniform(0.35, 1.0) if sitter.makeup == 0 else 1.0
+    blend(canvas, fill(size, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft), lip, strength)
+    blend(canvas, fill(size, [np.concatenate([upper_edge, inner_upper[::-1]])], soft), lip * rng.uniform(0.65, 0.95), strength)
+    gloss = curve((points[[59, 58, 57, 56, 55]] + points[[60, 67, 66, 65, 64]]) / 2)
+    blend(canvas, fill(size, [ribbon(gloss[3:-3], 0.05 * unit)], 0.025 * unit), np.minimum(lip * 1.4 + 0.05, 1), rng.uniform(0, 0.6))
+
+    opening = fill(size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit))
+    blend(canvas, opening, [0.16, 0.05, 0.05])
+    gap = float(np.linalg.norm(points[66] - points[62])) / unit
+    if gap > 0.05:
+        paint_inner_mouth(canvas, head, opening, gap, rng)
+    line = curve((points[60:65] + points[[60, 67, 66, 65, 64]]) / 2) if gap < 0.05 else inner_upper
+    width = np.maximum(0.03 * unit * np.array([0.7, *np.ones(len(line) - 2), 0.7]), 0.8)
+    blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
+    for corner in (48, 54):
+        blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.35, rng.uniform(0, 0.6))
+    below = points[57] + rng.uniform(0.08, 0.14) * down
+    blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.5))
+
+
+def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator) -> None:
+    points, down, unit = head.points, head.camera[1], head.scale
+    teeth = np.array([0.88, 0.85, 0.78]) * rng.uniform(0.75, 1.05)
+    if rng.random() < 0.5 and gap > 0.15:
+        tongue = ellipse(points[66] - 0.02 * down, 0.2 * head.camera[0], 0.35 * gap * down, 16)
+        blend(canvas, draw_inside(opening, [tongue], 0.02 * unit), [0.55, 0.25, 0.24])
+    if rng.random() < 0.75:
+        drop = min(gap * rng.uniform(0.5, 1.2), 0.16)
+        row = points[60:65] * [1, 1]
+        band = np.concatenate([curve(row), (curve(row) + drop * down)[::-1]])
+        narrow = draw_inside(opening, [band], max(0.4, 0.01 * unit))
+        blend(canvas, narrow, teeth, rng.uniform(0.6, 1.0))
+    if rng.random() < 0.3 and gap > 0.12:
+        row = points[[60, 67, 66, 65, 64]]
+        band = np.concatenate([curve(row), (curve(row) - 0.06 * down)[::-1]])
+        blend(canvas, draw_inside(opening, [band], max(0.4, 0.01 * unit)), teeth * 0.85, 0.8)
+
+
+def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    """Lines from the nose to the mouth, on the brow, beside and under the eyes."""
+    size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
+    dark = sitter.skin * 0.5
+    for wing, corner, side in ((31, 48, -1), (35, 54, 1)):
+        out = side * across
+        fold = curve(np.stack([points[wing] + 0.08 * out - 0.08 * down, points[wing] + 0.2 * out + 0.12 * down,
+                               points[corner] + 0.1 * out - 0.1 * down, points[corner] + 0.1 * out + 0.06 * down]))  # fmt: skip
+        blend(canvas, fill(size, [ribbon(fold, 0.05 * unit)], 0.03 * unit), dark, rng.uniform(0, 0.5) * (0.3 + sitter.age))
+    for first, outwards in ((36, 0), (42, 0)):
+        bag = curve(points[[first, first + 5, first + 4, first + 3]] + rng.uniform(0.08, 0.13) * down + outwards)
+        blend(canvas, fill(size, [ribbon(bag, 0.045 * unit)], 0.025 * unit), dark, rng.uniform(0, 0.45) * (0.3 + sitter.age))
+    if sitter.age > 0.6:
+        strength, lift = rng.uniform(0, 0.5), rng.uniform(0.2, 0.3)
+        for row in range(rng.integers(1, 4)):
+            line = curve(points[[18, 20, 23, 25]] - (lift + 0.14 * row) * down)
+            blend(canvas, fill(size, [ribbon(line, 0.03 * unit)], 0.015 * unit), dark, strength)
+        for inner in (21, 22):
+            frown = points[inner] + (0.13 if inner == 21 else -0.13) * across
+            crease = np.stack([frown - 0.05 * down, frown + 0.15 * down])
+            blend(canvas, fill(size, [ribbon(crease, 0.03 * unit)], 0.02 * unit), dark, rng.uniform(0, 0.5))
+
+
+BEARDS = ("moustache", "goatee", "full", "circle", "chin")
+
+
+def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Where a beard grows, in the canonical frame (ROWS, COLUMNS) float32 in [0, 1]."""
+    u, v = canonical_grid()
+    u = np.abs(u)
+    hill = lambda value, edge, blur=0.05: 0.5 + 0.5 * np.tanh((value - edge) / (2 * blur))  # noqa: E731
+    width = rng.uniform(0.36, 0.52)
+    moustache = hill(width - u, 0) * hill(v, 0.24) * hill(0.44 + 0.25 * u - v, 0)
+    chin = hill(rng.uniform(0.25, 0.5) - u, 0) * hill(v, 0.86)
+    if kind == "moustache":
+        return moustache.astype(np.float32)
+    if kind == "chin":
+        return chin.astype(np.float32)
+    round_mouth = hill(0.6 - u, 0) * hill(v, 0.3) * hill(u, 0.42)
+    if kind == "goatee":
+        return np.maximum(moustache, chin).astype(np.float32)
+    if kind == "circle":
+        return np.clip(moustache + chin + round_mouth, 0, 1).astype(np.float32)
+    cheek_line = rng.uniform(0.2, 0.5) - 0.75 * np.clip(u - 0.55, 0, None)
+    bare_lips = 1 - hill(1 - (u / 0.46) ** 2 - ((v - 0.57) / 0.2) ** 2, 0, 0.1)
+    full = hill(v - cheek_line, 0, 0.07) * hill(u + 2 * np.clip(v - 0.75, 0, None), 0.42)
+    return (np.maximum(np.clip(full, 0, 1), moustache) * bare_lips).astype(np.float32)
+
+
+def paint_beard(canvas: np.ndarray, head: Head, sitter: Sitter, cells: tuple[np.ndarray, np.ndarray], window: Mask,
+                rng: np.random.Generator) -> None:  # fmt: skip
+    """A beard, a moustache or stubble; `cells` are the canonical maps of the mask `window`."""
+    if not sitter.manly or rng.random() < 0.45:
+        return
+    kind = BEARDS[rng.choice(len(BEARDS), p=[0.25, 0.12, 0.4, 0.15, 0.08])]
+    stubble = rng.random() < 0.4
+    grown = cv2.remap(beard_map(kind, rng), *cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    cell = max(1.2, rng.uniform(0.02, 0.05) * head.scale)
+    grain = noise(rng, grown.shape, (1.8 * cell, cell))
+    opacity = np.clip(grown * (1 + rng.uniform(0.1, 0.5) * grain), 0, 1)
+    strength = rng.uniform(0.1, 0.45) if stubble else rng.uniform(0.5, 0.95)
+    colour = sitter.hair * rng.uniform(0.6, 1.1) if not stubble else sitter.skin * 0.4
+    blend(canvas, window._replace(opacity=opacity), colour, strength)

@@ -1,0 +1,70 @@
+"""The embedded default: faces that the project draws itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from fkp.cache import cache_folder, fingerprint
+from fkp.pictures import write_picture
+from fkp.progress import track
+from fkp.sources import painter, shape_model
+from fkp.sources.labelled_csv import LabelledCsv
+from fkp.sources.table import FaceTable, write_csv
+
+
+class Synthetic(LabelledCsv):
+    """Drawn faces with 68 exact points, written once in the published layout and read like any other set.
+
+    Args:
+        count: number of faces; every face is a person of its own.
+        seed: the same seed and index give the same face, whatever the count.
+        root: where the set is kept; None for a folder of fkp's cache that is named by what it holds.
+        workers: processes that draw; None for one a core.
+    """
+
+    def __init__(self, count: int = 3000, seed: int = 0, root: str | None = None, workers: int | None = None):
+        # The name holds a fingerprint of the painter's own source: another painter, another set.
+        code = fingerprint(*(Path(str(module.__file__)).read_bytes() for module in (painter, shape_model)))
+        folder = Path(root) if root else cache_folder() / f"synthetic-{code}-{seed}-{count}"
+        super().__init__(str(folder))
+        self.count, self.seed, self.workers = count, seed, workers or os.cpu_count() or 1
+
+    def read(self) -> FaceTable:
+        """Draw the faces if they are not there yet, and read them."""
+        if not self.root.exists():
+            self._draw()
+        return super().read()
+
+    def _draw(self) -> None:
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        # Drawn into a folder of its own and renamed when whole: a killed run leaves no half set behind.
+        half = Path(tempfile.mkdtemp(prefix=f".{self.root.name}-", dir=self.root.parent))
+        try:
+            write = partial(_write_face, half / "images", self.seed)
+            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
+                drawn = pool.map(write, range(self.count), chunksize=16)
+                faces = list(track(drawn, f"drawing {self.count} faces", self.count))
+            write_csv(half / "keypoints.csv", [name for name, _ in faces], np.stack([points for _, points in faces]))
+            half.chmod(0o755)
+            try:
+                half.rename(self.root)
+            except OSError:
+                if not self.root.exists():  # another run was quicker: its set is the same
+                    raise
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def _write_face(folder: Path, seed: int, index: int) -> tuple[str, np.ndarray]:
+    image, points = painter.paint(seed, index)
+    name = f"face{index:06d}_00.png"
+    write_picture(folder / name, image)
+    return name, points

@@ -1,0 +1,54 @@
+"""The set the published system trained on: frames of YouTube Faces with 68 points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fkp.errors import FkpError
+from fkp.sources.download import fetch_archive
+from fkp.sources.labelled_csv import LabelledCsv
+from fkp.sources.table import FaceTable
+
+COMMIT = "6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81"
+ARCHIVE = f"https://github.com/udacity/P1_Facial_Keypoints/archive/{COMMIT}.zip"
+CHECKSUMS = {
+    "training_frames_keypoints.csv": "9f3d1213429893d4955e2789076f6ce11e297253fed86337cffb6ca85bd61ec8",
+    "test_frames_keypoints.csv": "348e5e1a5906001f64d3da627e4f61dc3de90771d6d92f5d93628029b3c85e65",
+}
+
+
+class YoutubeFaces(LabelledCsv):
+    """3462 training and 770 test frames of 347 people (github.com/udacity/P1_Facial_Keypoints, MIT).
+
+    Every person of the official test rows is also in training, in neighbouring frames: `split=official` scores
+    memory of people. `split=identity` pools both and never shares a person.
+
+    Args:
+        root: folder of the two CSVs and of `training/` and `test/`.
+        download: fetch the pinned archive (about 300 MB) into root if it is not there.
+        split: `identity` or `official`.
+    """
+
+    def __init__(
+        self, root: str, download: bool = False, split: Literal["official", "identity"] = "identity", url: str = ARCHIVE
+    ):
+        # A file is called PERSON_VF.jpg: V the video, F the frame.
+        super().__init__(
+            root,
+            file="training_frames_keypoints.csv",
+            images="training",
+            test_file="test_frames_keypoints.csv",
+            test_images="test",
+            identity=r"(.+)_\d+\.\w+$",
+            split=split,
+        )
+        self.download, self.url = download, url
+
+    def read(self) -> FaceTable:
+        """All 4232 faces."""
+        if self.download:
+            fetch_archive(self.url, self.root, folder="data", checksums=CHECKSUMS)
+        elif not self.root.is_dir():
+            raise FkpError(f"{self.root}: no such folder; set data.root=… to it, or data.download=true to fetch it")
+        return super().read()

@@ -1,0 +1,173 @@
+"""From a labelled face in a picture to a network's input: every geometric step is part of ONE affine per sample.
+
+A transform is called as `transform(sample, rng)`. With a random generator it draws (training); with None it takes
+the middle of what it could draw, so the very same steps crop for validation, evaluation and prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fkp.geometry import IDENTITY, apply, centre_and_side, compose, invert, rescaling, rotation, square, translation, warp
+
+Rng = np.random.Generator
+
+
+@dataclass
+class Sample:
+    """One face on its way to the network.
+
+    Args:
+        canvas: uint8 (h, w) or (h, w, 3), the decoded pixels.
+        to_canvas: (2, 3), IMAGE -> canvas.
+        extent: width, height of the whole picture, IMAGE pixels.
+        box: (4,) the face box, IMAGE pixels.
+        points: (K, 2) labels, IMAGE pixels; None in prediction.
+        to_crop: (2, 3), IMAGE -> CROP, what the transforms so far make; `size` is the width, height it fills.
+        pixels: the resampled crop, once a step has asked for it.
+    """
+
+    canvas: np.ndarray
+    to_canvas: np.ndarray
+    extent: tuple[int, int]
+    box: np.ndarray
+    points: np.ndarray | None = None
+    to_crop: np.ndarray = field(default_factory=IDENTITY.copy)
+    size: tuple[float, float] = (0.0, 0.0)
+    pixels: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.size == (0.0, 0.0):
+            self.size = (float(self.extent[0]), float(self.extent[1]))
+
+    def move(self, affine: np.ndarray, size: tuple[float, float]) -> Sample:
+        """Append a geometric step."""
+        if self.pixels is not None:
+            raise ValueError("a geometric transform must come before those that change pixels")
+        self.to_crop, self.size = compose(self.to_crop, affine), size
+        return self
+
+    def crop(self) -> np.ndarray:
+        """The CROP pixels: resampled here, once."""
+        if self.pixels is None:
+            size = (round(self.size[0]), round(self.size[1]))
+            self.pixels = warp(self.canvas, compose(invert(self.to_canvas), self.to_crop), size)
+        return self.pixels
+
+    def crop_points(self) -> np.ndarray:
+        """(K, 2) labels in CROP space."""
+        assert self.points is not None
+        return apply(self.to_crop, self.points)
+
+
+class Transform(Protocol):
+    """What all transforms are."""
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample: ...
+
+
+def run(transforms: Iterable[Transform], sample: Sample, rng: Rng | None = None) -> Sample:
+    """Apply transforms in order."""
+    for transform in transforms:
+        sample = transform(sample, rng)
+    return sample
+
+
+class FaceCrop:
+    """A square round the face box; in training shifted, scaled and turned as detectors' boxes are.
+
+    Args:
+        scale: the square's side, in face-box sides.
+        lower: how far its centre lies below the box's, in face-box sides (a Haar box sits high on the face).
+        shift: standard deviation of the centre in training, in face-box sides.
+        zoom: standard deviation of the log of the side in training.
+        turn: standard deviation of the rotation in training, degrees.
+    """
+
+    def __init__(self, scale: float, lower: float = 0.0, shift: float = 0.0, zoom: float = 0.0, turn: float = 0.0):
+        self.scale, self.lower, self.shift, self.zoom, self.turn = scale, lower, shift, zoom, turn
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        x, y, side = centre_and_side(sample.box)
+        y += self.lower * side
+        scale, turned = self.scale, IDENTITY
+        if rng is not None:
+            dx, dy, zoom, turn = rng.standard_normal(4)
+            x, y = x + dx * self.shift * side, y + dy * self.shift * side
+            scale *= float(np.exp(zoom * self.zoom))
+            turned = rotation(turn * self.turn, (x, y))
+        left, top, _, _ = square(x, y, side * scale)
+        # Edges lie half a pixel from centres: the square's left edge becomes the edge of the first pixel.
+        return sample.move(compose(turned, translation(-left - 0.5, -top - 0.5)), (side * scale, side * scale))
+
+
+class WholePicture:
+    """The picture as it is, as the published system trained; for a picture cut differently see `scale`.
+
+    Args:
+        scale: side of the square to cut round a face box in prediction, in face-box sides: that share of a training
+            picture which is face (`benchmarks/boxes.py` prints it), so that a face is as large as in training.
+        lower: how far its centre lies below the box's, in face-box sides.
+    """
+
+    def __init__(self, scale: float, lower: float = 0.0):
+        self.framed = FaceCrop(scale, lower)
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        return sample if sample.points is not None else self.framed(sample)
+
+
+class Rescale:
+    """Make the shorter side `size` pixels long."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        factor = self.size / min(sample.size)
+        return sample.move(rescaling(factor), (sample.size[0] * factor, sample.size[1] * factor))
+
+
+class RandomCrop:
+    """A square of `size` pixels: anywhere in training, else from the middle."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        spare = np.array(sample.size) - self.size
+        part = 0.5 if rng is None else rng.random(2)
+        # Whole pixels, as the published crop, which is a slice of an array.
+        left, top = np.round(np.maximum(spare, 0) * part)
+        return sample.move(translation(-left, -top), (float(self.size), float(self.size)))
+
+
+class Normalize:
+    """Pixels from 0 … 255 to [0, 1]. The crop is gray already: pictures are decoded as the network wants them."""
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        sample.pixels = sample.crop().astype(np.float32) / 255
+        return sample
+
+
+class ToTensor:
+    """Pixels (h, w[, 3]) to a contiguous float array (C, h, w), which torch takes over without a copy."""
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        pixels = sample.crop()
+        sample.pixels = np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1), np.float32)
+        return sample
+
+
+def as_item(sample: Sample) -> dict[str, Any]:
+    """What a loader collates: image (C, h, w), and, float32, points (K, 2) IMAGE, to_crop (2, 3) IMAGE -> CROP."""
+    assert sample.pixels is not None and sample.points is not None
+    return {
+        "image": sample.pixels,
+        "points": sample.points.astype(np.float32),
+        "to_crop": sample.to_crop.astype(np.float32),
+    }

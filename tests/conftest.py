@@ -1,0 +1,72 @@
+"""Tiny generated data, caches and outputs that belong to the test session alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fkp.pictures import write_picture
+from fkp.sources import painter
+from fkp.sources.table import write_csv
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["FKP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def faces_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 drawn faces of 20 people in the published layout: 32 training rows, 8 test rows of the same people."""
+    root = tmp_path_factory.mktemp("faces")
+    for part, frames in (("training", range(32)), ("test", range(32, 40))):
+        names, points = [], []
+        for i in frames:
+            image, label = painter.paint(7, i)
+            names.append(f"Person_{i % 20:02d}_{i:02d}.png")
+            points.append(label)
+            write_picture(root / part / names[-1], image)
+        write_csv(root / f"{part}_frames_keypoints.csv", names, np.stack(points))
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The real faces; tests that ask for them are marked `real`."""
+    folder = os.environ.get("FKP_SHARED")
+    if not folder:
+        pytest.skip("FKP_SHARED does not name the folder of real faces")
+    return Path(folder)
+
+
+def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run one of the entry scripts as a user does."""
+    command = [sys.executable, str(ROOT / script), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
+
+
+TINY = (
+    "data=youtube_faces",
+    "datamodule.batch_size=8",
+    "trainer.max_epochs=2",
+    "model.network.width=4",
+    "trainer.log_every_n_steps=1",
+)
+
+
+@pytest.fixture(scope="session")
+def trained(faces_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a tiny finished run, and what it printed."""
+    cwd = tmp_path_factory.mktemp("work")
+    done = call("train.py", *TINY, f"data.root={faces_folder}", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (checkpoint,) = cwd.glob("outputs/*/*/checkpoints/best.ckpt")
+    return checkpoint.parent.parent, done.stdout

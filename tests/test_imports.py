@@ -1,0 +1,76 @@
+"""Data flows one way: nothing upstream imports from downstream."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+ROOMS = {
+    **{path.stem: path for path in (ROOT / "fkp").glob("*.py")},
+    "sources": ROOT / "fkp/sources",
+}
+# Each room with what it may import of fkp, besides errors.
+MAY = {
+    "errors": set(),
+    "markup": set(),
+    "progress": set(),
+    "geometry": {"markup"},
+    "pictures": set(),
+    "cache": set(),
+    "sources": {"cache", "markup", "pictures", "progress", "sources"},
+    "canvases": {"cache", "geometry", "markup", "pictures", "progress", "sources"},
+    "transforms": {"geometry"},
+    "dataset": {"canvases", "geometry", "markup", "sources", "transforms"},
+    "datamodule": {"canvases", "dataset", "geometry", "markup", "sources", "transforms"},
+    "networks": set(),
+    "codecs": set(),
+    "metrics": {"markup"},
+    "module": {"codecs", "markup", "metrics"},
+    "detectors": {"geometry", "pictures"},
+    "predictor": {"codecs", "detectors", "geometry", "markup", "pictures", "transforms"},
+    "draw": {"geometry", "markup", "predictor"},
+    "evaluation": {"geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources", "transforms"},
+    "callbacks": {"draw", "metrics", "module", "pictures"},
+    "runs": {"predictor"},
+    "signatures": set(),
+    "config": {"signatures"},
+    "__init__": {"predictor"},
+}
+
+
+def imported(room: str) -> set[str]:
+    files = ROOMS[room].rglob("*.py") if ROOMS[room].is_dir() else [ROOMS[room]]
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fkp":
+                parts = (node.module or "").split(".")[1:]
+                found |= {parts[0]} if parts else {alias.name for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fkp.")}
+    return found - {"errors"}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_what_lies_upstream(room: str) -> None:
+    assert imported(room) <= MAY[room]
+
+
+def test_every_room_is_named() -> None:
+    assert set(ROOMS) == set(MAY)
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("fkp", ["torch", "cv2", "pandas", "hydra"]),
+        ("fkp.config", ["torch", "cv2", "pandas"]),
+        ("fkp.predictor", ["pytorch_lightning", "hydra", "pandas", "torchmetrics"]),
+    ],
+)
+def test_heavy_packages_are_not_waited_for(module: str, absent: list[str]) -> None:
+    code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

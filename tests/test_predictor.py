@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fkp import Face, Predictor
+from fkp.detectors import HaarCascade
+from fkp.draw import draw, visualize_output
+from fkp.errors import FkpError
+from fkp.geometry import face_box, overlap
+from fkp.pictures import read_picture
+from fkp.sources import painter
+
+Run = tuple[Path, str]
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Run) -> Predictor:
+    return Predictor.load(trained[0] / "checkpoints/best.ckpt")
+
+
+def test_points_move_with_the_face(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 0)
+    box = face_box(label)
+    (here,) = predictor(image, boxes=box[None])
+    moved = np.pad(image, ((40, 0), (25, 0), (0, 0)))
+    (there,) = predictor(moved, boxes=box[None] + np.array([25, 40, 25, 40]))
+    np.testing.assert_allclose(there.points, here.points + (25, 40), atol=0.6)
+
+
+def test_faces_keep_the_order_and_number_of_boxes(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 1)
+    boxes = np.stack([face_box(label) + i for i in range(40)])
+    faces = predictor(image, boxes=boxes)
+    np.testing.assert_array_equal([face.box for face in faces], boxes)
+    alone = predictor(image, boxes=boxes[7:8])[0]
+    np.testing.assert_allclose(faces[7].points, alone.points, atol=0.01)
+    assert faces[0].points.shape == (68, 2) and faces[0].points.dtype == np.float32
+    assert faces[0].confidence.shape == (68,) and "68 points" in repr(faces[0])
+    assert predictor(image, boxes=np.zeros((0, 4))) == []
+
+
+def test_gray_and_colour_are_the_same_face(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 2)
+    gray = np.repeat(image[..., :1], 3, 2)
+    a, b = (predictor(pixels, boxes=face_box(label)[None])[0] for pixels in (gray, gray[..., 0]))
+    np.testing.assert_allclose(a.points, b.points, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((5, 5), np.float32), "uint8"),
+        (np.zeros((5, 5, 4), np.uint8), r"\(5, 5, 4\)"),
+        (np.zeros((0, 5), np.uint8), "gray"),
+        ("nowhere.jpg", "no such file"),
+        (5, "not int"),
+    ],
+)
+def test_what_is_not_a_picture_is_refused(predictor: Predictor, image: object, message: str) -> None:
+    with pytest.raises(FkpError, match=message):
+        predictor(image)  # type: ignore[arg-type]
+
+
+def test_boxes_without_area_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(FkpError, match="right > left"):
+        predictor(np.zeros((50, 50), np.uint8), boxes=[[10, 10, 10, 20]])
+
+
+def test_a_checkpoint_is_plain_data(trained: Run) -> None:
+    checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
+    assert json.loads(json.dumps(checkpoint["fkp"])) == checkpoint["fkp"]
+    assert checkpoint["fkp"]["network"]["_target_"] == "fkp.networks.TwoConv"
+
+
+def test_foreign_parts_are_not_loaded(trained: Run, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
+    for target in ("os.system", "fkp.pictures.write_picture", "fkp.networks.torch", "fkp.networks.nothing"):
+        checkpoint["fkp"]["network"] = {"_target_": target, "command": "true"}
+        torch.save(checkpoint, tmp_path / "bad.ckpt")
+        with pytest.raises(FkpError, match="not loaded"):
+            Predictor.load(tmp_path / "bad.ckpt")
+
+
+def test_no_checkpoint_and_not_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FkpError, match="train one with"):
+        Predictor.load(tmp_path / "none.ckpt")
+    for content in (b"", b"hello", b"PK\x03\x04 broken"):
+        (tmp_path / "bad.ckpt").write_bytes(content)
+        with pytest.raises(FkpError, match="not a checkpoint of fkp"):
+            Predictor.load(tmp_path / "bad.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(FkpError, match="not a checkpoint of fkp"):
+        Predictor.load(tmp_path / "other.ckpt")
+
+
+def test_drawing_marks_points_and_leaves_the_picture_alone() -> None:
+    image = np.zeros((300, 300), np.uint8)
+    points = np.random.default_rng(0).uniform(100, 200, (68, 2)).astype(np.float32)
+    face = Face(points, np.ones(68, np.float32), np.array([90, 90, 210, 210], np.float32), 1.0)
+    drawn = draw(image, [face])
+    assert drawn.shape == (300, 300, 3) and not image.any()
+    x, y = np.round(points).astype(int).T
+    assert (drawn[y, x, 1] > 100).all() and not drawn[:80].any()
+
+
+def test_a_sheet_has_room_for_every_face() -> None:
+    crops = [np.full((50, 50), 9, np.uint8)] * 7
+    points = [np.random.default_rng(i).uniform(5, 45, (68, 2)) for i in range(7)]
+    assert visualize_output(crops, points, points, columns=3, side=100).shape == (300, 300, 3)
+    assert visualize_output(crops[:1], points[:1], side=100).shape == (100, 100, 3)
+
+
+def test_haar_finds_nothing_in_an_empty_picture_and_knows_its_cascades() -> None:
+    boxes, scores = HaarCascade()(np.zeros((100, 100, 3), np.uint8))
+    assert boxes.shape == (0, 4) and scores.shape == (0,)
+    with pytest.raises(FkpError, match="detector.cascade=none.xml"):
+        HaarCascade(cascade="none.xml")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("photo", "people"), [("obamas.jpg", 2), ("the_beatles.jpg", 4), ("mona_lisa.jpg", 1)])
+def test_haar_finds_the_people_in_photos(shared: Path, photo: str, people: int) -> None:
+    boxes, scores = HaarCascade()(read_picture(shared / "photos" / photo))
+    assert len(boxes) == people
+    assert (np.diff(scores) <= 0).all()
+
+
+@pytest.mark.real
+def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
+    from fkp.sources.youtube_faces import YoutubeFaces
+
+    faces = YoutubeFaces(str(shared / "data/youtube_faces")).read().split("identity")["val"].select(slice(0, 200, 4))
+    found = 0
+    for path, points in zip(faces.paths, faces.points, strict=True):
+        boxes, _ = HaarCascade()(read_picture(path, gray=True))
+        found += any(overlap(box, face_box(points)) > 0.6 for box in boxes)
+    assert found > 0.9 * len(faces)

@@ -1,0 +1,105 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fkp.errors import FkpError
+from fkp.markup import IBUG68
+from fkp.sources.labelled_csv import LabelledCsv
+from fkp.sources.synthetic import Synthetic
+from fkp.sources.table import FaceTable, read_csv, write_csv
+from fkp.sources.youtube_faces import YoutubeFaces
+
+
+def table(people: int, frames: int = 3) -> FaceTable:
+    names = [f"person{i % people}" for i in range(people * frames)]
+    count = len(names)
+    return FaceTable(
+        [Path(f"{i}.png") for i in range(count)], np.zeros((count, 68, 2)), names, ["train"] * count, names
+    )
+
+
+def test_people_are_never_shared_and_no_face_is_lost() -> None:
+    whole = table(200)
+    parts = whole.split("identity")
+    people = {part: set(faces.identity) for part, faces in parts.items()}
+    assert not people["train"] & people["val"] and not people["train"] & people["test"]
+    assert not people["val"] & people["test"]
+    assert sum(len(faces) for faces in parts.values()) == len(whole)
+    assert 0.08 < len(people["test"]) / 200 < 0.22 and 0.08 < len(people["val"]) / 200 < 0.22
+
+
+def test_the_rule_is_the_same_everywhere() -> None:
+    parts = table(20, 1).split("identity")
+    assert sorted(parts["test"].identity) == ["person1", "person17", "person2"]
+    assert sorted(parts["val"].identity) == ["person18", "person3", "person8"]
+
+
+def test_official_test_is_the_publishers_and_validation_is_by_identity(faces_folder: Path) -> None:
+    parts = YoutubeFaces(str(faces_folder), split="official").read().split("official")
+    assert {path.parent.name for path in parts["test"].paths} == {"test"} and len(parts["test"]) == 8
+    assert not set(parts["train"].identity) & set(parts["val"].identity)
+    assert set(parts["test"].identity) & set(parts["train"].identity)  # the leak that the README tells of
+
+
+def test_too_few_people_is_an_error_that_says_so() -> None:
+    with pytest.raises(FkpError, match="leaves no face for"):
+        table(1).split("identity")
+
+
+def test_csv_written_and_read_is_the_same(tmp_path: Path, faces_folder: Path) -> None:
+    points = np.random.default_rng(0).uniform(-5, 200, (3, 68, 2)).round(3)
+    names = sorted(path.name for path in (faces_folder / "training").iterdir())[:3]
+    write_csv(tmp_path / "k.csv", names, points)
+    faces = read_csv(tmp_path / "k.csv", faces_folder / "training", IBUG68, r"(.+)_\d+\.\w+$")
+    np.testing.assert_allclose(faces.points, points)
+    assert faces.identity == [name.rsplit("_", 1)[0] for name in names]
+    assert faces.rows[0] == "k.csv:2"
+
+
+def test_every_bad_row_is_named_at_once(tmp_path: Path, faces_folder: Path) -> None:
+    shutil.copy(faces_folder / "training_frames_keypoints.csv", tmp_path / "keypoints.csv")
+    lines = (tmp_path / "keypoints.csv").read_text().splitlines()
+    lines[3] = lines[3].replace(lines[3].split(",")[0], "gone.png")
+    cells = lines[5].split(",")
+    lines[5] = ",".join([*cells[:9], "12o", *cells[10:]])
+    (tmp_path / "keypoints.csv").write_text("\n".join(lines))
+    with pytest.raises(FkpError) as error:
+        LabelledCsv(str(tmp_path), images=str(faces_folder / "training")).read()
+    assert "2 bad rows" in str(error.value)
+    assert "keypoints.csv:4: no picture" in str(error.value)
+    assert "keypoints.csv:6: '12o' in column 10 is not a number" in str(error.value)
+
+
+def test_wrong_number_of_columns_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "keypoints.csv").write_text(",0,1\na.png,1,2\n")
+    with pytest.raises(FkpError, match="3 columns, but ibug68 needs 137"):
+        LabelledCsv(str(tmp_path)).read()
+    with pytest.raises(FkpError, match="no such file"):
+        LabelledCsv(str(tmp_path), file="else.csv").read()
+
+
+def test_an_empty_cell_is_a_point_without_label(tmp_path: Path, faces_folder: Path) -> None:
+    name = next((faces_folder / "training").iterdir()).name
+    points = np.ones((1, 68, 2))
+    points[0, 5] = np.nan
+    write_csv(tmp_path / "keypoints.csv", [name], points)
+    faces = LabelledCsv(str(tmp_path), images=str(faces_folder / "training")).read()
+    np.testing.assert_array_equal(np.isnan(faces.points[0]).any(1), np.arange(68) == 5)
+
+
+def test_synthetic_faces_are_drawn_once_and_do_not_depend_on_workers() -> None:
+    one, two = Synthetic(count=6, seed=3, workers=1), Synthetic(count=6, seed=3, workers=2)
+    first = one.read()
+    written = {path: path.stat().st_mtime_ns for path in first.paths}
+    assert {path: path.stat().st_mtime_ns for path in two.read().paths} == written
+    shutil.rmtree(one.root)
+    again = two.read()
+    np.testing.assert_array_equal(first.points, again.points)
+    assert not [path for path in one.root.parent.iterdir() if path.name.startswith(".synthetic")]
+
+
+def test_missing_folder_says_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(FkpError, match=r"data.root=.*data.download=true"):
+        YoutubeFaces(str(tmp_path / "nowhere")).read()

@@ -1,0 +1,33 @@
+"""Train a model: `python train.py [group=option] [key=value] …`; `python train.py --help` shows them all."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fkp import config
+
+
+@config.main("train")
+def train(cfg: DictConfig) -> float:
+    """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
+    import pytorch_lightning as pl
+
+    from fkp import runs
+
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    values = config.plain(cfg)
+    data = config.build(cfg.datamodule)
+    module = config.build(cfg.model, recipe=runs.recipe(values, data.source.markup.as_dict()))
+    callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
+    trainer = config.build(cfg.trainer, callbacks=callbacks, logger=config.build(cfg.logger))
+
+    trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
+    best = float(trainer.checkpoint_callback.best_model_score)
+    figures = trainer.test(module, data, ckpt_path="best", verbose=False)[0]
+    if trainer.is_global_zero:
+        runs.close(Path(cfg.run_dir), values, trainer.logger, figures)
+    return best
+
+
+if __name__ == "__main__":
+    train()
