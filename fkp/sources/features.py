@@ -53,11 +53,13 @@ def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     unit, down = head.scale, head.camera[1]
     thickness = rng.uniform(0.07, 0.2) if sitter.manly else rng.uniform(0.05, 0.14)
     strength = rng.uniform(0.35, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
-    below = rng.normal(0.055, 0.015)
+    # In real labels the points run along the brow's upper edge, and end before it does at the nose.
+    below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.10, 0.08, 0.07, 0.06, 0.03])
     taper = np.array([0.75, 1.0, 0.95, 0.75, 0.35])  # from the nose outwards
     strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
     for points in (head.points[21:16:-1], head.points[22:27]):
-        line = curve(points + below * down)[: rng.integers(18, 21)]
+        line = (curve(points) + below[:, None] * down)[: rng.integers(18, 21)]
+        line[0] += rng.uniform(0.3, 0.9) * (line[0] - line[2])
         width = np.interp(np.linspace(0, 4, len(line)), range(5), taper) * thickness * unit
         hairs = fill(canvas.shape[:2], [ribbon(line, np.maximum(width, 1))], max(0.5, 0.02 * unit))
         opacity = hairs.opacity * np.clip(0.85 + 0.3 * strands[hairs.rows, hairs.columns], 0, 1)
@@ -70,7 +72,7 @@ def paint_eyes(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
     gaze = np.clip(rng.normal(0, [0.06, 0.025]), -0.12, 0.12) @ head.camera[:2]
     lids = LidStyle.choose(rng, sitter)
     for first in (36, 42):
-        paint_eye(canvas, head, head.points[first : first + 6], (iris, white, gaze), lids, sitter)
+        paint_eye(canvas, head, head.points[first : first + 6], (iris, white, gaze), lids, sitter, outer_first=first == 36)
 
 
 class LidStyle(NamedTuple):
@@ -78,6 +80,7 @@ class LidStyle(NamedTuple):
 
     lash_width: float
     lash: float
+    wing: float
     lower: float
     crease_height: float
     crease: float
@@ -89,6 +92,7 @@ class LidStyle(NamedTuple):
         return cls(
             rng.uniform(0.025, 0.05) + 0.03 * sitter.makeup,
             min(1.0, rng.uniform(0.3, 0.8) + 0.4 * sitter.makeup),
+            rng.uniform(0.0, 0.4),
             rng.uniform(0.05, 0.35) + 0.3 * sitter.makeup,
             rng.uniform(0.05, 0.12),
             rng.uniform(0.0, 0.5),
@@ -104,11 +108,16 @@ def paint_eye(
     ball: tuple[np.ndarray, np.ndarray, np.ndarray],
     lids: LidStyle,
     sitter: Sitter,
+    outer_first: bool,
 ) -> None:
     """One eye on its six points: corner, two upper, corner, two lower."""
     iris, white, gaze = ball
     size, unit, (across, down) = canvas.shape[:2], head.scale, head.camera[:2]
     upper, lower = curve(points[:4]), curve(points[[3, 4, 5, 0]])
+    # The lashes' line runs on a little beyond the outer corner.
+    outer = points[0] if outer_first else points[3]
+    tail = outer + lids.wing * (outer - points.mean(axis=0)) + 0.02 * down
+    lashes = np.concatenate([[tail], upper]) if outer_first else np.concatenate([upper, [tail]])
     soft = max(0.4, 0.012 * unit)
 
     above = upper - lids.crease_height * down
@@ -124,12 +133,13 @@ def paint_eye(
     blend(canvas, draw_inside(opening, [ellipse(centre, ring * across, ring * down)], soft), iris * 0.6)
     blend(canvas, draw_inside(opening, [ellipse(centre, 0.75 * ring * across, 0.75 * ring * down)], soft), iris)
     blend(canvas, draw_inside(opening, [ellipse(centre, 0.42 * ring * across, 0.42 * ring * down)], soft), 0.02)
-    shade(canvas, draw_inside(opening, [ribbon(upper, 0.13 * unit)], 0.03 * unit), 0.45)
+    shade(canvas, draw_inside(opening, [ribbon(upper, 0.09 * unit)], 0.025 * unit), 0.55)
     glint = centre + lids.highlight * 0.04 * (across - down)
     blend(canvas, draw_inside(opening, [ellipse(glint, 0.025 * across, 0.025 * down)], 0.3), 1.0, lids.highlight)
 
-    width = np.maximum(lids.lash_width * unit * (0.6 + 0.6 * ends), 0.8)
-    blend(canvas, fill(size, [ribbon(upper, width)], soft), sitter.brow * 0.3, lids.lash)
+    swell = np.sin(np.linspace(0.15, np.pi - 0.15, len(lashes)))
+    width = np.maximum(lids.lash_width * unit * (0.5 + 0.7 * swell), 0.8)
+    blend(canvas, fill(size, [ribbon(lashes, width)], soft), sitter.brow * 0.3, lids.lash)
     blend(canvas, fill(size, [ribbon(lower, np.maximum(0.025 * unit, 0.7))], soft), sitter.skin * [0.4, 0.3, 0.3], lids.lower)
 
 
@@ -144,7 +154,7 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
         crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.045, 0.02], [0.0, 0.03]]) * [side, 1] @ head.camera[:2] + points[wing]
         blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.2, 0.6))
     underside = curve(points[31:36] - 0.02 * down)
-    blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.1, 0.5))
+    blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.0, 0.35))
 
 
 def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -161,22 +171,25 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
 
     strength = rng.uniform(0.35, 1.0) if sitter.makeup == 0 else 1.0
     blend(canvas, fill(size, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft), lip, strength)
-    blend(canvas, fill(size, [np.concatenate([upper_edge, inner_upper[::-1]])], soft), lip * rng.uniform(0.65, 0.95), strength)
+    blend(canvas, fill(size, [np.concatenate([upper_edge, inner_upper[::-1]])], soft), lip * rng.uniform(0.72, 1.0), strength)
     gloss = curve((points[[59, 58, 57, 56, 55]] + points[[60, 67, 66, 65, 64]]) / 2)
     blend(canvas, fill(size, [ribbon(gloss[3:-3], 0.05 * unit)], 0.025 * unit), np.minimum(lip * 1.4 + 0.05, 1), rng.uniform(0, 0.6))
 
     opening = fill(size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit))
-    blend(canvas, opening, [0.16, 0.05, 0.05])
     gap = float(np.linalg.norm(points[66] - points[62])) / unit
-    if gap > 0.05:
+    # Labels leave a gap even between closed lips; the line then runs through its upper part.
+    parted = gap > rng.uniform(0.05, 0.14)
+    if parted:
+        blend(canvas, opening, [0.16, 0.05, 0.05])
         paint_inner_mouth(canvas, head, opening, gap, rng)
-    line = curve((points[60:65] + points[[60, 67, 66, 65, 64]]) / 2) if gap < 0.05 else inner_upper
+    lowering = rng.uniform(0.0, 0.2) if parted else rng.uniform(0.15, 0.5)
+    line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
     width = np.maximum(0.03 * unit * np.array([0.7, *np.ones(len(line) - 2), 0.7]), 0.8)
     blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
         blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.35, rng.uniform(0, 0.6))
     below = points[57] + rng.uniform(0.08, 0.14) * down
-    blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.5))
+    blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.35))
 
 
 def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator) -> None:
@@ -187,13 +200,13 @@ def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float,
         blend(canvas, draw_inside(opening, [tongue], 0.02 * unit), [0.55, 0.25, 0.24])
     if rng.random() < 0.75:
         drop = min(gap * rng.uniform(0.5, 1.2), 0.16)
-        row = points[60:65] * [1, 1]
-        band = np.concatenate([curve(row), (curve(row) + drop * down)[::-1]])
+        gum = curve(points[60:65])
+        band = np.concatenate([gum, (gum + drop * down)[::-1]])
         narrow = draw_inside(opening, [band], max(0.4, 0.01 * unit))
         blend(canvas, narrow, teeth, rng.uniform(0.6, 1.0))
     if rng.random() < 0.3 and gap > 0.12:
-        row = points[[60, 67, 66, 65, 64]]
-        band = np.concatenate([curve(row), (curve(row) - 0.06 * down)[::-1]])
+        gum = curve(points[[60, 67, 66, 65, 64]])
+        band = np.concatenate([gum, (gum - 0.06 * down)[::-1]])
         blend(canvas, draw_inside(opening, [band], max(0.4, 0.01 * unit)), teeth * 0.85, 0.8)
 
 

@@ -35,7 +35,9 @@ def skin_outline(head: Head) -> list[np.ndarray]:
     skull = head.project(SKULL_CENTRE + SKULL_RADII * ball())
     top = np.concatenate([head.project(FOREHEAD), head.points[[0, 1, 15, 16, 17, 18, 25, 26]]])
     jaw = np.concatenate([curve(jaw_skin(head)), head.project(FOREHEAD)[[6, 1, 3, 4, 2, 0, 5]]])
-    return [hull(np.concatenate([skull, top])), jaw]
+    # Seen from the side, nose, lips and chin stand out beyond the far side's contour.
+    profile = [hull(head.points[part]) for part in (slice(27, 36), slice(48, 60))]
+    return [hull(np.concatenate([skull, top])), jaw, *profile]
 
 
 def jaw_skin(head: Head) -> np.ndarray:

@@ -165,7 +165,8 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Exposure, colour cast, blur, a poor sensor and compression: float32 (H, W, 3) to uint8 (H, W, 3)."""
     height, width = picture.shape[:2]
     cast = np.exp(rng.normal(0, 0.08, 3)) * np.exp(rng.normal(-0.15, 0.15))
-    picture = soft_clip(picture * cast.astype(np.float32))
+    # Film-like: highlights fade into white instead of breaking off.
+    picture = 1 - cv2.exp(-1.7 * picture * cast.astype(np.float32))
     if rng.random() < 0.4:
         loss = rng.uniform(1.1, 2.4)
         small = cv2.resize(picture, (round(width / loss), round(height / loss)), interpolation=cv2.INTER_AREA)
@@ -191,12 +192,6 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(drawn)
 
 
-def soft_clip(picture: np.ndarray) -> np.ndarray:
-    """Highlights that fade into white instead of breaking off, as a camera's do."""
-    picture = np.maximum(picture, 0)
-    return np.where(picture < 0.7, picture, 1 - 0.3 * np.exp(-(np.minimum(picture, 4) - 0.7) / 0.3)).astype(np.float32)
-
-
 def motion_blur(picture: np.ndarray, length: float, angle: float) -> np.ndarray:
     size = 2 * int(np.ceil(length / 2)) + 1
     kernel = np.zeros((size, size), np.float32)
@@ -208,6 +203,6 @@ def motion_blur(picture: np.ndarray, length: float, angle: float) -> np.ndarray:
 
 def tone_curve(rng: np.random.Generator) -> np.ndarray:
     """A look-up table (256,) uint8: gamma, contrast, black and white level."""
-    value = np.linspace(0, 1, 256) ** np.exp(rng.normal(0.05, 0.25))
-    value = 0.45 + (value - 0.45) * np.exp(rng.normal(-0.15, 0.2)) + rng.normal(-0.03, 0.06)
+    value = np.linspace(0, 1, 256) ** np.exp(rng.normal(0.15, 0.25))
+    value = 0.45 + (value - 0.45) * np.exp(rng.normal(0, 0.2)) + rng.normal(-0.02, 0.06)
     return np.clip(255 * value, 0, 255).astype(np.uint8)

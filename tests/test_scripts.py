@@ -1,0 +1,89 @@
+"""The real `predict.py` and `evaluate.py` with a tiny trained model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import call
+
+from fkp.pictures import read_picture, write_picture
+from fkp.sources import painter
+
+Run = tuple[Path, str]
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn face that the cascade finds, under a name with a space and an umlaut."""
+    from fkp.detectors import HaarCascade
+
+    for index in range(50):
+        image, _ = painter.paint(11, index)
+        if len(HaarCascade()(image)[0]) == 1:
+            return write_picture(tmp_path_factory.mktemp("photos") / "mein schönes photo (1).png", image)
+    raise AssertionError("the cascade finds none of 50 drawn faces")
+
+
+def test_predict_draws_and_writes_what_it_found(trained: Run, photo: Path, tmp_path: Path) -> None:
+    done = call("predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = tmp_path.glob("outputs/predictions/*/*.json")
+    (face,) = json.loads(record.read_text())["faces"]
+    assert np.shape(face["points"]) == (68, 2) and len(face["confidence"]) == 68 and len(face["box"]) == 4
+    drawn, image = read_picture(record.with_suffix(".png")), read_picture(photo)
+    assert drawn.shape == image.shape and not np.array_equal(drawn, image)
+
+
+def test_predict_takes_the_last_trained_model(trained: Run, photo: Path) -> None:
+    cwd = trained[0].parents[2]
+    done = call("predict.py", f"image={photo}", cwd=cwd)
+    assert done.returncode == 0 and "checkpoints/best.ckpt" in done.stdout
+
+
+def test_no_face_is_not_an_error(trained: Run, tmp_path: Path) -> None:
+    photo = write_picture(tmp_path / "wall.png", np.full((200, 300, 3), 90, np.uint8))
+    done = call("predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no face found" in done.stdout
+
+
+def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"
+    for arguments, message in [
+        (["image=nowhere.jpg", ckpt], "nowhere.jpg: no such file"),
+        (["image=text.jpg", ckpt], "text.jpg: not a picture"),
+        ([f"image={photo}"], "train one with `python train.py`"),
+        ([f"image={photo}", "ckpt=gone.ckpt"], "gone.ckpt: no such checkpoint"),
+        ([ckpt], "image"),
+        ([f"image={photo}", ckpt, "detector=hair"], "haar"),
+    ]:
+        done = call("predict.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 2, arguments
+        assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+    arguments = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"]
+    done = call("evaluate.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout.splitlines()[-1])
+    saved = json.loads(next(tmp_path.glob("outputs/evaluations/*/figures.json")).read_text())
+    assert printed.items() <= saved.items()
+    for name in ("nme", "median", "fr8", "fr10", "auc10", "nme_eyes", "nme_jaw"):
+        assert {f"{name}_{row}" for row in ("label_box", "detector", "as_trained", "mean_shape")} <= set(printed)
+    # For crops of the face, the label's box is what training cut; and it is what the run itself has printed.
+    assert printed["nme_label_box"] == pytest.approx(printed["nme_as_trained"], abs=1e-3)
+    own = json.loads((trained[0] / "figures.json").read_text())
+    assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)
+    assert printed["missed_detector"] >= 0
+
+
+def test_csv_of_ones_own(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(faces_folder / "training", tmp_path / "images")
+    shutil.copy(faces_folder / "training_frames_keypoints.csv", tmp_path / "mine.csv")
+    ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"
+    done = call("evaluate.py", "data=csv", f"data.root={tmp_path}", "data.file=mine.csv", ckpt, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

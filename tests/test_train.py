@@ -1,0 +1,89 @@
+"""The real `train.py` on tiny data: what a run leaves, that it repeats bit for bit, and that it goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, call
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+Run = tuple[Path, str]
+
+
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_says_where_to_go_on(trained: Run) -> None:
+    run, printed = trained
+    near = run.relative_to(run.parents[2])
+    assert f"python predict.py image=photo.jpg ckpt={near}/checkpoints/best.ckpt" in printed
+    assert f"tensorboard --logdir {near}" in printed
+    assert "this network" in printed and "mean shape" in printed
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "test_faces.png", "figures.json"):
+        assert (run / name).stat().st_size > 0
+    figures = json.loads((run / "figures.json").read_text())
+    assert 0 < figures["test/nme"] < 100 and 0 < figures["test/nme_mean_shape"] < 100
+
+
+def test_tensorboard_holds_what_the_readme_promises(trained: Run) -> None:
+    events = EventAccumulator(str(next((trained[0] / "tensorboard").iterdir())), {"images": 0, "scalars": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    wanted = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "nme", "fr8", "fr10", "auc10")}
+    assert wanted | {"lr-SGD", "test/nme"} <= set(tags["scalars"])
+    assert [event.step for event in events.Images("val/faces")] == [0, 1]
+    assert len(events.Scalars("val/nme")) == 2
+    assert "model:" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    plugin = {tag for tag in tags["tensors"] + list(events.summary_metadata) if tag.startswith("_hparams_")}
+    assert plugin
+
+
+@pytest.fixture(scope="module")
+def again(trained: Run, faces_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same command, with the order of loading changed by a worker process."""
+    cwd = tmp_path_factory.mktemp("again")
+    done = call("train.py", *TINY, f"data.root={faces_folder}", "datamodule.num_workers=1", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return next(cwd.glob("outputs/*/*/figures.json")).parent
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(trained: Run, again: Path) -> None:
+    first, second = weights(trained[0]), weights(again)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_seed_gives_other_weights_and_runs_never_overwrite(
+    trained: Run, faces_folder: Path, tmp_path: Path
+) -> None:
+    root = f"data.root={faces_folder}"
+    done = call("train.py", "-m", *TINY, root, "seed=1,2", "trainer.max_epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, two = sorted(path.parent for path in tmp_path.glob("outputs/*/*/*/figures.json"))
+    assert not torch.equal(weights(one)["network.head.bias"], weights(two)["network.head.bias"])
+
+
+def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: Path) -> None:
+    done = call("train.py", "experiment=seed", *TINY, f"data.root={faces_folder}", "trainer.max_epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True)
+    assert checkpoint["fkp"]["transforms"]["frame"]["_target_"] == "fkp.transforms.WholePicture"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("trainer.max_epoch=3", "max_epochs"),
+        ("trainr.max_epochs=3", "trainer.max_epochs"),
+        ("model=two_con", "two_conv"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs"),
+        ("data.split=oficial", "official"),
+        ("data.root=/nowhere/at/all", "data.download=true"),
+        ("ckpt_path=/nowhere.ckpt", "/nowhere.ckpt"),
+    ],
+)
+def test_a_mistake_is_one_message_with_the_way_out(argument: str, message: str, tmp_path: Path) -> None:
+    done = call("train.py", "data=youtube_faces", argument, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
