@@ -51,11 +51,11 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
 
 def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
     unit, down = head.scale, head.camera[1]
-    thickness = rng.uniform(0.07, 0.2) if sitter.manly else rng.uniform(0.05, 0.14)
+    thickness = rng.uniform(0.08, 0.22) if sitter.manly else rng.uniform(0.05, 0.16)
     strength = rng.uniform(0.35, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
     # In real labels the points run along the brow's upper edge, and end before it does at the nose.
     below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.10, 0.08, 0.07, 0.06, 0.03])
-    taper = np.array([0.75, 1.0, 0.95, 0.75, 0.35])  # from the nose outwards
+    taper = np.array([0.7, 1.0, 1.0, 0.8, 0.4])  # from the nose outwards
     strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
     for points in (head.points[21:16:-1], head.points[22:27]):
         line = (curve(points) + below[:, None] * down)[: rng.integers(18, 21)]
@@ -153,8 +153,22 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
         blend(canvas, fill(size, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit)), sitter.skin * 0.2, dark)
         crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.045, 0.02], [0.0, 0.03]]) * [side, 1] @ head.camera[:2] + points[wing]
         blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.2, 0.6))
+    paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
     blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.0, 0.35))
+
+
+def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    """The edge where a turned nose hides what is behind it: a darker strip on its far side."""
+    turn = -float(head.rotation[2, 0])  # the sine of the yaw, positive when the face looks to the picture's right
+    if abs(turn) < 0.2:
+        return
+    far = np.sign(turn) * head.camera[0]
+    ridge = curve(head.points[[27, 28, 29, 30]])
+    edge = ridge + np.linspace(0.02, 0.10, len(ridge))[:, None] * far
+    strip = np.concatenate([edge, (edge + np.linspace(0.1, 0.25, len(ridge))[:, None] * far)[::-1]])
+    strength = min(1.0, 1.5 * abs(turn)) * rng.uniform(0.1, 0.7)
+    blend(canvas, fill(canvas.shape[:2], [strip], 0.03 * head.scale), sitter.skin * 0.5, strength)
 
 
 def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -184,10 +198,10 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         paint_inner_mouth(canvas, head, opening, gap, rng)
     lowering = rng.uniform(0.0, 0.2) if parted else rng.uniform(0.15, 0.5)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
-    width = np.maximum(0.03 * unit * np.array([0.7, *np.ones(len(line) - 2), 0.7]), 0.8)
+    width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.3, 1, 1, 0.3]), 0.8)
     blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
-        blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.35, rng.uniform(0, 0.6))
+        blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.4, rng.uniform(0, 0.4))
     below = points[57] + rng.uniform(0.08, 0.14) * down
     blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.35))
 

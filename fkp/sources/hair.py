@@ -12,6 +12,7 @@ from fkp.sources.scenery import random_colour
 
 SKULL_CENTRE = np.array([0.0, -1.12, -1.95])
 SKULL_RADII = np.array([1.36, 1.5, 1.62])
+NOSE = np.array([[0, -0.4, -0.08], [0, -0.12, 0.12], [0, 0.0, 0.14], [0, 0.08, 0.02]])  # as far as it stands out
 FOREHEAD = np.array([[-1.0, -1.5, -0.85], [1.0, -1.5, -0.85], [-0.6, -2.0, -0.85], [0.6, -2.0, -0.85], [0, -2.2, -0.95],
                      [-1.2, -1.1, -1.05], [1.2, -1.1, -1.05]])  # fmt: skip
 
@@ -36,7 +37,8 @@ def skin_outline(head: Head) -> list[np.ndarray]:
     top = np.concatenate([head.project(FOREHEAD), head.points[[0, 1, 15, 16, 17, 18, 25, 26]]])
     jaw = np.concatenate([curve(jaw_skin(head)), head.project(FOREHEAD)[[6, 1, 3, 4, 2, 0, 5]]])
     # Seen from the side, nose, lips and chin stand out beyond the far side's contour.
-    profile = [hull(head.points[part]) for part in (slice(27, 36), slice(48, 60))]
+    nose = np.concatenate([head.points[27:36], head.project(NOSE)])
+    profile = [hull(nose), hull(head.points[48:60])]
     return [hull(np.concatenate([skull, top])), jaw, *profile]
 
 
@@ -49,10 +51,10 @@ def jaw_skin(head: Head) -> np.ndarray:
 
 def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator) -> None:
     size, unit = picture.shape[:2], head.scale
-    reach, height = rng.uniform(0.2, 0.36), rng.uniform(0.36, 0.48)
+    reach, height, level = rng.uniform(0.2, 0.36), rng.uniform(0.36, 0.5), rng.normal(-0.26, 0.06)
     angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     for side in (-1, 1):
-        ring = np.stack([side * (1.36 + reach * (0.45 + 0.55 * np.cos(angle))), -0.42 + height * np.sin(angle) + 0.05 * np.cos(angle),
+        ring = np.stack([side * (1.36 + reach * (0.45 + 0.55 * np.cos(angle))), level + height * np.sin(angle) + 0.05 * np.cos(angle),
                          -1.75 - 0.35 * (1 + np.cos(angle))], axis=1)  # fmt: skip
         outline = head.project(ring)
         tone = np.clip(rng.uniform(0.65, 1.0) * (1 + 0.4 * side * side_light), 0.2, 1.3)

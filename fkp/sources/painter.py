@@ -141,4 +141,4 @@ def light_canvas(
     key = share * (1 + tint) / bright
     window = canvas[mask.rows, mask.columns]
     window *= maps[..., :1] * ambient.astype(np.float32) + maps[..., 1:2] * key.astype(np.float32)
-    window += maps[..., 2:] * np.float32(rng.uniform(0, 0.35) * share)
+    window += maps[..., 2:] * np.float32(rng.uniform(0, 0.5) * share)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from fkp.sources.brushes import noise
 from fkp.sources.shape_model import ShapeModel
 
 GRID = 30.0  # cells per unit of the canonical frame: about as fine as the faces are drawn
@@ -27,9 +28,9 @@ SIDE_Z = [-2.7, -2.2, -2.0, -1.9, -1.8, -1.75, -1.65, -1.45, -1.1, -0.65, -0.85,
 # Bumps: u, v, half-widths in u and v, height. All but those at u = 0 come in mirrored pairs.
 BUMPS = {
     "nose ridge": (0.0, -0.38, 0.125, 0.26, 0.19),
-    "nose slope": (0.0, -0.17, 0.19, 0.17, 0.18),
-    "nose tip": (0.0, -0.07, 0.14, 0.10, 0.13),
-    "nose wing": (0.19, 0.0, 0.075, 0.085, 0.13),
+    "nose slope": (0.0, -0.17, 0.19, 0.18, 0.16),
+    "nose tip": (0.0, -0.05, 0.14, 0.11, 0.11),
+    "nose wing": (0.19, 0.01, 0.08, 0.09, 0.10),
     "under nose": (0.0, 0.15, 0.20, 0.06, -0.02),
     "socket": (0.50, -0.70, 0.26, 0.15, -0.10),
     "inner socket": (0.25, -0.74, 0.08, 0.13, -0.13),
@@ -182,8 +183,11 @@ def light_head(head: Head, towards_light: np.ndarray, softness: float, rng: np.r
         rng: decides on the height of the bumps.
     """
     relief = Relief.load()
-    weights = rng.uniform(0.55, 1.45, len(BUMPS)).astype(np.float32)
+    weights = rng.uniform(0.4, 1.6, len(BUMPS)).astype(np.float32)
     height = relief.plain + np.tensordot(weights, relief.bumps, axes=1)
+    # Folds and flesh that no list of bumps foresees.
+    for cell, depth in ((0.45, 0.02), (0.18, 0.006)):
+        height += rng.uniform(0, depth) * noise(rng, (ROWS, COLUMNS), cell * GRID)
     slope_u = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=GRID / 8)
     slope_v = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=GRID / 8)
     length = np.sqrt(slope_u**2 + slope_v**2 + 1)

@@ -44,8 +44,8 @@ class ShapeModel(NamedTuple):
 
 def sample_pose(rng: np.random.Generator) -> tuple[float, float]:
     """Yaw and pitch in standard deviations; heads in video turn almost evenly over a range, hence the uniform part."""
-    yaw = rng.uniform(-2.1, 2.1) if rng.random() < 0.6 else rng.normal(0, 0.7)
-    return float(np.clip(yaw, -2.3, 2.3)), float(np.clip(rng.normal(0, 1.1), -2.6, 2.6))
+    yaw = rng.uniform(-2.3, 2.3) if rng.random() < 0.6 else rng.normal(0, 0.7)
+    return float(np.clip(yaw, -2.4, 2.4)), float(np.clip(rng.normal(0, 1.1), -2.6, 2.6))
 
 
 def set_lids(points: np.ndarray, rng: np.random.Generator) -> None:
