@@ -14,14 +14,14 @@ def train(cfg: DictConfig) -> float:
 
     from fkp import runs
 
+    values, ckpt_path = config.plain(cfg), runs.existing(cfg.ckpt_path)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    values = config.plain(cfg)
     data = config.build(cfg.datamodule)
     module = config.build(cfg.model, recipe=runs.recipe(values, data.source.markup.as_dict()))
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
     trainer = config.build(cfg.trainer, callbacks=callbacks, logger=config.build(cfg.logger))
 
-    trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
     best = float(trainer.checkpoint_callback.best_model_score)
     figures = trainer.test(module, data, ckpt_path="best", verbose=False)[0]
     if trainer.is_global_zero:

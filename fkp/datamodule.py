@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from fkp.canvases import decode
@@ -78,6 +79,8 @@ class FacesDataModule(pl.LightningDataModule):
             sampler=ShuffledEpochs(len(dataset), self.seed) if part == "train" else None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            # A generator of its own: loading then leaves the random numbers of dropout alone, whatever the workers.
+            generator=torch.Generator(),
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -177,9 +177,10 @@ def _rebuild(spec: dict[str, Any], path: Path) -> Any:
     arguments = dict(spec)
     target = str(arguments.pop("_target_", ""))
     module, _, name = target.rpartition(".")
-    if module not in REBUILT or name.startswith("_") or not hasattr(importlib.import_module(module), name):
+    part = getattr(importlib.import_module(module), name, None) if module in REBUILT else None
+    if not isinstance(part, type) or part.__module__ != module:
         raise FkpError(f"{path}: names {target!r}, which is none of fkp's own parts; not loaded")
     try:
-        return getattr(importlib.import_module(module), name)(**arguments)
+        return part(**arguments)
     except TypeError as error:
         raise FkpError(f"{path}: made by another version of fkp ({error})") from None

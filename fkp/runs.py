@@ -52,6 +52,17 @@ def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
     return made[-1]
 
 
+def existing(path: str | None) -> str | None:
+    """The path of a checkpoint to go on from, if one is given.
+
+    Raises:
+        FkpError: no such file.
+    """
+    if path is not None and not Path(path).is_file():
+        raise FkpError(f"ckpt_path={path}: no such checkpoint")
+    return path
+
+
 def close(run_dir: Path, cfg: dict[str, Any], logger: Any, figures: dict[str, float]) -> None:
     """End a training: HPARAMS and configuration for TensorBoard, figures as JSON, and where to go on.
 

@@ -86,12 +86,24 @@ class FaceCrop:
         shift: standard deviation of the centre in training, in face-box sides.
         zoom: standard deviation of the log of the side in training.
         turn: standard deviation of the rotation in training, degrees.
+        whole: labelled faces keep their whole picture, as the published system trained; the square is for prediction
+            alone, where it should frame a face as the median training picture does.
     """
 
-    def __init__(self, scale: float, lower: float = 0.0, shift: float = 0.0, zoom: float = 0.0, turn: float = 0.0):
-        self.scale, self.lower, self.shift, self.zoom, self.turn = scale, lower, shift, zoom, turn
+    def __init__(
+        self,
+        scale: float,
+        lower: float = 0.0,
+        shift: float = 0.0,
+        zoom: float = 0.0,
+        turn: float = 0.0,
+        whole: bool = False,
+    ):
+        self.scale, self.lower, self.shift, self.zoom, self.turn, self.whole = scale, lower, shift, zoom, turn, whole
 
     def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        if self.whole and sample.points is not None:
+            return sample
         x, y, side = centre_and_side(sample.box)
         y += self.lower * side
         scale, turned = self.scale, IDENTITY
@@ -103,22 +115,6 @@ class FaceCrop:
         left, top, _, _ = square(x, y, side * scale)
         # Edges lie half a pixel from centres: the square's left edge becomes the edge of the first pixel.
         return sample.move(compose(turned, translation(-left - 0.5, -top - 0.5)), (side * scale, side * scale))
-
-
-class WholePicture:
-    """The picture as it is, as the published system trained; for a picture cut differently see `scale`.
-
-    Args:
-        scale: side of the square to cut round a face box in prediction, in face-box sides: that share of a training
-            picture which is face (`benchmarks/boxes.py` prints it), so that a face is as large as in training.
-        lower: how far its centre lies below the box's, in face-box sides.
-    """
-
-    def __init__(self, scale: float, lower: float = 0.0):
-        self.framed = FaceCrop(scale, lower)
-
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        return sample if sample.points is not None else self.framed(sample)
 
 
 class Rescale:

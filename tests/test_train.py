@@ -68,7 +68,7 @@ def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: 
     done = call("train.py", "experiment=seed", *TINY, f"data.root={faces_folder}", "trainer.max_epochs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     checkpoint = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True)
-    assert checkpoint["fkp"]["transforms"]["frame"]["_target_"] == "fkp.transforms.WholePicture"
+    assert checkpoint["fkp"]["transforms"]["frame"]["whole"] is True
 
 
 @pytest.mark.parametrize(

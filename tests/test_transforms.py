@@ -13,7 +13,7 @@ from fkp.sources.youtube_faces import YoutubeFaces
 
 GEOMETRIC = {
     "frame": t.FaceCrop(1.4, lower=0.1, shift=0.05, zoom=0.1, turn=15),
-    "whole": t.WholePicture(2.0),
+    "whole": t.FaceCrop(2.0, whole=True),
     "rescale": t.Rescale(250),
     "crop": t.RandomCrop(120),
 }
@@ -67,9 +67,9 @@ def test_rescale_makes_the_shorter_side_and_keeps_the_ratio() -> None:
 def test_whole_picture_frames_a_detected_face_as_large_as_in_training() -> None:
     detected = face()
     detected.points = None
-    assert t.WholePicture(2.0)(detected).size[0] == pytest.approx(2 * (detected.box[2] - detected.box[0]))
+    assert t.FaceCrop(2.0, whole=True)(detected).size[0] == pytest.approx(2 * (detected.box[2] - detected.box[0]))
     labelled = face()
-    assert t.WholePicture(2.0)(labelled).size == labelled.extent
+    assert t.FaceCrop(2.0, whole=True)(labelled).size == labelled.extent
 
 
 def test_geometry_after_pixels_is_refused() -> None:

@@ -54,8 +54,8 @@ def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     thickness = rng.uniform(0.08, 0.22) if sitter.manly else rng.uniform(0.05, 0.16)
     strength = rng.uniform(0.35, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
     # In real labels the points run along the brow's upper edge, and end before it does at the nose.
-    below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.10, 0.08, 0.07, 0.06, 0.03])
-    taper = np.array([0.7, 1.0, 1.0, 0.8, 0.4])  # from the nose outwards
+    below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.095, 0.085, 0.08, 0.065, 0.04])
+    taper = np.array([0.8, 1.1, 1.0, 0.7, 0.25])  # from the nose outwards
     strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
     for points in (head.points[21:16:-1], head.points[22:27]):
         line = (curve(points) + below[:, None] * down)[: rng.integers(18, 21)]
@@ -81,6 +81,7 @@ class LidStyle(NamedTuple):
     lash_width: float
     lash: float
     wing: float
+    hollow: float
     lower: float
     crease_height: float
     crease: float
@@ -92,10 +93,11 @@ class LidStyle(NamedTuple):
         return cls(
             rng.uniform(0.025, 0.05) + 0.03 * sitter.makeup,
             min(1.0, rng.uniform(0.3, 0.8) + 0.4 * sitter.makeup),
-            rng.uniform(0.0, 0.4),
+            rng.uniform(0.0, 0.5),
+            rng.uniform(0.0, 0.65),
             rng.uniform(0.05, 0.35) + 0.3 * sitter.makeup,
             rng.uniform(0.05, 0.12),
-            rng.uniform(0.0, 0.5),
+            rng.uniform(0.0, 0.35),
             rng.uniform(0.0, 0.3) + 0.4 * sitter.makeup * rng.random(),
             rng.uniform(0.2, 1.0) if rng.random() < 0.7 else 0.0,
         )
@@ -120,6 +122,9 @@ def paint_eye(
     lashes = np.concatenate([[tail], upper]) if outer_first else np.concatenate([upper, [tail]])
     soft = max(0.4, 0.012 * unit)
 
+    # The hollow round the eye: real ones are darker there than the cheek, above all below and at the corners.
+    round_eye = points.mean(axis=0) + 0.03 * down
+    blend(canvas, fill(size, [ellipse(round_eye, 0.3 * across, 0.12 * down)], 0.07 * unit), sitter.skin * 0.55, lids.hollow)
     above = upper - lids.crease_height * down
     blend(canvas, fill(size, [np.concatenate([above, upper[::-1]])], 0.05 * unit), sitter.skin * 0.45, lids.shadow)
     ends = np.sin(np.linspace(0.15, np.pi - 0.05, len(upper)))
@@ -146,13 +151,13 @@ def paint_eye(
 def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
     """Nostrils and the creases round the wings; the ridge itself is only a matter of light."""
     size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
-    dark, seen = rng.uniform(0.3, 1.0), rng.uniform(0.02, 0.05)
+    dark, seen = rng.uniform(0.2, 0.9), rng.uniform(0.015, 0.045)
     for wing, base, side in ((31, 32, -1), (35, 34, 1)):
         centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.05, 0.08) * down
         slant = 0.085 * across + side * 0.015 * down
         blend(canvas, fill(size, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit)), sitter.skin * 0.2, dark)
         crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.045, 0.02], [0.0, 0.03]]) * [side, 1] @ head.camera[:2] + points[wing]
-        blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.2, 0.6))
+        blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.1, 0.5))
     paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
     blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.0, 0.35))
@@ -185,7 +190,7 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
 
     strength = rng.uniform(0.35, 1.0) if sitter.makeup == 0 else 1.0
     blend(canvas, fill(size, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft), lip, strength)
-    blend(canvas, fill(size, [np.concatenate([upper_edge, inner_upper[::-1]])], soft), lip * rng.uniform(0.72, 1.0), strength)
+    blend(canvas, fill(size, [np.concatenate([upper_edge, inner_upper[::-1]])], soft), lip * rng.uniform(0.8, 1.05), strength)
     gloss = curve((points[[59, 58, 57, 56, 55]] + points[[60, 67, 66, 65, 64]]) / 2)
     blend(canvas, fill(size, [ribbon(gloss[3:-3], 0.05 * unit)], 0.025 * unit), np.minimum(lip * 1.4 + 0.05, 1), rng.uniform(0, 0.6))
 
@@ -196,13 +201,13 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     if parted:
         blend(canvas, opening, [0.16, 0.05, 0.05])
         paint_inner_mouth(canvas, head, opening, gap, rng)
-    lowering = rng.uniform(0.0, 0.2) if parted else rng.uniform(0.15, 0.5)
+    lowering = rng.uniform(0.05, 0.3) if parted else rng.uniform(0.25, 0.6)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
     width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.3, 1, 1, 0.3]), 0.8)
     blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
         blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.4, rng.uniform(0, 0.4))
-    below = points[57] + rng.uniform(0.08, 0.14) * down
+    below = points[57] + rng.uniform(0.1, 0.2) * down
     blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.35))
 
 
@@ -230,9 +235,9 @@ def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
     dark = sitter.skin * 0.5
     for wing, corner, side in ((31, 48, -1), (35, 54, 1)):
         out = side * across
-        fold = curve(np.stack([points[wing] + 0.08 * out - 0.08 * down, points[wing] + 0.2 * out + 0.12 * down,
-                               points[corner] + 0.1 * out - 0.1 * down, points[corner] + 0.1 * out + 0.06 * down]))  # fmt: skip
-        blend(canvas, fill(size, [ribbon(fold, 0.05 * unit)], 0.03 * unit), dark, rng.uniform(0, 0.5) * (0.3 + sitter.age))
+        fold = curve(np.stack([points[wing] + 0.13 * out - 0.1 * down, points[wing] + 0.28 * out + 0.06 * down,
+                               points[corner] + 0.13 * out - 0.12 * down, points[corner] + 0.1 * out + 0.1 * down]))  # fmt: skip
+        blend(canvas, fill(size, [ribbon(fold, 0.07 * unit)], 0.035 * unit), dark, rng.uniform(0, 0.55) * (0.4 + sitter.age))
     for first, outwards in ((36, 0), (42, 0)):
         bag = curve(points[[first, first + 5, first + 4, first + 3]] + rng.uniform(0.08, 0.13) * down + outwards)
         blend(canvas, fill(size, [ribbon(bag, 0.045 * unit)], 0.025 * unit), dark, rng.uniform(0, 0.45) * (0.3 + sitter.age))

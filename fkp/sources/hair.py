@@ -7,7 +7,7 @@ import numpy as np
 
 from fkp.sources.brushes import Mask, blend, curve, fill, noise, ribbon, shade
 from fkp.sources.features import Sitter
-from fkp.sources.relief import Head
+from fkp.sources.relief import Head, resting_points
 from fkp.sources.scenery import random_colour
 
 SKULL_CENTRE = np.array([0.0, -1.12, -1.95])
@@ -44,7 +44,7 @@ def skin_outline(head: Head) -> list[np.ndarray]:
 
 def jaw_skin(head: Head) -> np.ndarray:
     """Where the skin ends along the jaw (17, 2): in real labels the contour lies a little outside of it."""
-    inset = np.interp(np.abs(np.arange(17) - 8), [0, 8], [0.035, 0.06])[:, None]
+    inset = np.interp(np.abs(np.arange(17) - 8), [0, 2, 5, 8], [0.04, 0.04, 0.02, 0.05])[:, None]
     inwards = head.points[27:36].mean(axis=0) - head.points[:17]
     return head.points[:17] + inset * head.scale * inwards / np.linalg.norm(inwards, axis=1, keepdims=True)
 
@@ -56,8 +56,9 @@ def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
     for side in (-1, 1):
         ring = np.stack([side * (1.36 + reach * (0.45 + 0.55 * np.cos(angle))), level + height * np.sin(angle) + 0.05 * np.cos(angle),
                          -1.75 - 0.35 * (1 + np.cos(angle))], axis=1)  # fmt: skip
-        outline = head.project(ring)
-        tone = np.clip(rng.uniform(0.65, 1.0) * (1 + 0.4 * side * side_light), 0.2, 1.3)
+        # Labels let the jaw's contour slide as the head turns, and the ear begins where it ends.
+        outline = head.project(ring) + jaw_slide(head, side)
+        tone = np.clip(rng.uniform(0.75, 1.1) * (1 + 0.4 * side * side_light), 0.2, 1.3)
         blend(picture, fill(size, [outline], max(0.6, 0.02 * unit)), np.clip(skin * [1.02, 0.9, 0.88] * tone, 0, 1))
         inner = outline.mean(axis=0) + 0.55 * (outline - outline.mean(axis=0))
         blend(picture, fill(size, [ribbon(inner, 0.06 * unit)], 0.03 * unit), skin * tone * 0.5, 0.7)
@@ -114,6 +115,12 @@ def hair_outline(head: Head, style: dict[str, float], rng: np.random.Generator) 
     return rough_outline(outline, outline.mean(axis=0), style["roughness"], rng)
 
 
+def jaw_slide(head: Head, side: int) -> np.ndarray:
+    """How far, in pixels, the upper jaw points of a side (-1 or 1) lie from where a rigid head has them."""
+    beside = slice(0, 3) if side < 0 else slice(14, 17)
+    return (head.points[beside] - head.project(resting_points()[beside])).mean(axis=0)
+
+
 def face_opening(head: Head, style: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """The outline of what hair leaves free of the face."""
     top, burn, bare = style["hairline"], style["sideburn"], 1.33 - style["over_cheek"]
@@ -123,7 +130,10 @@ def face_opening(head: Head, style: dict[str, float], rng: np.random.Generator) 
     left = (right * [-1, 1, 1])[::-1]
     middle = np.array([[np.clip(style["parting"], -0.4, 0.4), top - 0.1, -0.62]])
     knots = np.concatenate([right, middle, left])
-    line = curve(head.project(knots), dense=8)
+    places = head.project(knots)
+    places[:4] += jaw_slide(head, 1)
+    places[-4:] += jaw_slide(head, -1)
+    line = curve(places, dense=8)
     strands = style["fringe"] * head.scale * rng.standard_normal(len(line))
     strands[:8] = strands[-8:] = 0
     line[:, 1] += strands
@@ -179,7 +189,7 @@ def paint_locks(picture: np.ndarray, head: Head, style: dict[str, float], textur
         line = np.array([[side * 1.3, -1.3, -1.3], [side * (inner + 0.25), -0.5, -1.3], [side * (inner + 0.2), 0.4, -1.3],
                          [side * (inner + rng.uniform(0, 0.4)), max(style["long"], 0.8), -1.2]])  # fmt: skip
         width = head.scale * rng.uniform(0.25, 0.6) * np.linspace(0.8, 1.2, 16)
-        lock = ribbon(curve(head.project(line)), width)
+        lock = ribbon(curve(head.project(line) + jaw_slide(head, side)), width)
         mask = fill(picture.shape[:2], [lock], rng.uniform(0.6, 1.5))
         blend(picture, mask, texture * np.float32(rng.uniform(0.6, 1.1)))
 

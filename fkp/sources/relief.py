@@ -28,9 +28,9 @@ SIDE_Z = [-2.7, -2.2, -2.0, -1.9, -1.8, -1.75, -1.65, -1.45, -1.1, -0.65, -0.85,
 # Bumps: u, v, half-widths in u and v, height. All but those at u = 0 come in mirrored pairs.
 BUMPS = {
     "nose ridge": (0.0, -0.38, 0.125, 0.26, 0.19),
-    "nose slope": (0.0, -0.17, 0.19, 0.18, 0.16),
-    "nose tip": (0.0, -0.05, 0.14, 0.11, 0.11),
-    "nose wing": (0.19, 0.01, 0.08, 0.09, 0.10),
+    "nose slope": (0.0, -0.13, 0.19, 0.17, 0.15),
+    "nose tip": (0.0, 0.0, 0.13, 0.085, 0.12),
+    "nose wing": (0.20, 0.02, 0.085, 0.085, 0.09),
     "under nose": (0.0, 0.15, 0.20, 0.06, -0.02),
     "socket": (0.50, -0.70, 0.26, 0.15, -0.10),
     "inner socket": (0.25, -0.74, 0.08, 0.13, -0.13),
@@ -39,17 +39,17 @@ BUMPS = {
     "cheekbone": (0.80, -0.22, 0.24, 0.20, 0.09),
     "cheek": (0.62, 0.20, 0.16, 0.16, 0.05),
     "hollow": (0.92, 0.40, 0.18, 0.22, -0.07),
-    "fold": (0.40, 0.22, 0.06, 0.16, -0.05),
-    "mouth corner": (0.44, 0.55, 0.07, 0.08, -0.06),
+    "fold": (0.48, 0.17, 0.07, 0.17, -0.05),
+    "mouth corner": (0.51, 0.58, 0.08, 0.09, -0.07),
     "philtrum": (0.0, 0.29, 0.04, 0.08, -0.02),
     "upper lip": (0.0, 0.43, 0.26, 0.055, 0.07),
     "mouth line": (0.0, 0.545, 0.34, 0.035, -0.03),
     "lower lip": (0.0, 0.68, 0.24, 0.07, 0.07),
-    "under lip": (0.0, 0.86, 0.24, 0.07, -0.045),
+    "under lip": (0.0, 0.90, 0.24, 0.07, -0.045),
     "chin": (0.0, 1.12, 0.24, 0.14, 0.11),
     "temple": (1.05, -1.15, 0.18, 0.30, -0.08),
     "eye bag": (0.53, -0.50, 0.18, 0.035, 0.03),
-    "lid crease": (0.54, -0.80, 0.20, 0.03, -0.03),
+    "lid crease": (0.54, -0.80, 0.20, 0.03, -0.012),
 }
 SHADOW_REACH = (0.07, 0.14, 0.22, 0.32, 0.46, 0.62)  # distances at which something may stand in the light
 
@@ -198,9 +198,9 @@ def light_head(head: Head, towards_light: np.ndarray, softness: float, rng: np.r
     key = np.clip((facing + wrap) / (1 + wrap), 0, None) * (1 - (1 - 0.6 * softness) * cast_shadow(height, ray))
 
     sky = head.rotation.T @ np.array([0.0, -0.8, 0.6])
-    openness = np.clip(0.65 + 0.35 * (sky[2] - sky[0] * slope_u - sky[1] * slope_v) / length, 0, None)
+    openness = np.clip(0.75 + 0.25 * (sky[2] - sky[0] * slope_u - sky[1] * slope_v) / length, 0, None)
     hollow = np.clip(cv2.GaussianBlur(height, (0, 0), 5) - height, -0.03, 0.12)
-    ambient = openness * (1 - 4.0 * hollow)
+    ambient = openness * (1 - 3.0 * hollow)
 
     half = ray + head.rotation.T @ np.array([0.0, 0.0, 1.0])
     half /= np.linalg.norm(half)

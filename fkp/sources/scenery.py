@@ -94,7 +94,7 @@ def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
     window = picture[mask.rows, mask.columns]
     window += mask.opacity[..., None] * (colour.astype(np.float32) - window)
 
-    cloth = random_colour(rng)
+    cloth = random_colour(rng) * (rng.uniform(0.1, 0.5) if rng.random() < 0.5 else 1)
     collar = rng.choice([0.3, 0.8, 1.4]) + rng.uniform(-0.2, 0.2)
     for side in (-1, 1):
         shoulder = [place(side * (girth - 0.15), collar - 0.35), place(side * girth * 1.1, drop - 0.55), place(side * reach, drop + slope * 0.5),
