@@ -90,7 +90,10 @@ def _write(folder: Path, table: FaceTable, markup: Markup, gray: bool, margin: f
                     continue
                 canvas, affine, extent = made
                 file.write(canvas.tobytes())
-                starts.append(end), shapes.append(canvas.shape), affines.append(affine), extents.append(extent)
+                starts.append(end)
+                shapes.append(canvas.shape)
+                affines.append(affine)
+                extents.append(extent)
                 end += canvas.size
             file.flush()
             os.fsync(file.fileno())
@@ -110,9 +113,7 @@ def _write(folder: Path, table: FaceTable, markup: Markup, gray: bool, margin: f
                 raise
 
 
-def _canvas(
-    image: np.ndarray, box: np.ndarray | None, margin: float, longest: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _canvas(image: np.ndarray, box: np.ndarray | None, margin: float, longest: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of a picture round a face box, on whole pixels, and the affine IMAGE -> canvas."""
     height, width = image.shape[:2]
     low, high = np.zeros(2, int), np.array([width, height])

@@ -11,7 +11,7 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +204,10 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
 
 
 def _fits_container(value: Any, name: str, inner: list[ast.expr]) -> bool:
-    if not isinstance(value, PLAIN[name]):
-        return False
     if isinstance(value, dict):
-        return all(_fits(item, inner[-1]) for item in value.values())
+        return dict in PLAIN[name] and all(_fits(item, inner[-1]) for item in value.values())
+    if not isinstance(value, list) or list not in PLAIN[name]:
+        return False
     if name in ("tuple", "Tuple"):
         if len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...:
             return all(_fits(item, inner[0]) for item in value)
@@ -224,7 +224,7 @@ def _wanted(value: Any, annotation: ast.expr) -> str:
     return ast.unparse(annotation)
 
 
-def _meant(name: str, known: list[str]) -> str:
+def _meant(name: str, known: Sequence[str]) -> str:
     """`; did you mean …?`, if something is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
@@ -296,8 +296,8 @@ def _meant_key(key: str, conf: Path, name: str) -> str:
 
 def _keys(prefix: str, node: Any) -> Iterator[str]:
     if isinstance(node, DictConfig):
-        for key in node:
-            full = f"{prefix}.{key}" if prefix else str(key)
+        for key in map(str, node):
+            full = f"{prefix}.{key}" if prefix else key
             yield full
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
                 yield from _keys(full, node[key])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -41,7 +42,7 @@ class HaarCascade:
         min_score: float = 0.0,
         longest: int = 1280,
     ):
-        self.classifier = cv2.CascadeClassifier(cv2.data.haarcascades + cascade)
+        self.classifier = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / cascade))
         if self.classifier.empty():
             raise FkpError(f"detector.cascade={cascade}: OpenCV brings no such cascade")
         self.scale_factor, self.min_neighbors, self.min_size = scale_factor, min_neighbors, min_size
@@ -53,14 +54,14 @@ class HaarCascade:
         if factor < 1:
             gray = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         least = max(20, round(self.min_size * min(gray.shape)))
-        found, _, scores = self.classifier.detectMultiScale3(
+        found, _, levels = self.classifier.detectMultiScale3(
             gray, self.scale_factor, self.min_neighbors, minSize=(least, least), outputRejectLevels=True
         )
         if len(found) == 0:
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         left, top, width, height = np.asarray(found, float).T
         boxes = np.stack([left, top, left + width, top + height], 1) / factor - 0.5  # pixel edges, not centres
-        scores = np.asarray(scores, np.float32).ravel()
+        scores = np.asarray(levels, np.float32).ravel()
         order = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= self.min_score]
         return _distinct(boxes[order].astype(np.float32), scores[order])
 

@@ -111,6 +111,8 @@ def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
         blocks = (hi - lo) // shrink
         if (blocks > 0).all():
             hi = lo + blocks * shrink
-            image = cv2.resize(image[lo[1] : hi[1], lo[0] : hi[0]], tuple(blocks.tolist()), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(
+                image[lo[1] : hi[1], lo[0] : hi[0]], tuple(blocks.tolist()), interpolation=cv2.INTER_AREA
+            )
             affine = compose(rescaling(shrink), translation(float(lo[0]), float(lo[1])), affine)
     return cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

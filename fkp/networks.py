@@ -21,7 +21,12 @@ class TwoConv(nn.Module):
     """
 
     def __init__(
-        self, points: int = 68, size: int = 224, channels: int = 1, width: int = 32, dropout: tuple[float, float] = (0.1, 0.2)
+        self,
+        points: int = 68,
+        size: int = 224,
+        channels: int = 1,
+        width: int = 32,
+        dropout: tuple[float, float] = (0.1, 0.2),
     ):
         super().__init__()
         self.features = nn.Sequential(

@@ -12,7 +12,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fkp.geometry import IDENTITY, apply, centre_and_side, compose, invert, rescaling, rotation, square, translation, warp
+from fkp.geometry import (
+    IDENTITY,
+    apply,
+    centre_and_side,
+    compose,
+    invert,
+    rescaling,
+    rotation,
+    square,
+    translation,
+    warp,
+)
 
 Rng = np.random.Generator
 

@@ -28,7 +28,9 @@ def test_a_run_says_where_to_go_on(trained: Run) -> None:
 
 
 def test_tensorboard_holds_what_the_readme_promises(trained: Run) -> None:
-    events = EventAccumulator(str(next((trained[0] / "tensorboard").iterdir())), {"images": 0, "scalars": 0, "tensors": 0})
+    events = EventAccumulator(
+        str(next((trained[0] / "tensorboard").iterdir())), {"images": 0, "scalars": 0, "tensors": 0}
+    )
     events.Reload()
     tags = events.Tags()
     wanted = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "nme", "fr8", "fr10", "auc10")}

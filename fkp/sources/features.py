@@ -51,11 +51,11 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
 
 def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
     unit, down = head.scale, head.camera[1]
-    thickness = rng.uniform(0.08, 0.22) if sitter.manly else rng.uniform(0.05, 0.16)
-    strength = rng.uniform(0.35, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
+    thickness = rng.uniform(0.09, 0.24) if sitter.manly else rng.uniform(0.06, 0.18)
+    strength = rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
     # In real labels the points run along the brow's upper edge, and end before it does at the nose.
     below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.095, 0.085, 0.08, 0.065, 0.04])
-    taper = np.array([0.8, 1.1, 1.0, 0.7, 0.25])  # from the nose outwards
+    taper = np.array([0.8, 1.1, 1.0, 0.6, 0.15])  # from the nose outwards
     strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
     for points in (head.points[21:16:-1], head.points[22:27]):
         line = (curve(points) + below[:, None] * down)[: rng.integers(18, 21)]
@@ -92,7 +92,7 @@ class LidStyle(NamedTuple):
     def choose(cls, rng: np.random.Generator, sitter: Sitter) -> "LidStyle":
         return cls(
             rng.uniform(0.025, 0.05) + 0.03 * sitter.makeup,
-            min(1.0, rng.uniform(0.3, 0.8) + 0.4 * sitter.makeup),
+            min(1.0, rng.uniform(0.2, 0.7) + 0.4 * sitter.makeup),
             rng.uniform(0.0, 0.5),
             rng.uniform(0.0, 0.65),
             rng.uniform(0.05, 0.35) + 0.3 * sitter.makeup,
@@ -153,10 +153,10 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
     size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
     dark, seen = rng.uniform(0.2, 0.9), rng.uniform(0.015, 0.045)
     for wing, base, side in ((31, 32, -1), (35, 34, 1)):
-        centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.05, 0.08) * down
+        centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.06, 0.10) * down
         slant = 0.085 * across + side * 0.015 * down
         blend(canvas, fill(size, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit)), sitter.skin * 0.2, dark)
-        crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.045, 0.02], [0.0, 0.03]]) * [side, 1] @ head.camera[:2] + points[wing]
+        crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.06, -0.01], [0.045, 0.0]]) * [side, 1] @ head.camera[:2] + points[wing]
         blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.1, 0.5))
     paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
@@ -201,7 +201,7 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     if parted:
         blend(canvas, opening, [0.16, 0.05, 0.05])
         paint_inner_mouth(canvas, head, opening, gap, rng)
-    lowering = rng.uniform(0.05, 0.3) if parted else rng.uniform(0.25, 0.6)
+    lowering = rng.uniform(0.1, 0.4) if parted else rng.uniform(0.35, 0.7)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
     width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.3, 1, 1, 0.3]), 0.8)
     blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
@@ -240,7 +240,7 @@ def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
         blend(canvas, fill(size, [ribbon(fold, 0.07 * unit)], 0.035 * unit), dark, rng.uniform(0, 0.55) * (0.4 + sitter.age))
     for first, outwards in ((36, 0), (42, 0)):
         bag = curve(points[[first, first + 5, first + 4, first + 3]] + rng.uniform(0.08, 0.13) * down + outwards)
-        blend(canvas, fill(size, [ribbon(bag, 0.045 * unit)], 0.025 * unit), dark, rng.uniform(0, 0.45) * (0.3 + sitter.age))
+        blend(canvas, fill(size, [ribbon(bag, 0.07 * unit)], 0.03 * unit), dark, rng.uniform(0, 0.5) * (0.4 + sitter.age))
     if sitter.age > 0.6:
         strength, lift = rng.uniform(0, 0.5), rng.uniform(0.2, 0.3)
         for row in range(rng.integers(1, 4)):
@@ -281,14 +281,14 @@ def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
 def paint_beard(canvas: np.ndarray, head: Head, sitter: Sitter, cells: tuple[np.ndarray, np.ndarray], window: Mask,
                 rng: np.random.Generator) -> None:  # fmt: skip
     """A beard, a moustache or stubble; `cells` are the canonical maps of the mask `window`."""
-    if not sitter.manly or rng.random() < 0.45:
+    if not sitter.manly or rng.random() < 0.3:
         return
-    kind = BEARDS[rng.choice(len(BEARDS), p=[0.25, 0.12, 0.4, 0.15, 0.08])]
-    stubble = rng.random() < 0.4
+    kind = BEARDS[rng.choice(len(BEARDS), p=[0.2, 0.1, 0.5, 0.13, 0.07])]
+    stubble = rng.random() < 0.55
     grown = cv2.remap(beard_map(kind, rng), *cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     cell = max(1.2, rng.uniform(0.02, 0.05) * head.scale)
     grain = noise(rng, grown.shape, (1.8 * cell, cell))
     opacity = np.clip(grown * (1 + rng.uniform(0.1, 0.5) * grain), 0, 1)
-    strength = rng.uniform(0.1, 0.45) if stubble else rng.uniform(0.5, 0.95)
+    strength = rng.uniform(0.08, 0.45) if stubble else rng.uniform(0.5, 0.95)
     colour = sitter.hair * rng.uniform(0.6, 1.1) if not stubble else sitter.skin * 0.4
     blend(canvas, window._replace(opacity=opacity), colour, strength)

@@ -51,14 +51,14 @@ def jaw_skin(head: Head) -> np.ndarray:
 
 def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator) -> None:
     size, unit = picture.shape[:2], head.scale
-    reach, height, level = rng.uniform(0.2, 0.36), rng.uniform(0.36, 0.5), rng.normal(-0.26, 0.06)
+    reach, height, level = rng.uniform(0.24, 0.4), rng.uniform(0.36, 0.5), rng.normal(-0.26, 0.06)
     angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     for side in (-1, 1):
         ring = np.stack([side * (1.36 + reach * (0.45 + 0.55 * np.cos(angle))), level + height * np.sin(angle) + 0.05 * np.cos(angle),
                          -1.75 - 0.35 * (1 + np.cos(angle))], axis=1)  # fmt: skip
         # Labels let the jaw's contour slide as the head turns, and the ear begins where it ends.
         outline = head.project(ring) + jaw_slide(head, side)
-        tone = np.clip(rng.uniform(0.75, 1.1) * (1 + 0.4 * side * side_light), 0.2, 1.3)
+        tone = np.clip(rng.uniform(0.8, 1.15) * (1 + 0.4 * side * side_light), 0.2, 1.3)
         blend(picture, fill(size, [outline], max(0.6, 0.02 * unit)), np.clip(skin * [1.02, 0.9, 0.88] * tone, 0, 1))
         inner = outline.mean(axis=0) + 0.55 * (outline - outline.mean(axis=0))
         blend(picture, fill(size, [ribbon(inner, 0.06 * unit)], 0.03 * unit), skin * tone * 0.5, 0.7)
@@ -101,7 +101,7 @@ def choose_style(rng: np.random.Generator, sitter: Sitter) -> dict[str, float]:
         "roughness": rng.uniform(0.005, 0.05),
         "hairline": rng.uniform(-1.35, -0.85) if bangs else rng.uniform(-2.05, -1.5) - receding,
         "parting": rng.normal(0, 0.5),
-        "sideburn": rng.uniform(-0.7, 0.1),
+        "sideburn": rng.uniform(-0.85, 0.0),
         "long": 0.0 if short else rng.uniform(0.5, 3.5),
         "over_cheek": max(0.0, rng.normal(0.05, 0.15)),
         "fringe": float(bangs) * rng.uniform(0.02, 0.15) + rng.uniform(0, 0.06),

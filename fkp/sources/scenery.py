@@ -89,7 +89,7 @@ def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
     neck += [place(girth + 0.4, drop), place(girth, 0.6), place(girth, -1.3)]
     mask = fill(size, [np.array(neck)], max(0.6, 0.02 * unit))
     columns = np.arange(mask.columns.start, mask.columns.stop) - throat[0]
-    tone = np.clip(rng.uniform(0.5, 1.0) * (1 + 0.5 * side_light * columns / unit), 0.15, 1.2)
+    tone = np.clip(rng.uniform(0.55, 1.1) * (1 + 0.5 * side_light * columns / unit), 0.15, 1.2)
     colour = np.zeros((*mask.opacity.shape, 3)) + skin * tone[:, None]
     window = picture[mask.rows, mask.columns]
     window += mask.opacity[..., None] * (colour.astype(np.float32) - window)

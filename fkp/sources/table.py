@@ -75,10 +75,8 @@ class FaceTable:
         if rule not in SPLITS:
             raise FkpError(f"data.split={rule}: no such rule; there is {' and '.join(SPLITS)}")
         place = np.array([_place(name) for name in self.identity])
-        if rule == "identity":
-            test = place < TEST_SHARE
-        else:
-            test = np.array([part == "test" for part in self.official])
+        official = np.array([part == "test" for part in self.official])
+        test = official if rule == "official" else place < TEST_SHARE
         val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
         parts = {"train": ~test & ~val, "val": val, "test": test}
         empty = [name for name, mask in parts.items() if not mask.any()]
