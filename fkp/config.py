@@ -23,6 +23,7 @@ from fkp.errors import FkpError
 
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 PATHS = ("image", "ckpt", "ckpt_path", "data.root", "run_dir")  # their values may hold what Hydra's grammar does not
+EVERYBODY = ("seed", "trainer.max_epochs", "datamodule.batch_size", "model.optimizer.lr")
 PLAIN: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
@@ -92,6 +93,9 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
                 return run()
             except KeyboardInterrupt:
                 raise SystemExit(130) from None
+            except BrokenPipeError:  # `train.py --help | head`: the reader has had enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(0) from None
             except Exception as error:
                 if asked_for_tracebacks or not (isinstance(error, FkpError) or _is_about_config(error)):
                     raise
@@ -116,6 +120,18 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolved values in dicts and lists."""
     values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return values
+
+
+def varied(cfg: DictConfig) -> dict[str, Any]:
+    """What distinguishes a run: the options of its groups, a few keys everybody varies, and all it was told to."""
+    from hydra.core.hydra_config import HydraConfig
+
+    run = HydraConfig.get()
+    options = {group: option for group, option in run.runtime.choices.items() if "/" not in group and option}
+    told = [override.lstrip("+~").partition("=")[0] for override in run.overrides.task]
+    values = {key: OmegaConf.select(cfg, key) for key in (*EVERYBODY, *told) if key not in (*options, *PATHS)}
+    plain_values = {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
+    return options | plain_values
 
 
 def check(cfg: DictConfig) -> None:
@@ -279,18 +295,25 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
 
 
 def _meant_key(key: str, conf: Path, name: str) -> str:
-    """A suggestion among all keys of the default configuration: alike as a whole, or in the last part."""
+    """What to write instead of a key that the default configuration lacks: itself with a +, if the constructor takes
+    it; else one that is alike as a whole, or in its last part."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
-    groups = sorted(folder.name for folder in conf.iterdir() if folder.is_dir())
     with initialize_config_dir(str(conf), version_base="1.3"):
-        keys = [*_keys("", compose(name)), *groups]
-    last = [other for other in keys if other.rpartition(".")[2] == key.rpartition(".")[2]]
+        cfg = compose(name)
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else None
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    signature = signatures.of(target) if target else None
+    if signature is not None and last in signature.parameters:
+        return f", but {target} takes it: write +{key}=…"
+    keys = [*_keys("", cfg), *(folder.name for folder in conf.iterdir() if folder.is_dir())]
     whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    alike = [other for other in keys if other.rpartition(".")[2] == last]
     loose = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    best = (whole or last[:1] or loose)[:1]
+    best = [*whole, *alike, *loose]
     return f"; did you mean {best[0]}?" if best else "; --help shows them all"
 
 

@@ -20,7 +20,6 @@ CONSOLE = Console()
 OUTPUTS = Path("outputs")
 CHECKPOINT = "checkpoints/best.ckpt"
 TEST_FACES = "test_faces.png"
-PATHS = ("run_dir", "dirpath", "save_dir", "root", "ckpt_path", "file")
 
 
 def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
@@ -63,18 +62,21 @@ def existing(path: str | None) -> str | None:
     return path
 
 
-def close(run_dir: Path, cfg: dict[str, Any], logger: Any, figures: dict[str, float]) -> None:
+def close(
+    run_dir: Path, cfg: dict[str, Any], varied: dict[str, Any], logger: Any, figures: dict[str, float]
+) -> None:
     """End a training: HPARAMS and configuration for TensorBoard, figures as JSON, and where to go on.
 
     Args:
         run_dir: the run's folder.
         cfg: the resolved configuration.
+        varied: what distinguishes the run from others, from `config.varied`.
         logger: TensorBoardLogger, or None.
         figures: of the test part, percent, under their logged names.
     """
     (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if logger is not None:
-        logger.log_hyperparams(_varied(cfg), figures)
+        logger.log_hyperparams(varied, figures)
         logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
         logger.finalize("success")
     names = ("nme", "median", "fr8", "fr10", "auc10")
@@ -93,8 +95,8 @@ def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
     names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
     table = Table("", *names, title=title, title_justify="left")
     for row, figures in rows.items():
-        cells = [f"{figures[name]:.2f}" if name in figures else "" for name in names]
-        table.add_row(row, *(cell.removesuffix(".00") for cell in cells))
+        cells = [figures.get(name, "") for name in names]
+        table.add_row(row, *(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
     CONSOLE.print(table)
 
 
@@ -122,14 +124,3 @@ def near(path: Path) -> Path:
     """Relative to the working directory if it lies below it: shorter to read, as good to type."""
     path = path.resolve()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _varied(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of what a person varies, for HPARAMS: no paths, no targets."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _varied(value, f"{prefix}{key}.")
-        elif isinstance(value, (bool, int, float, str)) and key not in ("_target_", "_partial_", *PATHS):
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -54,7 +54,7 @@ def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     thickness = rng.uniform(0.09, 0.24) if sitter.manly else rng.uniform(0.06, 0.18)
     strength = rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
     # In real labels the points run along the brow's upper edge, and end before it does at the nose.
-    below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.095, 0.085, 0.08, 0.065, 0.04])
+    below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.095, 0.095, 0.09, 0.075, 0.05])
     taper = np.array([0.8, 1.1, 1.0, 0.6, 0.15])  # from the nose outwards
     strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
     for points in (head.points[21:16:-1], head.points[22:27]):
@@ -160,7 +160,7 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
         blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.1, 0.5))
     paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
-    blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.0, 0.35))
+    blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.0, 0.25))
 
 
 def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -203,10 +203,10 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         paint_inner_mouth(canvas, head, opening, gap, rng)
     lowering = rng.uniform(0.1, 0.4) if parted else rng.uniform(0.35, 0.7)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
-    width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.3, 1, 1, 0.3]), 0.8)
+    width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.15, 1, 1, 0.15]), 0.8)
     blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
-        blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.4, rng.uniform(0, 0.4))
+        blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.4, rng.uniform(0, 0.2))
     below = points[57] + rng.uniform(0.1, 0.2) * down
     blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.35))
 
