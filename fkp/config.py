@@ -140,12 +140,11 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: all faults at once, by key, each with a suggestion where there is one.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:  # whatever depends on them would be reported twice
-        raise ConfigError("\n".join(f"{key}: has no value; give {key}=…" for key in missing))
     faults: list[str] = []
     try:
-        faults += _faults("", plain(cfg))
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        # What depends on a missing value would only be reported twice.
+        faults += [f"{key}: has no value; give {key}=…" for key in missing] or _faults("", plain(cfg))
     except OmegaConfBaseException as error:
         faults.append(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}")
     if faults:

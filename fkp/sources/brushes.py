@@ -65,6 +65,19 @@ def blend(picture: np.ndarray, mask: Mask, colour: np.ndarray | float, strength:
     window += (mask.opacity * np.float32(strength))[..., None] * (colour - window)
 
 
+def lay(
+    picture: np.ndarray,
+    polygons: list[np.ndarray],
+    soft: float,
+    colour: np.ndarray | float,
+    strength: float = 1.0,
+    within: Mask | None = None,
+) -> None:
+    """Lay a colour over what polygons cover, of the picture or of a mask, in place."""
+    mask = draw_inside(within, polygons, soft) if within else fill(picture.shape[:2], polygons, soft)
+    blend(picture, mask, colour, strength)
+
+
 def shade(picture: np.ndarray, mask: Mask, factor: float) -> None:
     """Multiply the picture under the mask by a factor (below 1 darkens), in place."""
     picture[mask.rows, mask.columns] *= (1 + mask.opacity * np.float32(factor - 1))[..., None]

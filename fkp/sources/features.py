@@ -124,28 +124,28 @@ def paint_eye(
 
     # The hollow round the eye: real ones are darker there than the cheek, above all below and at the corners.
     round_eye = points.mean(axis=0) + 0.03 * down
-    blend(canvas, fill(size, [ellipse(round_eye, 0.3 * across, 0.12 * down)], 0.07 * unit), sitter.skin * 0.55, lids.hollow)
+    lay(canvas, [ellipse(round_eye, 0.3 * across, 0.12 * down)], 0.07 * unit, sitter.skin * 0.55, lids.hollow)
     above = upper - lids.crease_height * down
-    blend(canvas, fill(size, [np.concatenate([above, upper[::-1]])], 0.05 * unit), sitter.skin * 0.45, lids.shadow)
+    lay(canvas, [np.concatenate([above, upper[::-1]])], 0.05 * unit, sitter.skin * 0.45, lids.shadow)
     ends = np.sin(np.linspace(0.15, np.pi - 0.05, len(upper)))
-    blend(canvas, fill(size, [ribbon(above, np.maximum(0.04 * unit * ends, 0.7))], 0.6), sitter.skin * 0.4, lids.crease)
+    lay(canvas, [ribbon(above, np.maximum(0.04 * unit * ends, 0.7))], 0.6, sitter.skin * 0.4, lids.crease)
 
     opening = fill(size, [np.concatenate([upper[:-1], lower[:-1]])], soft)
     blend(canvas, opening, white)
-    blend(canvas, draw_inside(opening, [ellipse(points[3], 0.05 * across, 0.05 * down)], soft), sitter.skin * [0.95, 0.7, 0.65], 0.6)
+    lay(canvas, [ellipse(points[3], 0.05 * across, 0.05 * down)], soft, sitter.skin * [0.95, 0.7, 0.65], 0.6, opening)
     centre = points.mean(axis=0) + gaze - 0.01 * down
     ring = IRIS_RADIUS
-    blend(canvas, draw_inside(opening, [ellipse(centre, ring * across, ring * down)], soft), iris * 0.6)
-    blend(canvas, draw_inside(opening, [ellipse(centre, 0.75 * ring * across, 0.75 * ring * down)], soft), iris)
-    blend(canvas, draw_inside(opening, [ellipse(centre, 0.42 * ring * across, 0.42 * ring * down)], soft), 0.02)
+    lay(canvas, [ellipse(centre, ring * across, ring * down)], soft, iris * 0.6, 1.0, opening)
+    lay(canvas, [ellipse(centre, 0.75 * ring * across, 0.75 * ring * down)], soft, iris, 1.0, opening)
+    lay(canvas, [ellipse(centre, 0.42 * ring * across, 0.42 * ring * down)], soft, 0.02, 1.0, opening)
     shade(canvas, draw_inside(opening, [ribbon(upper, 0.09 * unit)], 0.025 * unit), 0.55)
     glint = centre + lids.highlight * 0.04 * (across - down)
-    blend(canvas, draw_inside(opening, [ellipse(glint, 0.025 * across, 0.025 * down)], 0.3), 1.0, lids.highlight)
+    lay(canvas, [ellipse(glint, 0.025 * across, 0.025 * down)], 0.3, 1.0, lids.highlight, opening)
 
     swell = np.sin(np.linspace(0.15, np.pi - 0.15, len(lashes)))
     width = np.maximum(lids.lash_width * unit * (0.5 + 0.7 * swell), 0.8)
-    blend(canvas, fill(size, [ribbon(lashes, width)], soft), sitter.brow * 0.3, lids.lash)
-    blend(canvas, fill(size, [ribbon(lower, np.maximum(0.025 * unit, 0.7))], soft), sitter.skin * [0.4, 0.3, 0.3], lids.lower)
+    lay(canvas, [ribbon(lashes, width)], soft, sitter.brow * 0.3, lids.lash)
+    lay(canvas, [ribbon(lower, np.maximum(0.025 * unit, 0.7))], soft, sitter.skin * [0.4, 0.3, 0.3], lids.lower)
 
 
 def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -155,12 +155,12 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
     for wing, base, side in ((31, 32, -1), (35, 34, 1)):
         centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.06, 0.10) * down
         slant = 0.085 * across + side * 0.015 * down
-        blend(canvas, fill(size, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit)), sitter.skin * 0.2, dark)
+        lay(canvas, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit), sitter.skin * 0.2, dark)
         crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.06, -0.01], [0.045, 0.0]]) * [side, 1] @ head.camera[:2] + points[wing]
-        blend(canvas, fill(size, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit), sitter.skin * 0.45, rng.uniform(0.1, 0.5))
+        lay(canvas, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit, sitter.skin * 0.45, rng.uniform(0.1, 0.5))
     paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
-    blend(canvas, fill(size, [ribbon(underside, 0.05 * unit)], 0.03 * unit), sitter.skin * 0.5, rng.uniform(0.0, 0.25))
+    lay(canvas, [ribbon(underside, 0.05 * unit)], 0.03 * unit, sitter.skin * 0.5, rng.uniform(0.0, 0.25))
 
 
 def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -173,7 +173,7 @@ def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
     edge = ridge + np.linspace(0.02, 0.10, len(ridge))[:, None] * far
     strip = np.concatenate([edge, (edge + np.linspace(0.1, 0.25, len(ridge))[:, None] * far)[::-1]])
     strength = min(1.0, 1.5 * abs(turn)) * rng.uniform(0.1, 0.7)
-    blend(canvas, fill(canvas.shape[:2], [strip], 0.03 * head.scale), sitter.skin * 0.5, strength)
+    lay(canvas, [strip], 0.03 * head.scale, sitter.skin * 0.5, strength)
 
 
 def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -189,10 +189,10 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     inner_upper, inner_lower = curve(points[60:65], dense=4), curve(points[[64, 65, 66, 67, 60]], dense=4)
 
     strength = rng.uniform(0.35, 1.0) if sitter.makeup == 0 else 1.0
-    blend(canvas, fill(size, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft), lip, strength)
-    blend(canvas, fill(size, [np.concatenate([upper_edge, inner_upper[::-1]])], soft), lip * rng.uniform(0.8, 1.05), strength)
+    lay(canvas, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft, lip, strength)
+    lay(canvas, [np.concatenate([upper_edge, inner_upper[::-1]])], soft, lip * rng.uniform(0.8, 1.05), strength)
     gloss = curve((points[[59, 58, 57, 56, 55]] + points[[60, 67, 66, 65, 64]]) / 2)
-    blend(canvas, fill(size, [ribbon(gloss[3:-3], 0.05 * unit)], 0.025 * unit), np.minimum(lip * 1.4 + 0.05, 1), rng.uniform(0, 0.6))
+    lay(canvas, [ribbon(gloss[3:-3], 0.05 * unit)], 0.025 * unit, np.minimum(lip * 1.4 + 0.05, 1), rng.uniform(0, 0.6))
 
     opening = fill(size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit))
     gap = float(np.linalg.norm(points[66] - points[62])) / unit
@@ -204,11 +204,11 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     lowering = rng.uniform(0.1, 0.4) if parted else rng.uniform(0.35, 0.7)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
     width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.15, 1, 1, 0.15]), 0.8)
-    blend(canvas, fill(size, [ribbon(line, width)], 0.5), lip * 0.25, rng.uniform(0.4, 0.95))
+    lay(canvas, [ribbon(line, width)], 0.5, lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
-        blend(canvas, fill(size, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit), lip * 0.4, rng.uniform(0, 0.2))
+        lay(canvas, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit, lip * 0.4, rng.uniform(0, 0.2))
     below = points[57] + rng.uniform(0.1, 0.2) * down
-    blend(canvas, fill(size, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit), sitter.skin * 0.6, rng.uniform(0, 0.35))
+    lay(canvas, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit, sitter.skin * 0.6, rng.uniform(0, 0.35))
 
 
 def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator) -> None:
@@ -216,7 +216,7 @@ def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float,
     teeth = np.array([0.88, 0.85, 0.78]) * rng.uniform(0.75, 1.05)
     if rng.random() < 0.5 and gap > 0.15:
         tongue = ellipse(points[66] - 0.02 * down, 0.2 * head.camera[0], 0.35 * gap * down, 16)
-        blend(canvas, draw_inside(opening, [tongue], 0.02 * unit), [0.55, 0.25, 0.24])
+        lay(canvas, [tongue], 0.02 * unit, [0.55, 0.25, 0.24], 1.0, opening)
     if rng.random() < 0.75:
         drop = min(gap * rng.uniform(0.5, 1.2), 0.16)
         gum = curve(points[60:65])
@@ -226,7 +226,7 @@ def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float,
     if rng.random() < 0.3 and gap > 0.12:
         gum = curve(points[[60, 67, 66, 65, 64]])
         band = np.concatenate([gum, (gum - 0.06 * down)[::-1]])
-        blend(canvas, draw_inside(opening, [band], max(0.4, 0.01 * unit)), teeth * 0.85, 0.8)
+        lay(canvas, [band], max(0.4, 0.01 * unit), teeth * 0.85, 0.8, opening)
 
 
 def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -237,19 +237,19 @@ def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
         out = side * across
         fold = curve(np.stack([points[wing] + 0.13 * out - 0.1 * down, points[wing] + 0.28 * out + 0.06 * down,
                                points[corner] + 0.13 * out - 0.12 * down, points[corner] + 0.1 * out + 0.1 * down]))  # fmt: skip
-        blend(canvas, fill(size, [ribbon(fold, 0.07 * unit)], 0.035 * unit), dark, rng.uniform(0, 0.55) * (0.4 + sitter.age))
+        lay(canvas, [ribbon(fold, 0.07 * unit)], 0.035 * unit, dark, rng.uniform(0, 0.55) * (0.4 + sitter.age))
     for first, outwards in ((36, 0), (42, 0)):
         bag = curve(points[[first, first + 5, first + 4, first + 3]] + rng.uniform(0.08, 0.13) * down + outwards)
-        blend(canvas, fill(size, [ribbon(bag, 0.07 * unit)], 0.03 * unit), dark, rng.uniform(0, 0.5) * (0.4 + sitter.age))
+        lay(canvas, [ribbon(bag, 0.07 * unit)], 0.03 * unit, dark, rng.uniform(0, 0.5) * (0.4 + sitter.age))
     if sitter.age > 0.6:
         strength, lift = rng.uniform(0, 0.5), rng.uniform(0.2, 0.3)
         for row in range(rng.integers(1, 4)):
             line = curve(points[[18, 20, 23, 25]] - (lift + 0.14 * row) * down)
-            blend(canvas, fill(size, [ribbon(line, 0.03 * unit)], 0.015 * unit), dark, strength)
+            lay(canvas, [ribbon(line, 0.03 * unit)], 0.015 * unit, dark, strength)
         for inner in (21, 22):
             frown = points[inner] + (0.13 if inner == 21 else -0.13) * across
             crease = np.stack([frown - 0.05 * down, frown + 0.15 * down])
-            blend(canvas, fill(size, [ribbon(crease, 0.03 * unit)], 0.02 * unit), dark, rng.uniform(0, 0.5))
+            lay(canvas, [ribbon(crease, 0.03 * unit)], 0.02 * unit, dark, rng.uniform(0, 0.5))
 
 
 BEARDS = ("moustache", "goatee", "full", "circle", "chin")

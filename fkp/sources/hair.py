@@ -59,9 +59,9 @@ def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
         # Labels let the jaw's contour slide as the head turns, and the ear begins where it ends.
         outline = head.project(ring) + jaw_slide(head, side)
         tone = np.clip(rng.uniform(0.8, 1.15) * (1 + 0.4 * side * side_light), 0.2, 1.3)
-        blend(picture, fill(size, [outline], max(0.6, 0.02 * unit)), np.clip(skin * [1.02, 0.9, 0.88] * tone, 0, 1))
+        lay(picture, [outline], max(0.6, 0.02 * unit), np.clip(skin * [1.02, 0.9, 0.88] * tone, 0, 1))
         inner = outline.mean(axis=0) + 0.55 * (outline - outline.mean(axis=0))
-        blend(picture, fill(size, [ribbon(inner, 0.06 * unit)], 0.03 * unit), skin * tone * 0.5, 0.7)
+        lay(picture, [ribbon(inner, 0.06 * unit)], 0.03 * unit, skin * tone * 0.5, 0.7)
 
 
 def rough_outline(outline: np.ndarray, centre: np.ndarray, roughness: float, rng: np.random.Generator) -> np.ndarray:
@@ -219,7 +219,7 @@ def paint_hat(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None
     if rng.random() < 0.5:
         visor = [[x, rim + 0.12 + rng.uniform(0, 0.05) - 0.1 * x * x, -0.55 + 0.5 * (1 - x * x)] for x in (-1.1, -0.6, 0, 0.6, 1.1)]
         back = [[x, rim - 0.05, -0.62 - 0.35 * x * x] for x in (1.1, 0.6, 0, -0.6, -1.1)]
-        blend(picture, fill(size, [head.project(visor + back)], 0.8), colour * rng.uniform(0.4, 0.9))
+        lay(picture, [head.project(visor + back)], 0.8, colour * rng.uniform(0.4, 0.9))
         under = fill(size, [head.project(visor + [[1.0, rim + 0.5, -0.6], [-1.0, rim + 0.5, -0.6]])], 0.08 * unit)
         shade(picture, under, rng.uniform(0.5, 0.9))
 
@@ -245,9 +245,9 @@ def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> 
             shine = head.project([[side * centre_u + x, centre_v + y, depth] for x, y in ((-0.3, -0.2), (0.0, -0.25), (-0.05, 0.2), (-0.3, 0.15))])
             mask = fill(size, [shine], 0.05 * unit)
             blend(picture, mask, 1.0, rng.uniform(0.1, 0.6))
-        blend(picture, fill(size, [ribbon(np.concatenate([rim, rim[:2]]), max(thick, 1))], 0.4), frame, strength)
+        lay(picture, [ribbon(np.concatenate([rim, rim[:2]]), max(thick, 1))], 0.4, frame, strength)
         hinge, ear = [side * (centre_u + half_width), centre_v - 0.08, depth - 0.25], [side * 1.42, -0.66, -1.9]
         if side * (head.rotation[0] @ [0, 0, 1]) <= 0.1:
-            blend(picture, fill(size, [ribbon(head.project([hinge, ear]), max(thick, 1))], 0.4), frame, strength)
+            lay(picture, [ribbon(head.project([hinge, ear]), max(thick, 1))], 0.4, frame, strength)
     bridge = head.project([[-centre_u + half_width, centre_v - 0.04, depth], [0, centre_v - 0.08, depth + 0.05], [centre_u - half_width, centre_v - 0.04, depth]])
-    blend(picture, fill(size, [ribbon(curve(bridge), max(thick, 1))], 0.4), frame, strength)
+    lay(picture, [ribbon(curve(bridge), max(thick, 1))], 0.4, frame, strength)

@@ -118,9 +118,9 @@ def paint_head(picture: np.ndarray, head: Head, sitter: Sitter, ray: np.ndarray,
     light_canvas(canvas, head, mask, cells, ray, rng)
     chin_shadow = fill(size, [outlines[1] + rng.uniform(0.05, 0.3) * head.camera[1]], 0.12 * head.scale)
     shade(picture, chin_shadow, rng.uniform(0.5, 1.0))
-    blend(picture, fill(size, outlines[:1], 0.8), canvas)
+    lay(picture, outlines[:1], 0.8, canvas)
     paint_ears(picture, head, sitter.skin, float(ray[0]), rng)
-    blend(picture, fill(size, outlines[1:], max(0.6, 0.02 * head.scale)), canvas)
+    lay(picture, outlines[1:], max(0.6, 0.02 * head.scale), canvas)
 
 
 def light_canvas(

@@ -103,10 +103,10 @@ def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
         blend(picture, mask, np.clip(cloth * (1 + 0.25 * side * side_light + rng.normal(0, 0.05)), 0, 1))
         if rng.random() < 0.5:
             lapel = np.array([place(side * 0.75 * girth, collar - 0.4), place(side * 1.4, 2.5), place(0.1 * side, 2.6)])
-            blend(picture, fill(size, [lapel], 0.7), random_colour(rng), rng.uniform(0.3, 1))
+            lay(picture, [lapel], 0.7, random_colour(rng), rng.uniform(0.3, 1))
     if rng.random() < 0.3:
         tie = np.array([place(-0.15, collar + 0.5), place(0.15, collar + 0.5), place(0.3, 5), place(-0.3, 5)])
-        blend(picture, fill(size, [tie], 0.6), random_colour(rng))
+        lay(picture, [tie], 0.6, random_colour(rng))
 
 
 def paint_occluder(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
@@ -118,16 +118,16 @@ def paint_occluder(picture: np.ndarray, head: Head, rng: np.random.Generator) ->
         away = np.array([rng.normal(0, 0.7), 1.0]) * unit
         thick = rng.uniform(0.25, 0.5) * unit
         colour = random_colour(rng) * rng.uniform(0.1, 0.8)
-        blend(picture, fill(size, [ribbon(np.stack([tip, tip + 4 * away]), 0.6 * thick)], 0.7), colour)
+        lay(picture, [ribbon(np.stack([tip, tip + 4 * away]), 0.6 * thick)], 0.7, colour)
         globe = fill(size, [ellipse(tip, np.array([thick, 0]) * 0.7, np.array([0, thick]) * 0.75)], 0.7)
         blend(picture, globe, np.clip(colour * 1.3, 0, 1))
-        blend(picture, fill(size, [ellipse(tip - 0.2 * thick, np.array([0.25 * thick, 0]), np.array([0, 0.25 * thick]))], 0.15 * thick), 0.7, 0.4)
+        lay(picture, [ellipse(tip - 0.2 * thick, np.array([0.25 * thick, 0]), np.array([0, 0.25 * thick]))], 0.15 * thick, 0.7, 0.4)
     elif kind == "hand":
         paint_hand(picture, head, rng)
     elif kind == "bar":
         ends = head.project(rng.normal(0, 1.2, (2, 3)) + [0, 0.4, 0])
         line = ends[0] + (ends[1] - ends[0]) * np.linspace(-5, 6, 2)[:, None]
-        blend(picture, fill(size, [ribbon(line, rng.uniform(0.08, 0.35) * unit)], 0.6), random_colour(rng))
+        lay(picture, [ribbon(line, rng.uniform(0.08, 0.35) * unit)], 0.6, random_colour(rng))
     else:
         centre = head.project([[rng.normal(0, 0.9), rng.normal(0.3, 0.9), 0]])[0]
         patch = curve_blob(centre, rng.uniform(0.2, 0.6) * unit, rng)
@@ -151,14 +151,14 @@ def paint_hand(picture: np.ndarray, head: Head, rng: np.random.Generator) -> Non
     aside = np.array([-along[1], along[0]])
     width = rng.uniform(0.22, 0.32) * unit
     palm = tip + along * 1.6 * unit
-    blend(picture, fill(size, [ellipse(palm + along * 0.4 * unit, 2.2 * width * aside, 1.2 * unit * along), ribbon(np.stack([palm, palm + 5 * unit * along]), 3 * width)], 1.0), skin)
+    lay(picture, [ellipse(palm + along * 0.4 * unit, 2.2 * width * aside, 1.2 * unit * along), ribbon(np.stack([palm, palm + 5 * unit * along]), 3 * width)], 1.0, skin)
     for finger in range(4):
         root = palm + (finger - 1.5) * width * aside
         end = tip + (finger - 1.5) * width * aside * rng.uniform(0.9, 1.3) + along * rng.uniform(-0.1, 0.3) * unit
         line = np.linspace(end, root, 8)
         widths = width * np.array([0.5, 0.85, 0.95, 1, 1, 1, 1, 1])
-        blend(picture, fill(size, [ribbon(line, widths * 1.15)], 1.0), skin * 0.6, 0.8)
-        blend(picture, fill(size, [ribbon(line, widths * 0.85)], 0.08 * unit), skin * rng.uniform(0.95, 1.1))
+        lay(picture, [ribbon(line, widths * 1.15)], 1.0, skin * 0.6, 0.8)
+        lay(picture, [ribbon(line, widths * 0.85)], 0.08 * unit, skin * rng.uniform(0.95, 1.1))
 
 
 def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
