@@ -4,9 +4,10 @@
 
 The CSV is the one that github.com/udacity/P1_Facial_Keypoints publishes under the MIT licence (photos of YouTube Faces
 are not used, only the points). Each face counts twice, as labelled and mirrored, so that the model is exactly mirror
-symmetric, which takes the labels' constant shift to one side out of it. The shapes are aligned by a generalised Procrustes
-analysis; their principal components follow. A head that turns moves its points on arcs, not on lines, so the other
-components are not independent of the first two (yaw and pitch): `bends` holds what they are on average at each pose.
+symmetric, which takes the labels' constant shift to one side out of it. The shapes are aligned by a generalised
+Procrustes analysis; their principal components follow. A head that turns moves its points on arcs, not on lines, so the
+other components are not independent of the first two (yaw and pitch): `bends` holds what they are on average at each
+pose.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def flat(shapes: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    """Read the labels, compute the model, write it and tell how much of the labels it keeps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("csv", type=Path)
     parser.add_argument("--to", type=Path, default=MODEL_FILE)

@@ -57,7 +57,7 @@ class FaceSheets(pl.Callback):
 
 
 class MeanShape(pl.Callback):
-    """The baseline without a network: NME of the mean training face on the test crops, logged as test/nme_mean_shape."""
+    """The baseline without a network: NME of the mean training face on test crops, logged as test/nme_mean_shape."""
 
     def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """The mean face."""

@@ -282,7 +282,7 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
 
     text = str(error).strip()
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not an override; write key=value, and quote a value with special characters: 'key=\"…\"'"
+        return f"{error.override}: not key=value; quote a value with special characters: 'key=\"…\"'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option; there is {', '.join(error.options)}{_meant(option, error.options)}"

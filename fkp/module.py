@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from fkp.codecs import Coordinates
+from fkp.codecs import Codec
 from fkp.markup import IBUG68, Markup
 from fkp.metrics import FaceErrors, nme
 
@@ -32,7 +32,7 @@ class KeypointModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        codec: Coordinates,
+        codec: Codec,
         loss: nn.Module,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
@@ -45,8 +45,8 @@ class KeypointModule(pl.LightningModule):
         self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in ("train", "val", "test")})
 
     def setup(self, stage: str) -> None:
-        """Before weights are restored: let the network start at the mean training face."""
-        if stage == "fit":
+        """Before weights are restored: let a network that can start at the mean training face."""
+        if stage == "fit" and hasattr(self.network, "start_at"):
             mean = torch.as_tensor(self.trainer.datamodule.mean_points(), dtype=torch.float32)  # type: ignore[attr-defined]
             self.network.start_at(self.codec.encode(mean[None])[0])  # type: ignore[operator]
 
@@ -59,7 +59,7 @@ class KeypointModule(pl.LightningModule):
         output = self.network(batch["image"])
         target = self.codec.encode(label)
         labelled = torch.isfinite(target)
-        loss = self.loss(output[labelled], target[labelled])
+        loss = self.loss(self.codec.coordinates(output)[labelled], target[labelled])
         points, _ = self.codec.decode(output.detach())
         errors = self.errors[f"{stage}_errors"]
         # Affines keep ratios of lengths, so NME is the same in CROP and IMAGE pixels.

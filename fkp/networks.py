@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class TwoConv(nn.Module):
@@ -53,3 +54,55 @@ class TwoConv(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, size, size) in [0, 1] to (B, 2 K)."""
         return self.head(self.features(image))
+
+
+class HeatMaps(nn.Module):
+    """A small residual trunk and a feature pyramid that ends in one map a point, a quarter of the input's side.
+
+    After Lin et al., "Feature Pyramid Networks" (2017), on a trunk after He et al., "Deep Residual Learning" (2016).
+    The crop is standardised (mean 0, deviation 1) inside, so that light and contrast matter less.
+
+    Args:
+        points: K, key points.
+        channels: of the input.
+        width: kernels of the first convolution; all others follow from it.
+    """
+
+    def __init__(self, points: int = 68, channels: int = 1, width: int = 16):
+        super().__init__()
+        w1, w2, w3 = 2 * width, 4 * width, 6 * width
+        self.stem = _convolution(channels, width, 5, stride=2)
+        self.fine = _Residual(width, w1, stride=2)
+        self.middle = nn.Sequential(_Residual(w1, w2, stride=2), _Residual(w2, w2))
+        self.coarse = nn.Sequential(_Residual(w2, w3, stride=2), _Residual(w3, w3))
+        self.lateral = nn.ModuleList([nn.Conv2d(w, w2, 1) for w in (w1, w2, w3)])
+        self.smooth = _convolution(w2, w2, 3)
+        self.maps = nn.Conv2d(w2, points, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, h, w) in [0, 1] to logits (B, K, h / 4, w / 4)."""
+        mean, deviation = image.mean((2, 3), keepdim=True), image.std((2, 3), keepdim=True)
+        fine = self.fine(self.stem((image - mean) / (deviation + 0.03)))
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        features = self.lateral[2](coarse)
+        for lateral, finer in ((self.lateral[1], middle), (self.lateral[0], fine)):
+            features = lateral(finer) + F.interpolate(features, size=finer.shape[2:], mode="bilinear")
+        return self.maps(self.smooth(F.relu(features)))
+
+
+class _Residual(nn.Module):
+    def __init__(self, inner: int, outer: int, stride: int = 1):
+        super().__init__()
+        self.first = _convolution(inner, outer, 3, stride)
+        self.second = nn.Sequential(nn.Conv2d(outer, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer))
+        same = inner == outer and stride == 1
+        self.short = nn.Identity() if same else nn.Conv2d(inner, outer, 1, stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(self.short(features) + self.second(self.first(features)))
+
+
+def _convolution(inner: int, outer: int, size: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inner, outer, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outer), nn.ReLU(inplace=True))

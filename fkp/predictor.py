@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from fkp.codecs import Coordinates
+from fkp.codecs import Codec
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
 from fkp.geometry import IDENTITY, apply, invert
@@ -73,7 +73,7 @@ class Predictor:
     """
 
     network: torch.nn.Module
-    codec: Coordinates
+    codec: Codec
     transforms: list[Transform]
     markup: Markup
     gray: bool = True

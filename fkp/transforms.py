@@ -24,6 +24,7 @@ from fkp.geometry import (
     translation,
     warp,
 )
+from fkp.markup import load_markup
 
 Rng = np.random.Generator
 
@@ -151,6 +152,49 @@ class RandomCrop:
         # Whole pixels, as the published crop, which is a slice of an array.
         left, top = np.round(np.maximum(spare, 0) * part)
         return sample.move(translation(-left, -top), (float(self.size), float(self.size)))
+
+
+class RandomFlip:
+    """Some training faces as in a mirror, left and right points swapped.
+
+    Args:
+        share: of the faces that are mirrored.
+        markup: name of the markup, which knows each point's partner.
+    """
+
+    def __init__(self, share: float = 0.5, markup: str = "ibug68"):
+        self.share, self.flip = share, load_markup(markup).flip
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        if rng is None or sample.points is None or rng.random() >= self.share:
+            return sample
+        sample.points = sample.points[self.flip]
+        return sample.move(np.array([[-1.0, 0.0, sample.size[0] - 1], [0.0, 1.0, 0.0]]), sample.size)
+
+
+class RandomLight:
+    """In training, gain, offset and noise of gray pixels in [0, 1].
+
+    Args:
+        gain: standard deviation of the log of the contrast.
+        offset: standard deviation of the brightness.
+        noise: each face's noise is up to this standard deviation.
+    """
+
+    def __init__(self, gain: float, offset: float, noise: float):
+        self.gain, self.offset, self.noise = gain, offset, noise
+
+    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
+        if rng is not None and (self.gain or self.offset or self.noise):
+            gain, offset, noise = (
+                np.exp(rng.normal(0, self.gain)),
+                rng.normal(0, self.offset),
+                rng.uniform(0, self.noise),
+            )
+            pixels = sample.crop() * np.float32(gain) + np.float32(offset)
+            grain = rng.standard_normal(pixels.shape, np.float32) * np.float32(noise)
+            sample.pixels = np.clip(pixels + grain, 0, 1)
+        return sample
 
 
 class Normalize:

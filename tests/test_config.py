@@ -129,7 +129,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["word=mistake"], 2, "", "a mistake; do this instead\n"),
         (["wrd=x"], 2, "", "wrd: no such key; did you mean word?\n"),
         (["+x={_target_: fkp.transforms.Rescale, siz: 3}"], 2, "", "did you mean 'size'?"),
-        (["word"], 2, "", "word: not an override"),
+        (["word"], 2, "", "word: not key=value"),
         (["-m", "word=a,b"], 0, "ran b", ""),
     ],
 )

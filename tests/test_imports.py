@@ -21,7 +21,7 @@ MAY = {
     "cache": set(),
     "sources": {"cache", "markup", "pictures", "progress", "sources"},
     "canvases": {"cache", "geometry", "markup", "pictures", "progress", "sources"},
-    "transforms": {"geometry"},
+    "transforms": {"geometry", "markup"},
     "dataset": {"canvases", "geometry", "markup", "sources", "transforms"},
     "datamodule": {"canvases", "dataset", "geometry", "markup", "sources", "transforms"},
     "networks": set(),

@@ -45,7 +45,7 @@ def test_faces_differ_by_index_and_by_seed(faces):
 def test_image_and_points_have_their_types_and_sizes(faces):
     for image, points in faces:
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        assert 150 <= min(image.shape[:2]) and max(image.shape[:2]) <= 320
+        assert min(image.shape[:2]) >= 150 and max(image.shape[:2]) <= 320
         assert points.dtype == np.float64 and points.shape == (68, 2)
         assert np.isfinite(points).all()
 

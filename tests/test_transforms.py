@@ -50,6 +50,32 @@ def test_pixels_go_where_points_go(seed: int | None) -> None:
     np.testing.assert_allclose(centre, sample.crop_points()[30], atol=0.1)
 
 
+def test_flip_twice_is_identity_and_pixels_go_with_points() -> None:
+    """Two flips give the crop, the points and the affine back; one mirrors the pixels and swaps left and right."""
+
+    class Always:
+        def random(self) -> float:
+            return 0.0
+
+    steps = [t.FaceCrop(1.4), t.Rescale(125), t.RandomCrop(112)]
+    flip, plain = t.RandomFlip(), t.run(steps, face())
+    once = flip(t.run(steps, face()), Always())  # type: ignore[arg-type]
+    np.testing.assert_allclose(once.crop(), plain.crop()[:, ::-1], atol=1)
+    np.testing.assert_allclose(once.crop_points()[IBUG68.flip], plain.crop_points() * (-1, 1) + (111, 0), atol=1e-6)
+    twice = flip(flip(t.run(steps, face()), Always()), Always())  # type: ignore[arg-type]
+    np.testing.assert_allclose(twice.to_crop, plain.to_crop, atol=1e-9)
+    np.testing.assert_array_equal(twice.points, plain.points)
+    assert flip(t.run(steps, face()), None).points is not None
+
+
+def test_light_changes_pixels_in_training_alone() -> None:
+    steps = [t.FaceCrop(1.4), t.Rescale(125), t.RandomCrop(112), t.Normalize()]
+    light, plain = t.RandomLight(0.2, 0.06, 0.02), t.run(steps, face()).crop()
+    np.testing.assert_array_equal(light(t.run(steps, face())).crop(), plain)
+    lit = light(t.run(steps, face()), np.random.default_rng(0)).crop()
+    assert not np.allclose(lit, plain) and lit.min() >= 0 and lit.max() <= 1 and lit.dtype == np.float32
+
+
 def test_without_a_draw_the_crop_is_the_middle() -> None:
     sample = t.run([t.FaceCrop(1.5), t.Rescale(250), t.RandomCrop(224)], face())
     centre = (sample.box[:2] + sample.box[2:]) / 2

@@ -25,11 +25,11 @@ class Mask(NamedTuple):
 
 
 def fill(size: tuple[int, int], polygons: list[np.ndarray], soft: float = 0.0) -> Mask:
-    """The union of polygons (N, 2) in IMAGE pixels, in a picture of (height, width); `soft` blurs its edge, in pixels."""
-    corners = np.concatenate(polygons)
+    """The union of polygons (N, 2) in a picture of (height, width), all in pixels; `soft` blurs its edge."""
+    x, y, width, height = cv2.boundingRect(np.concatenate(polygons).astype(np.float32))
     margin = 2 + int(np.ceil(2.5 * soft))
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - margin, 0)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + margin + 1, size[::-1])
+    left, top = max(x - margin, 0), max(y - margin, 0)
+    right, bottom = min(x + width + margin, size[1]), min(y + height + margin, size[0])
     if right <= left or bottom <= top:
         return Mask(slice(0, 0), slice(0, 0), np.zeros((0, 0), np.float32))
     drawn = np.zeros((bottom - top, right - left), np.uint8)
@@ -39,7 +39,7 @@ def fill(size: tuple[int, int], polygons: list[np.ndarray], soft: float = 0.0) -
     opacity = drawn.astype(np.float32) * np.float32(1 / 255)
     if soft > 0.25:
         opacity = cv2.GaussianBlur(opacity, (0, 0), soft)
-    return Mask(slice(int(top), int(bottom)), slice(int(left), int(right)), opacity)
+    return Mask(slice(top, bottom), slice(left, right), opacity)
 
 
 def draw_inside(mask: Mask, polygons: list[np.ndarray], soft: float = 0.0) -> Mask:
@@ -74,7 +74,7 @@ def lay(
     within: Mask | None = None,
 ) -> None:
     """Lay a colour over what polygons cover, of the picture or of a mask, in place."""
-    mask = draw_inside(within, polygons, soft) if within else fill(picture.shape[:2], polygons, soft)
+    mask = fill(picture.shape[:2], polygons, soft) if within is None else draw_inside(within, polygons, soft)
     blend(picture, mask, colour, strength)
 
 
@@ -108,13 +108,16 @@ def curve(knots: np.ndarray, closed: bool = False, dense: int = 5) -> np.ndarray
 
 def ribbon(line: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     """The outline of a stroke of the given width (one, or one per point) along a line (N, 2)."""
-    along = np.gradient(line, axis=0)
-    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
-    aside = np.stack([-along[:, 1], along[:, 0]], axis=1) * np.reshape(width, (-1, 1)) / 2
+    around = np.concatenate([line[:1], line, line[-1:]])
+    x, y = (around[2:] - around[:-2]).T
+    half = np.reshape(width, -1) / (2 * np.maximum(np.hypot(x, y), 1e-6))
+    aside = np.stack([-y * half, x * half], axis=1)
     return np.concatenate([line + aside, (line - aside)[::-1]])
 
 
-def ellipse(centre: np.ndarray, across: np.ndarray, down: np.ndarray, corners: int = 24, power: float = 1.0) -> np.ndarray:
+def ellipse(
+    centre: np.ndarray, across: np.ndarray, down: np.ndarray, corners: int = 24, power: float = 1.0
+) -> np.ndarray:
     """The outline of an ellipse by its two half axes (vectors); `power` below 1 makes it boxy."""
     angle = 2 * np.pi * np.arange(corners) / corners
     cosine, sine = (np.sign(wave) * np.abs(wave) ** power for wave in (np.cos(angle), np.sin(angle)))

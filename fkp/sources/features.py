@@ -5,37 +5,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, blend, curve, draw_inside, ellipse, fill, noise, ribbon, shade
+from fkp.sources.brushes import Mask, blend, curve, draw_inside, ellipse, fill, lay, noise, ribbon, shade
 from fkp.sources.relief import Head, canonical_grid
+from fkp.sources.sitter import Sitter
 
-SKIN_TONES = np.array([[0.95, 0.80, 0.72], [0.86, 0.66, 0.54], [0.72, 0.51, 0.38], [0.50, 0.33, 0.23], [0.30, 0.19, 0.14]])
-HAIR_COLOURS = np.array([[0.05, 0.04, 0.04], [0.16, 0.10, 0.07], [0.32, 0.20, 0.12], [0.55, 0.40, 0.24],
-                         [0.80, 0.68, 0.47], [0.50, 0.22, 0.10], [0.55, 0.55, 0.55], [0.85, 0.84, 0.82]])  # fmt: skip
-HAIR_SHARES = [0.28, 0.24, 0.14, 0.07, 0.07, 0.04, 0.10, 0.06]
-IRIS_COLOURS = np.array([[0.16, 0.09, 0.05], [0.28, 0.17, 0.08], [0.35, 0.33, 0.18], [0.35, 0.46, 0.56], [0.42, 0.48, 0.46]])
+IRIS_COLOURS = np.array([[0.16, 0.09, 0.05], [0.28, 0.17, 0.08], [0.35, 0.33, 0.18], [0.35, 0.46, 0.56],
+                         [0.42, 0.48, 0.46]])  # fmt: skip
+IRIS_SHARES = [0.4, 0.25, 0.1, 0.15, 0.1]
+WING_CREASE = [[0.035, -0.14], [0.065, -0.06], [0.06, -0.01], [0.045, 0.0]]  # outwards and down from the wing's point
 IRIS_RADIUS = 0.10  # of the canonical unit: 5.9 mm of an eye distance of 90 mm
-
-
-class Sitter(NamedTuple):
-    """What stays the same all over one face: colours (3,) in [0, 1], and traits in [0, 1]."""
-
-    skin: np.ndarray
-    hair: np.ndarray
-    brow: np.ndarray
-    manly: bool
-    age: float
-    makeup: float
-
-
-def choose_sitter(rng: np.random.Generator) -> Sitter:
-    place = rng.beta(0.9, 1.4) * (len(SKIN_TONES) - 1)
-    skin = np.array([np.interp(place, range(len(SKIN_TONES)), channel) for channel in SKIN_TONES.T])
-    skin = np.clip(skin * rng.uniform(0.9, 1.08) + rng.normal(0, 0.02, 3), 0.08, 1)
-    hair = np.clip(HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=HAIR_SHARES)] * rng.uniform(0.7, 1.3) + rng.normal(0, 0.02, 3), 0.02, 0.95)
-    manly = bool(rng.random() < 0.6)
-    makeup = 0.0 if manly or rng.random() < 0.3 else float(rng.uniform(0.2, 1))
-    brow = np.minimum(hair * rng.uniform(0.5, 1.0), skin * rng.uniform(0.3, 0.8))
-    return Sitter(skin, hair, brow, manly, float(rng.random()), makeup)
 
 
 def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.Generator) -> None:
@@ -50,6 +28,7 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
 
 
 def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    """Brows of hair, from nearly none to bushy."""
     unit, down = head.scale, head.camera[1]
     thickness = rng.uniform(0.09, 0.24) if sitter.manly else rng.uniform(0.06, 0.18)
     strength = rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
@@ -67,12 +46,13 @@ def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
 
 
 def paint_eyes(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
-    iris = IRIS_COLOURS[rng.choice(len(IRIS_COLOURS), p=[0.4, 0.25, 0.1, 0.15, 0.1])] * rng.uniform(0.6, 1.3)
+    """Both eyes, which share their colour, their gaze and the style of their lids."""
+    iris = IRIS_COLOURS[rng.choice(len(IRIS_COLOURS), p=IRIS_SHARES)] * rng.uniform(0.6, 1.3)
     white = np.array([0.86, 0.83, 0.80]) * rng.uniform(0.65, 1.05)
     gaze = np.clip(rng.normal(0, [0.06, 0.025]), -0.12, 0.12) @ head.camera[:2]
     lids = LidStyle.choose(rng, sitter)
-    for first in (36, 42):
-        paint_eye(canvas, head, head.points[first : first + 6], (iris, white, gaze), lids, sitter, outer_first=first == 36)
+    paint_eye(canvas, head, head.points[36:42], (iris, white, gaze), lids, sitter, outer_first=True)
+    paint_eye(canvas, head, head.points[42:48], (iris, white, gaze), lids, sitter, outer_first=False)
 
 
 class LidStyle(NamedTuple):
@@ -150,14 +130,14 @@ def paint_eye(
 
 def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
     """Nostrils and the creases round the wings; the ridge itself is only a matter of light."""
-    size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
+    unit, points, (across, down) = head.scale, head.points, head.camera[:2]
     dark, seen = rng.uniform(0.2, 0.9), rng.uniform(0.015, 0.045)
     for wing, base, side in ((31, 32, -1), (35, 34, 1)):
         centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.06, 0.10) * down
         slant = 0.085 * across + side * 0.015 * down
         lay(canvas, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit), sitter.skin * 0.2, dark)
-        crease = np.array([[0.035, -0.14], [0.065, -0.06], [0.06, -0.01], [0.045, 0.0]]) * [side, 1] @ head.camera[:2] + points[wing]
-        lay(canvas, [ribbon(curve(crease), max(0.03 * unit, 0.8))], 0.02 * unit, sitter.skin * 0.45, rng.uniform(0.1, 0.5))
+        crease = curve(points[wing] + np.array(WING_CREASE) * [side, 1] @ head.camera[:2])
+        lay(canvas, [ribbon(crease, max(0.03 * unit, 0.8))], 0.02 * unit, sitter.skin * 0.45, rng.uniform(0.1, 0.5))
     paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
     lay(canvas, [ribbon(underside, 0.05 * unit)], 0.03 * unit, sitter.skin * 0.5, rng.uniform(0.0, 0.25))
@@ -177,6 +157,7 @@ def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
 
 
 def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+    """Lips and what is seen between them."""
     size, unit, points, down = canvas.shape[:2], head.scale, head.points, head.camera[1]
     red = np.array([0.92, 0.62, 0.60]) * rng.uniform(0.8, 1.02)
     lip = sitter.skin * red
@@ -203,15 +184,29 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         paint_inner_mouth(canvas, head, opening, gap, rng)
     lowering = rng.uniform(0.1, 0.4) if parted else rng.uniform(0.35, 0.7)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
-    width = np.maximum(0.03 * unit * np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.15, 1, 1, 0.15]), 0.8)
+    taper = np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.15, 1, 1, 0.15])
+    width = np.maximum(0.03 * unit * taper, 0.8)
     lay(canvas, [ribbon(line, width)], 0.5, lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
-        lay(canvas, [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)], 0.02 * unit, lip * 0.4, rng.uniform(0, 0.2))
+        lay(
+            canvas,
+            [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)],
+            0.02 * unit,
+            lip * 0.4,
+            rng.uniform(0, 0.2),
+        )
     below = points[57] + rng.uniform(0.1, 0.2) * down
-    lay(canvas, [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)], 0.04 * unit, sitter.skin * 0.6, rng.uniform(0, 0.35))
+    lay(
+        canvas,
+        [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)],
+        0.04 * unit,
+        sitter.skin * 0.6,
+        rng.uniform(0, 0.35),
+    )
 
 
 def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator) -> None:
+    """Tongue and teeth in a mouth that is open by `gap` canonical units."""
     points, down, unit = head.points, head.camera[1], head.scale
     teeth = np.array([0.88, 0.85, 0.78]) * rng.uniform(0.75, 1.05)
     if rng.random() < 0.5 and gap > 0.15:
@@ -231,15 +226,16 @@ def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float,
 
 def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
     """Lines from the nose to the mouth, on the brow, beside and under the eyes."""
-    size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
+    unit, points, (across, down) = head.scale, head.points, head.camera[:2]
     dark = sitter.skin * 0.5
     for wing, corner, side in ((31, 48, -1), (35, 54, 1)):
         out = side * across
-        fold = curve(np.stack([points[wing] + 0.13 * out - 0.1 * down, points[wing] + 0.28 * out + 0.06 * down,
-                               points[corner] + 0.13 * out - 0.12 * down, points[corner] + 0.1 * out + 0.1 * down]))  # fmt: skip
+        beside_wing = points[wing] + [0.13 * out - 0.1 * down, 0.28 * out + 0.06 * down]
+        beside_mouth = points[corner] + [0.13 * out - 0.12 * down, 0.1 * out + 0.1 * down]
+        fold = curve(np.concatenate([beside_wing, beside_mouth]))
         lay(canvas, [ribbon(fold, 0.07 * unit)], 0.035 * unit, dark, rng.uniform(0, 0.55) * (0.4 + sitter.age))
-    for first, outwards in ((36, 0), (42, 0)):
-        bag = curve(points[[first, first + 5, first + 4, first + 3]] + rng.uniform(0.08, 0.13) * down + outwards)
+    for lower_lid in ([36, 41, 40, 39], [42, 47, 46, 45]):
+        bag = curve(points[lower_lid] + rng.uniform(0.08, 0.13) * down)
         lay(canvas, [ribbon(bag, 0.07 * unit)], 0.03 * unit, dark, rng.uniform(0, 0.5) * (0.4 + sitter.age))
     if sitter.age > 0.6:
         strength, lift = rng.uniform(0, 0.5), rng.uniform(0.2, 0.3)
@@ -255,26 +251,30 @@ def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
 BEARDS = ("moustache", "goatee", "full", "circle", "chin")
 
 
+def ramp(value: np.ndarray, edge: float, blur: float = 0.05) -> np.ndarray:
+    """A soft step from 0 to 1 where the value passes the edge."""
+    return 0.5 + 0.5 * np.tanh((value - edge) / (2 * blur))
+
+
 def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
     """Where a beard grows, in the canonical frame (ROWS, COLUMNS) float32 in [0, 1]."""
     u, v = canonical_grid()
     u = np.abs(u)
-    hill = lambda value, edge, blur=0.05: 0.5 + 0.5 * np.tanh((value - edge) / (2 * blur))  # noqa: E731
     width = rng.uniform(0.36, 0.52)
-    moustache = hill(width - u, 0) * hill(v, 0.24) * hill(0.44 + 0.25 * u - v, 0)
-    chin = hill(rng.uniform(0.25, 0.5) - u, 0) * hill(v, 0.86)
+    moustache = ramp(width - u, 0) * ramp(v, 0.24) * ramp(0.44 + 0.25 * u - v, 0)
+    chin = ramp(rng.uniform(0.25, 0.5) - u, 0) * ramp(v, 0.86)
     if kind == "moustache":
         return moustache.astype(np.float32)
     if kind == "chin":
         return chin.astype(np.float32)
-    round_mouth = hill(0.6 - u, 0) * hill(v, 0.3) * hill(u, 0.42)
+    round_mouth = ramp(0.6 - u, 0) * ramp(v, 0.3) * ramp(u, 0.42)
     if kind == "goatee":
         return np.maximum(moustache, chin).astype(np.float32)
     if kind == "circle":
         return np.clip(moustache + chin + round_mouth, 0, 1).astype(np.float32)
     cheek_line = rng.uniform(0.2, 0.5) - 0.75 * np.clip(u - 0.55, 0, None)
-    bare_lips = 1 - hill(1 - (u / 0.46) ** 2 - ((v - 0.57) / 0.2) ** 2, 0, 0.1)
-    full = hill(v - cheek_line, 0, 0.07) * hill(u + 2 * np.clip(v - 0.75, 0, None), 0.42)
+    bare_lips = 1 - ramp(1 - (u / 0.46) ** 2 - ((v - 0.57) / 0.2) ** 2, 0, 0.1)
+    full = ramp(v - cheek_line, 0, 0.07) * ramp(u + 2 * np.clip(v - 0.75, 0, None), 0.42)
     return (np.maximum(np.clip(full, 0, 1), moustache) * bare_lips).astype(np.float32)
 
 

@@ -5,10 +5,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, blend, curve, fill, noise, ribbon, shade
-from fkp.sources.features import Sitter
+from fkp.sources.brushes import Mask, blend, curve, draw_inside, fill, lay, noise, ribbon, shade
 from fkp.sources.relief import Head, resting_points
 from fkp.sources.scenery import random_colour
+from fkp.sources.sitter import Sitter
 
 SKULL_CENTRE = np.array([0.0, -1.12, -1.95])
 SKULL_RADII = np.array([1.36, 1.5, 1.62])
@@ -28,6 +28,7 @@ def ball() -> np.ndarray:
 
 
 def hull(points: np.ndarray) -> np.ndarray:
+    """The convex hull (M, 2) of points (N, 2)."""
     return cv2.convexHull(points.astype(np.float32))[:, 0].astype(float)
 
 
@@ -50,12 +51,14 @@ def jaw_skin(head: Head) -> np.ndarray:
 
 
 def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator) -> None:
-    size, unit = picture.shape[:2], head.scale
+    """Two ears beside the ends of the jaw; `side_light` from -1 (light from the left) to 1."""
+    unit = head.scale
     reach, height, level = rng.uniform(0.24, 0.4), rng.uniform(0.36, 0.5), rng.normal(-0.26, 0.06)
     angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
     for side in (-1, 1):
-        ring = np.stack([side * (1.36 + reach * (0.45 + 0.55 * np.cos(angle))), level + height * np.sin(angle) + 0.05 * np.cos(angle),
-                         -1.75 - 0.35 * (1 + np.cos(angle))], axis=1)  # fmt: skip
+        u = side * (1.36 + reach * (0.45 + 0.55 * np.cos(angle)))
+        v = level + height * np.sin(angle) + 0.05 * np.cos(angle)
+        ring = np.stack([u, v, -1.75 - 0.35 * (1 + np.cos(angle))], axis=1)
         # Labels let the jaw's contour slide as the head turns, and the ear begins where it ends.
         outline = head.project(ring) + jaw_slide(head, side)
         tone = np.clip(rng.uniform(0.8, 1.15) * (1 + 0.4 * side * side_light), 0.2, 1.3)
@@ -73,21 +76,25 @@ def rough_outline(outline: np.ndarray, centre: np.ndarray, roughness: float, rng
     return curve(centre + (knots - centre) * (1 + roughness * rng.standard_normal((28, 1))), closed=True)
 
 
-def hair_texture(size: tuple[int, int], crown: np.ndarray, unit: float, colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def hair_texture(
+    size: tuple[int, int], crown: np.ndarray, unit: float, colour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Hair (height, width, 3) float32 with strands that run away from the crown."""
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    dx, dy = x - np.float32(crown[0]), y - np.float32(crown[1])
+    x = np.arange(size[1], dtype=np.float32) - np.float32(crown[0])
+    y = np.arange(size[0], dtype=np.float32) - np.float32(crown[1])
+    dx, dy = np.tile(x, (size[0], 1)), np.repeat(y[:, None], size[1], axis=1)
     angle, radius = cv2.phase(dx, dy), cv2.magnitude(dx, dy) / np.float32(unit)
     curl = rng.uniform(0, 0.3) if rng.random() < 0.7 else rng.uniform(0.3, 1.5)
-    angle = angle + np.float32(curl) * cv2.resize(rng.standard_normal((6, 6), dtype=np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
+    angle = angle + np.float32(curl) * noise(rng, size, (size[0] / 6, size[1] / 6))
     strands = rng.standard_normal((64, 256), dtype=np.float32)
     strands = cv2.GaussianBlur(strands, (0, 0), sigmaX=rng.uniform(0.5, 2), sigmaY=3)
     strands *= rng.uniform(0.1, 0.35) / max(float(strands.std()), 1e-3)
-    drawn = cv2.remap(strands, angle * np.float32(256 / 6.2832), radius * np.float32(rng.uniform(4, 16)), cv2.INTER_LINEAR,
-                      borderMode=cv2.BORDER_WRAP)  # fmt: skip
-    sheen = rng.uniform(0, 0.6) * np.exp(-((radius - np.float32(rng.uniform(0.5, 1.2))) ** 2) / 0.08)
-    tone = np.clip(1 + drawn + sheen, 0.2, 2.5)
-    return tone[..., None] * colour.astype(np.float32)
+    across, along = angle * np.float32(256 / (2 * np.pi)), radius * np.float32(rng.uniform(4, 16))
+    drawn = cv2.remap(strands, across, along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    ring = radius - np.float32(rng.uniform(0.5, 1.2))
+    sheen = np.float32(rng.uniform(0, 0.6)) * cv2.exp(ring * ring * np.float32(-1 / 0.08))
+    tone = np.maximum(1 + drawn + sheen, 0.2)
+    return cv2.transform(tone, colour.astype(np.float32)[:, None])
 
 
 def choose_style(rng: np.random.Generator, sitter: Sitter) -> dict[str, float]:
@@ -109,6 +116,7 @@ def choose_style(rng: np.random.Generator, sitter: Sitter) -> dict[str, float]:
 
 
 def hair_outline(head: Head, style: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+    """The outline (N, 2) of the hair on the skull, as if the face had hair too."""
     radii = SKULL_RADII + style["thickness"] * np.array([0.9, 1.1, 0.9])
     points = SKULL_CENTRE + radii * ball()
     outline = hull(np.concatenate([head.project(points[points[:, 1] < 0.4]), head.project(FOREHEAD * [1.02, 1.05, 1])]))
@@ -124,8 +132,8 @@ def jaw_slide(head: Head, side: int) -> np.ndarray:
 def face_opening(head: Head, style: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """The outline of what hair leaves free of the face."""
     top, burn, bare = style["hairline"], style["sideburn"], 1.33 - style["over_cheek"]
-    side = [[1.7, 2.6, -1.5], [1.45, burn + 0.35, -1.75], [bare, burn, -1.45], [bare - 0.08, -0.95, -1.1], [0.92, max(top, -1.6) + 0.12, -0.8],
-            [0.5, top - 0.02, -0.62]]  # fmt: skip
+    side = [[1.7, 2.6, -1.5], [1.45, burn + 0.35, -1.75], [bare, burn, -1.45], [bare - 0.08, -0.95, -1.1],
+            [0.92, max(top, -1.6) + 0.12, -0.8], [0.5, top - 0.02, -0.62]]  # fmt: skip
     right = np.array(side)
     left = (right * [-1, 1, 1])[::-1]
     middle = np.array([[np.clip(style["parting"], -0.4, 0.4), top - 0.1, -0.62]])
@@ -140,28 +148,30 @@ def face_opening(head: Head, style: dict[str, float], rng: np.random.Generator) 
     return line
 
 
-def paint_long_hair(picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator) -> None:
+def paint_long_hair(
+    picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator
+) -> None:
     """The hair that hangs down behind the face and the neck."""
     reach = 1.4 + style["thickness"]
     drop = style["long"]
-    ring = [[-reach, -1.2, -2], [-reach - rng.uniform(-0.1, 0.3), 0.2, -2], [-reach + rng.uniform(-0.4, 0.4), drop, -1.9]]
-    ring += [[0, drop + rng.uniform(-0.3, 0.2), -2], [reach + rng.uniform(-0.4, 0.4), drop, -1.9]]
-    ring += [[reach + rng.uniform(-0.1, 0.3), 0.2, -2], [reach, -1.2, -2]]
+    (left, right), (low_left, low_right) = rng.uniform(-0.1, 0.3, 2), rng.uniform(-0.4, 0.4, 2)
+    ring = [[-reach, -1.2, -2], [-reach - left, 0.2, -2], [-reach + low_left, drop, -1.9],
+            [0, drop + rng.uniform(-0.3, 0.2), -2],
+            [reach + low_right, drop, -1.9], [reach + right, 0.2, -2], [reach, -1.2, -2]]  # fmt: skip
     outline = head.project(ring)
     mask = fill(picture.shape[:2], [rough_outline(outline, outline.mean(axis=0), style["roughness"], rng)], 1.0)
     blend(picture, mask, texture * np.float32(rng.uniform(0.35, 0.8)))
 
 
-def paint_hair(picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator) -> None:
+def paint_hair(
+    picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator
+) -> None:
     """The hair in front: a cap round the face's opening, and locks beside the face."""
     size, unit = picture.shape[:2], head.scale
     cap = fill(size, [hair_outline(head, style, rng)], rng.uniform(0.6, 2.0))
     if not cap.opacity.size:
         return
-    inside = np.ones_like(cap.opacity)
-    opening = face_opening(head, style, rng)
-    hole = Mask(cap.rows, cap.columns, inside)
-    free = draw_hole(hole, opening, rng.uniform(0.6, 0.06 * unit + 0.6))
+    free = draw_hole(cap, face_opening(head, style, rng), rng.uniform(0.6, 0.06 * unit + 0.6))
     # What hair keeps from the forehead of the light.
     shadow = cv2.GaussianBlur(1 - free, (0, 0), 0.12 * unit)
     shade(picture, cap._replace(opacity=shadow * cap.opacity), rng.uniform(0.5, 1.0))
@@ -174,54 +184,76 @@ def paint_hair(picture: np.ndarray, head: Head, style: dict[str, float], texture
 
 
 def draw_hole(mask: Mask, outline: np.ndarray, soft: float) -> np.ndarray:
-    drawn = np.zeros(mask.opacity.shape, np.uint8)
-    fixed = np.round((outline - (mask.columns.start, mask.rows.start)) * 16).astype(np.int32)
-    cv2.fillPoly(drawn, [fixed], 255, cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(drawn.astype(np.float32) * np.float32(1 / 255), (0, 0), soft)
+    """The opacity of a polygon (N, 2) in the mask's window, whatever the mask covers."""
+    whole = mask._replace(opacity=np.ones_like(mask.opacity))
+    return draw_inside(whole, [outline], soft).opacity
 
 
-def paint_locks(picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator) -> None:
+def paint_locks(
+    picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator
+) -> None:
     """Hair that falls down beside the face and hides some of its side."""
     for side in (-1, 1):
         if rng.random() < 0.25:
             continue
         inner = rng.uniform(0.85, 1.4)
-        line = np.array([[side * 1.3, -1.3, -1.3], [side * (inner + 0.25), -0.5, -1.3], [side * (inner + 0.2), 0.4, -1.3],
-                         [side * (inner + rng.uniform(0, 0.4)), max(style["long"], 0.8), -1.2]])  # fmt: skip
+        end = inner + rng.uniform(0, 0.4)
+        line = np.array([[1.3, -1.3, -1.3], [inner + 0.25, -0.5, -1.3], [inner + 0.2, 0.4, -1.3],
+                         [end, max(style["long"], 0.8), -1.2]]) * [side, 1, 1]  # fmt: skip
         width = head.scale * rng.uniform(0.25, 0.6) * np.linspace(0.8, 1.2, 16)
         lock = ribbon(curve(head.project(line) + jaw_slide(head, side)), width)
         mask = fill(picture.shape[:2], [lock], rng.uniform(0.6, 1.5))
         blend(picture, mask, texture * np.float32(rng.uniform(0.6, 1.1)))
 
 
+HEADSCARF = np.array([[-1.3, 1.6, -1.4], [1.3, 1.6, -1.4], [0, 2.2, -1.3]])
+
+
+def headscarf(head: Head, size: tuple[int, int], skull: np.ndarray, rim: float) -> Mask:
+    """All of the head but the face: `skull` (N, 3) is what it is wound round, `rim` where it begins above the brows."""
+    around = hull(head.project(np.concatenate([skull, HEADSCARF])))
+    right = np.array([[0, 1.55, -0.6], [0.75, 1.25, -0.9], [1.15, 0.6, -1.3], [1.27, -0.3, -1.4], [1.1, -1.0, -1.0],
+                      [0.6, rim, -0.7], [0, rim - 0.1, -0.65]])  # fmt: skip
+    left = (right * [-1, 1, 1])[-2:0:-1]
+    mask = fill(size, [around], 0.8)
+    face = curve(head.project(np.concatenate([right, left])), closed=True)
+    return mask._replace(opacity=mask.opacity * (1 - draw_hole(mask, face, 0.8)))
+
+
 def paint_hat(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
     """A cap, a woolly hat or a scarf round the head."""
     size, unit = picture.shape[:2], head.scale
     colour = random_colour(rng)
-    grown = SKULL_CENTRE + (SKULL_RADII + rng.uniform(0.08, 0.4)) * ball()
+    skull = SKULL_CENTRE + (SKULL_RADII + rng.uniform(0.08, 0.4)) * ball()
     rim = rng.uniform(-1.6, -1.15)
     if rng.random() < 0.3:
-        style = {"hairline": rim, "parting": 0.0, "sideburn": 0.4, "over_cheek": rng.uniform(0.0, 0.25), "fringe": 0.0}
-        around = hull(np.concatenate([head.project(grown), head.project([[-1.3, 1.6, -1.4], [1.3, 1.6, -1.4], [0, 2.2, -1.3]])]))
-        mask = fill(size, [around], 0.8)
-        knots = np.array([[0, 1.55, -0.6], [0.75, 1.25, -0.9], [1.15, 0.6, -1.3], [1.27, -0.3, -1.4], [1.1, -1.0, -1.0], [0.6, rim, -0.7],
-                          [0, rim - 0.1, -0.65]])  # fmt: skip
-        opening = curve(head.project(np.concatenate([knots, (knots * [-1, 1, 1])[-2:0:-1]])), closed=True)
-        mask = mask._replace(opacity=mask.opacity * (1 - draw_hole(mask, opening, 0.8)))
-        del style
+        mask = headscarf(head, size, skull, rim)
     else:
-        kept = grown[grown[:, 1] < rim + 0.15 + 0.25 * (grown[:, 2] < -1)]
-        brow = [[x, rim + 0.1 * (1 - x * x), -0.62 - 0.35 * x * x] for x in (-1.25, -0.8, -0.4, 0, 0.4, 0.8, 1.25)]
-        mask = fill(size, [hull(np.concatenate([head.project(kept), head.project(brow)]))], 0.8)
-    folds = 1 + rng.uniform(0.03, 0.2) * noise(rng, mask.opacity.shape, max(2, 0.25 * unit)) if mask.opacity.size else 1
+        kept = skull[skull[:, 1] < rim + 0.15 + 0.25 * (skull[:, 2] < -1)]
+        x = np.linspace(-1.25, 1.25, 7)
+        brow = np.stack([x, rim + 0.1 * (1 - x**2), -0.62 - 0.35 * x**2], axis=1)
+        mask = fill(size, [hull(head.project(np.concatenate([kept, brow])))], 0.8)
+    if not mask.opacity.size:
+        return
+    folds = 1 + rng.uniform(0.03, 0.2) * noise(rng, mask.opacity.shape, max(2, 0.25 * unit))
     window = picture[mask.rows, mask.columns]
-    window += mask.opacity[..., None] * (np.asarray(folds)[..., None] * colour.astype(np.float32) - window)
+    window += mask.opacity[..., None] * (folds[..., None] * colour.astype(np.float32) - window)
     if rng.random() < 0.5:
-        visor = [[x, rim + 0.12 + rng.uniform(0, 0.05) - 0.1 * x * x, -0.55 + 0.5 * (1 - x * x)] for x in (-1.1, -0.6, 0, 0.6, 1.1)]
-        back = [[x, rim - 0.05, -0.62 - 0.35 * x * x] for x in (1.1, 0.6, 0, -0.6, -1.1)]
-        lay(picture, [head.project(visor + back)], 0.8, colour * rng.uniform(0.4, 0.9))
-        under = fill(size, [head.project(visor + [[1.0, rim + 0.5, -0.6], [-1.0, rim + 0.5, -0.6]])], 0.08 * unit)
-        shade(picture, under, rng.uniform(0.5, 0.9))
+        paint_visor(picture, head, rim, colour * rng.uniform(0.4, 0.9), rng)
+
+
+def paint_visor(picture: np.ndarray, head: Head, rim: float, colour: np.ndarray, rng: np.random.Generator) -> None:
+    """A cap's visor, and the shadow that it throws on the forehead."""
+    x = np.linspace(-1.1, 1.1, 5)
+    front = np.stack([x, rim + rng.uniform(0.12, 0.17) - 0.1 * x**2, -0.55 + 0.5 * (1 - x**2)], axis=1)
+    back = np.stack([x, np.full(5, rim - 0.05), -0.62 - 0.35 * x**2], axis=1)[::-1]
+    lay(picture, [head.project(np.concatenate([front, back]))], 0.8, colour)
+    below = np.array([[1.0, rim + 0.5, -0.6], [-1.0, rim + 0.5, -0.6]])
+    shadow = fill(picture.shape[:2], [head.project(np.concatenate([front, below]))], 0.08 * head.scale)
+    shade(picture, shadow, rng.uniform(0.5, 0.9))
+
+
+SHINE = np.array([[-0.3, -0.2, 0], [0.0, -0.25, 0], [-0.05, 0.2, 0], [-0.3, 0.15, 0]])  # from the lens' centre
 
 
 def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
@@ -232,7 +264,8 @@ def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> 
     boxy, thick = rng.uniform(0.5, 1.0), rng.uniform(0.02, 0.09) * unit
     frame = random_colour(rng) * rng.uniform(0.05, 0.9)
     dark = rng.random() < 0.3
-    tint, opacity = (rng.uniform(0, 0.2), rng.uniform(0.6, 0.97)) if dark else (rng.uniform(0.2, 1), rng.uniform(0, 0.15))
+    tint = rng.uniform(0, 0.2) if dark else rng.uniform(0.2, 1)
+    opacity = rng.uniform(0.6, 0.97) if dark else rng.uniform(0, 0.15)
     strength = rng.uniform(0.5, 1)
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     wave = [np.sign(values) * np.abs(values) ** boxy for values in (np.cos(angle), np.sin(angle))]
@@ -242,12 +275,13 @@ def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> 
         lens = fill(size, [rim])
         blend(picture, lens, tint, opacity)
         if rng.random() < 0.35:
-            shine = head.project([[side * centre_u + x, centre_v + y, depth] for x, y in ((-0.3, -0.2), (0.0, -0.25), (-0.05, 0.2), (-0.3, 0.15))])
+            shine = head.project(SHINE + [side * centre_u, centre_v, depth])
             mask = fill(size, [shine], 0.05 * unit)
             blend(picture, mask, 1.0, rng.uniform(0.1, 0.6))
         lay(picture, [ribbon(np.concatenate([rim, rim[:2]]), max(thick, 1))], 0.4, frame, strength)
         hinge, ear = [side * (centre_u + half_width), centre_v - 0.08, depth - 0.25], [side * 1.42, -0.66, -1.9]
         if side * (head.rotation[0] @ [0, 0, 1]) <= 0.1:
             lay(picture, [ribbon(head.project([hinge, ear]), max(thick, 1))], 0.4, frame, strength)
-    bridge = head.project([[-centre_u + half_width, centre_v - 0.04, depth], [0, centre_v - 0.08, depth + 0.05], [centre_u - half_width, centre_v - 0.04, depth]])
-    lay(picture, [ribbon(curve(bridge), max(thick, 1))], 0.4, frame, strength)
+    gap = centre_u - half_width
+    bridge = [[-gap, centre_v - 0.04, depth], [0, centre_v - 0.08, depth + 0.05], [gap, centre_v - 0.04, depth]]
+    lay(picture, [ribbon(curve(head.project(bridge)), max(thick, 1))], 0.4, frame, strength)

@@ -4,12 +4,11 @@ A face is a pure function of two numbers. Its points come first, from a model of
 drawn onto them: nothing is measured from the finished picture.
 """
 
+import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, blend, fill, shade
+from fkp.sources.brushes import Mask, curve, fill, lay, ribbon, shade
 from fkp.sources.features import (
-    Sitter,
-    choose_sitter,
     paint_beard,
     paint_brows,
     paint_eyes,
@@ -31,8 +30,7 @@ from fkp.sources.hair import (
 from fkp.sources.relief import Head, light_head
 from fkp.sources.scenery import paint_background, paint_body, paint_occluder, photograph
 from fkp.sources.shape_model import ShapeModel
-
-import cv2  # isort: skip
+from fkp.sources.sitter import Sitter, choose_sitter
 
 
 def paint(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,9 +116,20 @@ def paint_head(picture: np.ndarray, head: Head, sitter: Sitter, ray: np.ndarray,
     light_canvas(canvas, head, mask, cells, ray, rng)
     chin_shadow = fill(size, [outlines[1] + rng.uniform(0.05, 0.3) * head.camera[1]], 0.12 * head.scale)
     shade(picture, chin_shadow, rng.uniform(0.5, 1.0))
+    paint_double_chin(picture, head, rng)
     lay(picture, outlines[:1], 0.8, canvas)
     paint_ears(picture, head, sitter.skin, float(ray[0]), rng)
-    lay(picture, outlines[1:], max(0.6, 0.02 * head.scale), canvas)
+    lay(picture, outlines[1:], max(0.6, rng.uniform(0.01, 0.06) * head.scale), canvas)
+
+
+def paint_double_chin(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
+    """A fold or two across the throat, which a chin's contour is easily mistaken for."""
+    if rng.random() < 0.65:
+        return
+    for depth in rng.uniform(0.12, 0.5, rng.integers(1, 3)):
+        fold = curve(head.points[4:13] + depth * head.camera[1] * np.sin(np.linspace(0, np.pi, 9))[:, None])
+        mask = fill(picture.shape[:2], [ribbon(fold, rng.uniform(0.03, 0.12) * head.scale)], 0.03 * head.scale)
+        shade(picture, mask, rng.uniform(0.6, 1.1))
 
 
 def light_canvas(
@@ -139,6 +148,8 @@ def light_canvas(
     tint = rng.normal(0, 0.04, 3)
     ambient = (1 - share) * (1 - tint) / 0.8
     key = share * (1 + tint) / bright
+    gloss = np.full(3, rng.uniform(0, 0.5) * share)
     window = canvas[mask.rows, mask.columns]
-    window *= maps[..., :1] * ambient.astype(np.float32) + maps[..., 1:2] * key.astype(np.float32)
-    window += maps[..., 2:] * np.float32(rng.uniform(0, 0.5) * share)
+    # From the three maps to what each colour channel is multiplied with, then to what is added to it.
+    window *= cv2.transform(maps, np.stack([ambient, key, np.zeros(3)], axis=1))
+    window += cv2.transform(maps, np.stack([np.zeros(3), np.zeros(3), gloss], axis=1))

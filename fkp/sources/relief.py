@@ -1,9 +1,9 @@
 """The solid head behind 68 points: its camera, its relief and the light that falls on it.
 
-A face's own frame ("canonical") is that of the shape model: u right, v down, in units of the model's mean, plus z towards
-the viewer with the nose's tip at 0. The relief is a height field z(u, v) of a generic head with a randomly weighted set of
-bumps (nose, eye sockets, lips, …); it is lit there, and the light is carried to the picture by a thin-plate spline through
-the 68 points (Bookstein, 1989, "Principal warps").
+A face's own frame ("canonical") is that of the shape model: u right, v down, in units of the model's mean, plus z
+towards the viewer with the nose's tip near 0. The relief is a height field z(u, v) of a generic head with a randomly
+weighted set of bumps (nose, eye sockets, lips, …); it is lit there, and the light is carried to the picture by a
+thin-plate spline through the 68 points (Bookstein, 1989, "Principal warps").
 """
 
 from functools import cache
@@ -105,7 +105,7 @@ def resting_points() -> np.ndarray:
 
 @cache
 def camera_solver() -> np.ndarray:
-    """The matrix (4, 68) that takes points (68, 2) to the affine camera (4, 2) which sees the mean face most like them."""
+    """The matrix (4, 68) that takes points (68, 2) to the affine camera (4, 2) which sees the mean face there."""
     return np.linalg.pinv(np.column_stack([resting_points()[:68], np.ones(68)]))
 
 

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, blend, ellipse, fill, noise, ribbon
-from fkp.sources.features import SKIN_TONES
+from fkp.sources.brushes import blend, ellipse, fill, lay, noise, ribbon
 from fkp.sources.relief import Head
+from fkp.sources.sitter import SKIN_TONES
 
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:
@@ -50,7 +50,8 @@ def draw_clutter(drawn: np.ndarray, rng: np.random.Generator) -> None:
     if kind == 0:
         cv2.rectangle(drawn, (x, y), (x + reach, y + int(reach * rng.uniform(0.3, 3))), colour, -1)
     elif kind == 1:
-        cv2.ellipse(drawn, (x, y), (reach // 2, int(reach * rng.uniform(0.2, 1))), rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+        axes, turn = (reach // 2, int(reach * rng.uniform(0.2, 1))), rng.uniform(0, 180)
+        cv2.ellipse(drawn, (x, y), axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
     elif kind == 2:
         corners = (rng.normal(0, 0.5, (rng.integers(3, 7), 2)) * reach + (x, y)).astype(np.int32)
         cv2.fillPoly(drawn, [corners], colour, cv2.LINE_AA)
@@ -70,10 +71,12 @@ def draw_clutter(drawn: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def draw_lettering(drawn: np.ndarray, rng: np.random.Generator) -> None:
+    """A random word on a uint8 picture, in place, as captions and signs are."""
     text = "".join(chr(rng.integers(65, 91)) for _ in range(rng.integers(3, 12)))
     place = (int(rng.uniform(-0.1, 0.6) * drawn.shape[1]), int(rng.uniform(0.1, 1) * drawn.shape[0]))
     colour = [int(value) for value in 255 * random_colour(rng)]
-    cv2.putText(drawn, text, place, int(rng.integers(0, 5)), rng.uniform(0.4, 2), colour, int(rng.integers(1, 4)), cv2.LINE_AA)
+    font, height, thickness = int(rng.integers(0, 5)), rng.uniform(0.4, 2), int(rng.integers(1, 4))
+    cv2.putText(drawn, text, place, font, height, colour, thickness, cv2.LINE_AA)
 
 
 def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator) -> None:
@@ -85,8 +88,8 @@ def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
     place = lambda x, y: throat + unit * (x * across + y * down)  # noqa: E731
     girth = rng.uniform(0.75, 1.15)
     slope, reach, drop = rng.uniform(0.5, 1.1), rng.uniform(1.8, 3.2), rng.uniform(1.0, 1.5)
-    neck = [place(-girth, -1.3), place(-girth, 0.6), place(-girth - 0.4, drop), place(-girth - 0.4, 6), place(girth + 0.4, 6)]
-    neck += [place(girth + 0.4, drop), place(girth, 0.6), place(girth, -1.3)]
+    half = [(girth, -1.3), (girth, 0.6), (girth + 0.4, drop), (girth + 0.4, 6)]
+    neck = [place(-x, y) for x, y in half] + [place(x, y) for x, y in half[::-1]]
     mask = fill(size, [np.array(neck)], max(0.6, 0.02 * unit))
     columns = np.arange(mask.columns.start, mask.columns.stop) - throat[0]
     tone = np.clip(rng.uniform(0.55, 1.1) * (1 + 0.5 * side_light * columns / unit), 0.15, 1.2)
@@ -97,8 +100,9 @@ def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
     cloth = random_colour(rng) * (rng.uniform(0.1, 0.5) if rng.random() < 0.5 else 1)
     collar = rng.choice([0.3, 0.8, 1.4]) + rng.uniform(-0.2, 0.2)
     for side in (-1, 1):
-        shoulder = [place(side * (girth - 0.15), collar - 0.35), place(side * girth * 1.1, drop - 0.55), place(side * reach, drop + slope * 0.5),
-                    place(side * (reach + 0.6), drop + 1.6), place(side * reach, 7), place(0, 7), place(0, collar + rng.uniform(0.3, 1.2))]  # fmt: skip
+        half = [(girth - 0.15, collar - 0.35), (girth * 1.1, drop - 0.55), (reach, drop + slope * 0.5),
+                (reach + 0.6, drop + 1.6), (reach, 7), (0, 7), (0, collar + rng.uniform(0.3, 1.2))]  # fmt: skip
+        shoulder = [place(side * x, y) for x, y in half]
         mask = fill(size, [np.array(shoulder)], 0.6)
         blend(picture, mask, np.clip(cloth * (1 + 0.25 * side * side_light + rng.normal(0, 0.05)), 0, 1))
         if rng.random() < 0.5:
@@ -121,7 +125,8 @@ def paint_occluder(picture: np.ndarray, head: Head, rng: np.random.Generator) ->
         lay(picture, [ribbon(np.stack([tip, tip + 4 * away]), 0.6 * thick)], 0.7, colour)
         globe = fill(size, [ellipse(tip, np.array([thick, 0]) * 0.7, np.array([0, thick]) * 0.75)], 0.7)
         blend(picture, globe, np.clip(colour * 1.3, 0, 1))
-        lay(picture, [ellipse(tip - 0.2 * thick, np.array([0.25 * thick, 0]), np.array([0, 0.25 * thick]))], 0.15 * thick, 0.7, 0.4)
+        light = ellipse(tip - 0.2 * thick, np.array([0.25 * thick, 0]), np.array([0, 0.25 * thick]))
+        lay(picture, [light], 0.15 * thick, 0.7, 0.4)
     elif kind == "hand":
         paint_hand(picture, head, rng)
     elif kind == "bar":
@@ -143,7 +148,7 @@ def curve_blob(centre: np.ndarray, radius: float, rng: np.random.Generator) -> n
 
 def paint_hand(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
     """Four fingers and a palm, skin-coloured, coming from below or from the side."""
-    size, unit = picture.shape[:2], head.scale
+    unit = head.scale
     skin = SKIN_TONES[rng.integers(len(SKIN_TONES))] * rng.uniform(0.6, 1.0)
     tip = head.project([[rng.normal(0, 0.8), rng.uniform(0.3, 1.4), 0]])[0]
     angle = rng.uniform(0.15, 0.85) * np.pi
@@ -151,7 +156,9 @@ def paint_hand(picture: np.ndarray, head: Head, rng: np.random.Generator) -> Non
     aside = np.array([-along[1], along[0]])
     width = rng.uniform(0.22, 0.32) * unit
     palm = tip + along * 1.6 * unit
-    lay(picture, [ellipse(palm + along * 0.4 * unit, 2.2 * width * aside, 1.2 * unit * along), ribbon(np.stack([palm, palm + 5 * unit * along]), 3 * width)], 1.0, skin)
+    heel = ellipse(palm + along * 0.4 * unit, 2.2 * width * aside, 1.2 * unit * along)
+    arm = ribbon(np.stack([palm, palm + 5 * unit * along]), 3 * width)
+    lay(picture, [heel, arm], 1.0, skin)
     for finger in range(4):
         root = palm + (finger - 1.5) * width * aside
         end = tip + (finger - 1.5) * width * aside * rng.uniform(0.9, 1.3) + along * rng.uniform(-0.1, 0.3) * unit
@@ -180,10 +187,10 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         # Sharpened, as old video cameras do.
         picture = picture + rng.uniform(0.3, 1.2) * (picture - cv2.GaussianBlur(picture, (0, 0), rng.uniform(1, 2)))
     levels = tone_curve(rng)
-    drawn = cv2.LUT(np.clip(255 * picture, 0, 255).astype(np.uint8), levels)
+    drawn = cv2.LUT(cv2.addWeighted(picture, 255, picture, 0, 0, dtype=cv2.CV_8U), levels)
     if rng.random() < 0.7:
-        grain = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(255 * rng.uniform(0.003, 0.03))
-        drawn = np.clip(drawn + grain, 0, 255).astype(np.uint8)
+        grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(255 * rng.uniform(0.003, 0.03))
+        drawn = cv2.add(drawn, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
     if rng.random() < 0.12:
         drawn = cv2.cvtColor(cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.6:
@@ -193,6 +200,7 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def motion_blur(picture: np.ndarray, length: float, angle: float) -> np.ndarray:
+    """Smear by `length` pixels along `angle` radians."""
     size = 2 * int(np.ceil(length / 2)) + 1
     kernel = np.zeros((size, size), np.float32)
     reach = length / 2 * np.array([np.cos(angle), np.sin(angle)])

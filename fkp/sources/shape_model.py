@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-OUTER_UPPER_LIP, INNER_UPPER_LIP, INNER_LOWER_LIP = [49, 51, 53], [61, 62, 63], [67, 66, 65]
+INNER_UPPER_LIP, INNER_LOWER_LIP = [61, 62, 63], [67, 66, 65]
 EYES = (36, 42)  # first point of each eye: corner, two upper, corner, two lower
-EYE_CORNERS = (0, 3)
 
 
 class ShapeModel(NamedTuple):
@@ -35,7 +34,8 @@ class ShapeModel(NamedTuple):
         yaw, pitch = sample_pose(rng)
         terms = np.array([1.0, yaw**2, pitch**2, yaw * pitch, yaw**3, yaw**2 * pitch])
         rest = np.clip(rng.normal(0, 1.15, len(self.bends)), -2.6, 2.6)
-        coefficients = np.concatenate([[yaw, pitch] * self.deviations[:2], self.bends @ terms + rest * self.deviations[2:]])
+        pose = [yaw, pitch] * self.deviations[:2]
+        coefficients = np.concatenate([pose, self.bends @ terms + rest * self.deviations[2:]])
         points = (self.mean + coefficients @ self.modes).reshape(68, 2)
         set_lids(points, rng)
         part_lips(points, rng)
