@@ -5,10 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config
+from fkp import config, entry
 
 
-@config.main("evaluate")
+@entry.main("evaluate")
 def evaluate(cfg: DictConfig) -> float:
     """Print the table, save it, and end with one line of JSON; returns the NME on the label's box, percent."""
     from fkp import evaluation, runs

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config
+from fkp import config, entry
 
 
-@config.main("predict")
+@entry.main("predict")
 def predict(cfg: DictConfig) -> None:
     """Write the drawn picture and a JSON file beside it, and print a table."""
     from fkp import runs

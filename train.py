@@ -4,10 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config
+from fkp import config, entry
 
 
-@config.main("train")
+@entry.main("train")
 def train(cfg: DictConfig) -> float:
     """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
     import pytorch_lightning as pl

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import ast
 import difflib
-import functools
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from fkp import signatures
 from fkp.errors import FkpError
@@ -47,64 +42,6 @@ NEVER_PLAIN = ("Tensor", "Module", "Optimizer", "LRScheduler", "Callback", "Logg
 
 class ConfigError(FkpError):
     """Every fault of a configuration, a line each."""
-
-
-def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable[[], float | None]]:
-    """Make a function of a configuration the entry of a script, as `hydra.main`, with conf/ beside the script.
-
-    The configuration is checked first. A user's mistake, there or in the body, is one message on stderr and exit
-    code 2; anything else keeps its traceback.
-
-    Args:
-        name: of the root file in conf/.
-    """
-
-    def decorate(body: Callable[[DictConfig], float | None]) -> Callable[[], float | None]:
-        conf = Path(str(sys.modules[body.__module__].__file__)).resolve().parent / "conf"
-
-        @functools.wraps(body)
-        def task(cfg: DictConfig) -> float | None:
-            from hydra.core.hydra_config import HydraConfig
-            from hydra.types import RunMode
-
-            hydra_config = HydraConfig.get()
-            try:
-                try:
-                    check(cfg)
-                except ConfigError:
-                    _forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
-                    raise
-                return body(cfg)
-            except FkpError as error:
-                if hydra_config.mode == RunMode.MULTIRUN:
-                    raise  # the launcher decides what a failed job means
-                raise SystemExit(_say(error)) from None
-
-        @functools.wraps(body)
-        def entry() -> float | None:
-            import hydra
-
-            sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
-            # Hydra would print its own error and exit with 1; with this it hands the error on.
-            asked_for_tracebacks = "HYDRA_FULL_ERROR" in os.environ
-            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-            run = hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(task)
-            try:
-                return run()
-            except KeyboardInterrupt:
-                raise SystemExit(130) from None
-            except BrokenPipeError:  # `train.py --help | head`: the reader has had enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise SystemExit(0) from None
-            except Exception as error:
-                if asked_for_tracebacks or not (isinstance(error, FkpError) or _is_about_config(error)):
-                    raise
-                message = error if isinstance(error, FkpError) else _reworded(error, conf, name)
-                raise SystemExit(_say(message)) from None
-
-        return entry
-
-    return decorate
 
 
 def build(node: Any, **extra: Any) -> Any:
@@ -169,7 +106,7 @@ def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
         signature = signatures.of(target)
     except signatures.Unknown as unknown:
         place, name, known = unknown.args
-        yield f"{key}._target_: {target!r} does not exist; {place} has no {name!r}{_meant(name, known)}"
+        yield f"{key}._target_: {target!r} does not exist; {place} has no {name!r}{meant(name, known)}"
         return
     if signature is None:
         return
@@ -179,7 +116,7 @@ def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
         parameter = signature.parameters.get(name)
         if parameter is None:
             if not signature.open:
-                yield f"{key}.{name}: {target} takes no {name!r}{_meant(name, list(signature.parameters))}"
+                yield f"{key}.{name}: {target} takes no {name!r}{meant(name, list(signature.parameters))}"
         elif parameter.annotation is not None and not _fits(value, parameter.annotation):
             yield f"{key}.{name}: {value!r} is not {_wanted(value, parameter.annotation)}"
     if not node.get("_partial_") and not node.get("_args_"):
@@ -235,91 +172,11 @@ def _wanted(value: Any, annotation: ast.expr) -> str:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Literal"):
         parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
         options = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
-        return f"one of {', '.join(options)}{_meant(str(value), options)}"
+        return f"one of {', '.join(options)}{meant(str(value), options)}"
     return ast.unparse(annotation)
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def meant(name: str, known: Sequence[str]) -> str:
     """`; did you mean …?`, if something is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _say(message: object) -> int:
-    print(message, file=sys.stderr)
-    return 2
-
-
-def _quoted(argument: str) -> str:
-    """A path given as it is, with blanks, commas or brackets, quoted for Hydra's grammar."""
-    key, equals, value = argument.partition("=")
-    if not equals or key not in PATHS or value[:1] in ("'", '"', "", "[") or value in ("null", "???"):
-        return argument
-    if "$" in value or not set(value) & set(" ,(){}[]='\"\\:"):
-        return argument
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
-
-
-def _forget(run_dir: Path, subdir: str) -> None:
-    """Remove the folder that Hydra has made for a run that never began, if nothing else is in it."""
-    if run_dir.is_dir() and all(path.name == subdir or path.suffix == ".log" for path in run_dir.iterdir()):
-        shutil.rmtree(run_dir)
-        for parent in list(run_dir.parents)[:2]:
-            if parent.name != "outputs" and not any(parent.iterdir()):
-                parent.rmdir()
-
-
-def _is_about_config(error: Exception) -> bool:
-    from hydra.errors import HydraException
-
-    return isinstance(error, (HydraException, MissingMandatoryValue))
-
-
-def _reworded(error: Exception, conf: Path, name: str) -> str:
-    """Hydra's error about an override, in a few words and with a suggestion."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-
-    text = str(error).strip()
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not key=value; quote a value with special characters: 'key=\"…\"'"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such option; there is {', '.join(error.options)}{_meant(option, error.options)}"
-    lines = text.splitlines()
-    key = lines[0].split("'")[1] if lines and lines[0].count("'") >= 2 else ""
-    if "Could not override" in text and key:
-        return f"{key}: no such key{_meant_key(key, conf, name)}"
-    return lines[0] if lines else repr(error)
-
-
-def _meant_key(key: str, conf: Path, name: str) -> str:
-    """What to write instead of a key that the default configuration lacks: itself with a +, if the constructor takes
-    it; else one that is alike as a whole, or in its last part."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = compose(name)
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else None
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    signature = signatures.of(target) if target else None
-    if signature is not None and last in signature.parameters:
-        return f", but {target} takes it: write +{key}=…"
-    keys = [*_keys("", cfg), *(folder.name for folder in conf.iterdir() if folder.is_dir())]
-    whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    alike = [other for other in keys if other.rpartition(".")[2] == last]
-    loose = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    best = [*whole, *alike, *loose]
-    return f"; did you mean {best[0]}?" if best else "; --help shows them all"
-
-
-def _keys(prefix: str, node: Any) -> Iterator[str]:
-    if isinstance(node, DictConfig):
-        for key in map(str, node):
-            full = f"{prefix}.{key}" if prefix else key
-            yield full
-            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-                yield from _keys(full, node[key])

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-from fkp import config
+from fkp import config, entry
 from fkp.errors import FkpError
 
 GOOD = {
@@ -94,14 +94,14 @@ def test_extra_arguments_are_handed_over_as_they_are() -> None:
     ],
 )
 def test_paths_need_no_quotes_for_hydra(given: str, parsed: str) -> None:
-    assert config._quoted(given) == parsed
+    assert entry._quoted(given) == parsed
 
 
 SCRIPT = """
-from fkp import config
+from fkp import entry
 from fkp.errors import FkpError
 
-@config.main("root")
+@entry.main("root")
 def run(cfg):
     if cfg.word == "mistake":
         raise FkpError("a mistake; do this instead")
