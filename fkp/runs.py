@@ -89,12 +89,12 @@ def close(run_dir: Path, cfg: dict[str, Any], varied: dict[str, Any], logger: An
 
 
 def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
-    """Print a table of figures: a row each, a column a name."""
-    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
-    table = Table("", *names, title=title, title_justify="left")
-    for row, figures in rows.items():
-        cells = [figures.get(name, "") for name in names]
-        table.add_row(row, *(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
+    """Print a table of figures, a column for each set of them."""
+    say(title)
+    table = Table("", *rows)
+    for name in dict.fromkeys(name for figures in rows.values() for name in figures):
+        cells = [figures.get(name, "") for figures in rows.values()]
+        table.add_row(name, *(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
     CONSOLE.print(table)
 
 

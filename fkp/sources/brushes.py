@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 SUBPIXEL = 4  # cv2 takes polygon corners in 1/16 pixel
 
@@ -19,10 +20,6 @@ class Mask(NamedTuple):
     columns: slice
     opacity: np.ndarray
 
-    def times(self, other: np.ndarray) -> "Mask":
-        """Weighted with a map of the whole picture, (H, W)."""
-        return self._replace(opacity=self.opacity * other[self.rows, self.columns])
-
 
 def fill(size: tuple[int, int], polygons: list[np.ndarray], soft: float = 0.0) -> Mask:
     """The union of polygons (N, 2) in a picture of (height, width), all in pixels; `soft` blurs its edge."""
@@ -32,31 +29,34 @@ def fill(size: tuple[int, int], polygons: list[np.ndarray], soft: float = 0.0) -
     right, bottom = min(x + width + margin, size[1]), min(y + height + margin, size[0])
     if right <= left or bottom <= top:
         return Mask(slice(0, 0), slice(0, 0), np.zeros((0, 0), np.float32))
-    drawn = np.zeros((bottom - top, right - left), np.uint8)
-    for polygon in polygons:
-        fixed = np.round((np.clip(polygon, -4000, 4000) - (left, top)) * 2**SUBPIXEL).astype(np.int32)
-        cv2.fillPoly(drawn, [fixed], 255, cv2.LINE_AA, SUBPIXEL)
-    opacity = drawn.astype(np.float32) * np.float32(1 / 255)
-    if soft > 0.25:
-        opacity = cv2.GaussianBlur(opacity, (0, 0), soft)
+    opacity = polygon_opacity((bottom - top, right - left), (left, top), polygons, soft)
     return Mask(slice(top, bottom), slice(left, right), opacity)
 
 
 def draw_inside(mask: Mask, polygons: list[np.ndarray], soft: float = 0.0) -> Mask:
     """What a union of polygons covers of a mask, in the mask's own window."""
-    drawn = np.zeros(mask.opacity.shape, np.uint8)
-    if not drawn.size:
+    if not mask.opacity.size:
         return mask
+    size, corner = mask.opacity.shape, (mask.columns.start, mask.rows.start)
+    return mask._replace(opacity=mask.opacity * polygon_opacity(size, corner, polygons, soft))
+
+
+def polygon_opacity(
+    size: tuple[int, ...], corner: tuple[int, int], polygons: list[np.ndarray], soft: float
+) -> np.ndarray:
+    """The union of polygons in a window of (height, width) whose first pixel is the picture's `corner` (x, y)."""
+    drawn = np.zeros(size, np.uint8)
     for polygon in polygons:
-        fixed = np.round((polygon - (mask.columns.start, mask.rows.start)) * 2**SUBPIXEL).astype(np.int32)
+        # Clipped, because far outside the window the fixed-point numbers would overflow.
+        fixed = np.round((np.clip(polygon, -4000, 4000) - corner) * 2**SUBPIXEL).astype(np.int32)
         cv2.fillPoly(drawn, [fixed], 255, cv2.LINE_AA, SUBPIXEL)
-    opacity = drawn.astype(np.float32) * np.float32(1 / 255)
-    if soft > 0.25:
+    opacity: np.ndarray = drawn.astype(np.float32) * np.float32(1 / 255)
+    if soft > 0.25:  # a blur finer than that is lost on pixels
         opacity = cv2.GaussianBlur(opacity, (0, 0), soft)
-    return mask._replace(opacity=opacity * mask.opacity)
+    return opacity
 
 
-def blend(picture: np.ndarray, mask: Mask, colour: np.ndarray | float, strength: float = 1.0) -> None:
+def blend(picture: np.ndarray, mask: Mask, colour: ArrayLike, strength: float = 1.0) -> None:
     """Lay a colour, (3,) or (H, W, 3) of the whole picture, over the picture in place."""
     window = picture[mask.rows, mask.columns]
     colour = np.asarray(colour, np.float32)
@@ -69,7 +69,7 @@ def lay(
     picture: np.ndarray,
     polygons: list[np.ndarray],
     soft: float,
-    colour: np.ndarray | float,
+    colour: ArrayLike,
     strength: float = 1.0,
     within: Mask | None = None,
 ) -> None:
@@ -126,7 +126,7 @@ def ellipse(
 
 def noise(rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
     """Smooth noise (height, width) float32, about 1 in deviation, in grains of `cell` pixels (down, across)."""
-    down, across = (cell, cell) if np.isscalar(cell) else cell
+    down, across = cell if isinstance(cell, tuple) else (cell, cell)
     rows, columns = max(2, round(size[0] / down)), max(2, round(size[1] / across))
     grains = rng.standard_normal((rows, columns), dtype=np.float32)
     return cv2.resize(grains, size[::-1], interpolation=cv2.INTER_CUBIC)

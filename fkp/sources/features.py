@@ -22,7 +22,7 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
     canvas[:] = sitter.skin.astype(np.float32)
     blotches = 0.03 * noise(rng, size, 0.35 * unit) + rng.uniform(0.005, 0.03) * noise(rng, size, max(1.5, 0.04 * unit))
     canvas *= (1 + blotches)[..., None]
-    if rng.random() < 0.15:
+    if rng.random() < 0.08:
         freckles = np.clip(noise(rng, size, max(1.5, 0.05 * unit)) - 1.3, 0, 1)
         canvas *= (1 - rng.uniform(0.2, 0.5) * freckles)[..., None]
 
@@ -158,7 +158,7 @@ def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
 
 def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
     """Lips and what is seen between them."""
-    size, unit, points, down = canvas.shape[:2], head.scale, head.points, head.camera[1]
+    size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
     red = np.array([0.92, 0.62, 0.60]) * rng.uniform(0.8, 1.02)
     lip = sitter.skin * red
     if sitter.makeup > 0.3:
@@ -188,17 +188,12 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     width = np.maximum(0.03 * unit * taper, 0.8)
     lay(canvas, [ribbon(line, width)], 0.5, lip * 0.25, rng.uniform(0.4, 0.95))
     for corner in (48, 54):
-        lay(
-            canvas,
-            [ellipse(points[corner], *(0.04 * head.camera[:2]), 12)],
-            0.02 * unit,
-            lip * 0.4,
-            rng.uniform(0, 0.2),
-        )
-    below = points[57] + rng.uniform(0.1, 0.2) * down
+        spot = ellipse(points[corner], 0.04 * across, 0.04 * down, 12)
+        lay(canvas, [spot], 0.02 * unit, lip * 0.4, rng.uniform(0, 0.2))
+    below = ellipse(points[57] + rng.uniform(0.1, 0.2) * down, 0.2 * across, 0.04 * down, 16)
     lay(
         canvas,
-        [ellipse(below, *([0.2, 0.04] * head.camera[:2].T).T, 16)],
+        [below],
         0.04 * unit,
         sitter.skin * 0.6,
         rng.uniform(0, 0.35),

@@ -7,7 +7,7 @@ drawn onto them: nothing is measured from the finished picture.
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, curve, fill, lay, ribbon, shade
+from fkp.sources.brushes import Mask, fill, lay, shade
 from fkp.sources.features import (
     paint_beard,
     paint_brows,
@@ -116,20 +116,9 @@ def paint_head(picture: np.ndarray, head: Head, sitter: Sitter, ray: np.ndarray,
     light_canvas(canvas, head, mask, cells, ray, rng)
     chin_shadow = fill(size, [outlines[1] + rng.uniform(0.05, 0.3) * head.camera[1]], 0.12 * head.scale)
     shade(picture, chin_shadow, rng.uniform(0.5, 1.0))
-    paint_double_chin(picture, head, rng)
     lay(picture, outlines[:1], 0.8, canvas)
     paint_ears(picture, head, sitter.skin, float(ray[0]), rng)
-    lay(picture, outlines[1:], max(0.6, rng.uniform(0.01, 0.06) * head.scale), canvas)
-
-
-def paint_double_chin(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
-    """A fold or two across the throat, which a chin's contour is easily mistaken for."""
-    if rng.random() < 0.65:
-        return
-    for depth in rng.uniform(0.12, 0.5, rng.integers(1, 3)):
-        fold = curve(head.points[4:13] + depth * head.camera[1] * np.sin(np.linspace(0, np.pi, 9))[:, None])
-        mask = fill(picture.shape[:2], [ribbon(fold, rng.uniform(0.03, 0.12) * head.scale)], 0.03 * head.scale)
-        shade(picture, mask, rng.uniform(0.6, 1.1))
+    lay(picture, outlines[1:], max(0.6, 0.02 * head.scale), canvas)
 
 
 def light_canvas(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fkp.sources.brushes import noise
 from fkp.sources.shape_model import ShapeModel
@@ -88,8 +89,10 @@ def canonical_grid() -> tuple[np.ndarray, np.ndarray]:
 
 def bump(u: np.ndarray, v: np.ndarray, at_u: float, at_v: float, wide: float, high: float, height: float) -> np.ndarray:
     """A Gaussian hill, doubled on the other side unless it lies in the middle."""
-    sides = {at_u, -at_u}
-    return sum(height * np.exp(-((u - side) ** 2) / (2 * wide**2) - (v - at_v) ** 2 / (2 * high**2)) for side in sides)
+    hill = np.zeros_like(u)
+    for side in {at_u, -at_u}:
+        hill += height * np.exp(-((u - side) ** 2) / (2 * wide**2) - (v - at_v) ** 2 / (2 * high**2))
+    return hill
 
 
 @cache
@@ -125,7 +128,7 @@ class Head:
         # Rows: the directions of the picture's x, y and of the viewer, in the head's frame.
         self.rotation = np.stack([across, down, np.cross(across, down)])
 
-    def project(self, solid: np.ndarray) -> np.ndarray:
+    def project(self, solid: ArrayLike) -> np.ndarray:
         """Canonical points (N, 3) to IMAGE pixels (N, 2)."""
         return np.asarray(solid) @ self.camera[:3] + self.camera[3]
 

@@ -25,7 +25,7 @@ def paint_background(size: tuple[int, int], rng: np.random.Generator) -> np.ndar
     if rng.random() < 0.5:
         corners = corners[:1, :1] + 0.25 * (corners - corners[:1, :1])
     picture = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
-    drawn = np.ascontiguousarray(np.clip(255 * picture, 0, 255).astype(np.uint8))
+    drawn: np.ndarray = np.clip(255 * picture, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(0, 14)):
         draw_clutter(drawn, rng)
     if rng.random() < 0.15:
@@ -195,7 +195,8 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         drawn = cv2.cvtColor(cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.6:
         quality = int(rng.integers(15, 90))
-        drawn = cv2.imdecode(cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        packed = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        drawn = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(drawn)
 
 

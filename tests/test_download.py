@@ -1,0 +1,208 @@
+"""The download against a server on the loopback: resumed, checked, whole or not at all."""
+
+import hashlib
+import http.server
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fkp.errors import FkpError
+from fkp.sources import download
+from fkp.sources.download import fetch_archive
+from fkp.sources.youtube_faces import YoutubeFaces
+
+CSV = b",0,1\na.png,1,2\n"
+SUMS = {"training_frames_keypoints.csv": hashlib.sha256(CSV).hexdigest()}
+
+
+def archive(packing: int = zipfile.ZIP_STORED, **extra: bytes) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", packing) as file:
+        file.writestr("P1-6e55/data/training_frames_keypoints.csv", CSV)
+        file.writestr("P1-6e55/README.md", b"not wanted")
+        for i in range(20):
+            file.writestr(f"P1-6e55/data/training/{i}.png", os.urandom(20_000))
+        for name, content in extra.items():
+            file.writestr(name, content)
+    return data.getvalue()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one file; keeps what was asked for; breaks off after `lose` bytes as often as it is told."""
+
+    body = archive()
+    ranges = True
+    lose: list[int]
+    asked: list[tuple[int, int]]  # first byte asked for, bytes sent
+    pause_s = 0.0
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lose, self.asked = [], []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/archive.zip"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        if not self.path.endswith("archive.zip"):
+            return self.send_error(404)
+        body, start = self.server.body, 0
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted and self.server.ranges:
+            start = int(wanted[1])
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("ETag", f'"{hashlib.md5(body).hexdigest()}"')
+        self.end_headers()
+        end = min(len(body), start + self.server.lose.pop(0)) if self.server.lose else len(body)
+        self.server.asked.append((start, end - start))
+        try:
+            for i in range(start, end, 10_000):
+                self.wfile.write(body[i : min(i + 10_000, end)])
+                time.sleep(self.server.pause_s)
+        except OSError:
+            pass
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "BACKOFF_S", 0.01)
+    with Server() as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def fetch(server: Server, into: Path, **changes: object) -> Path:
+    return fetch_archive(server.url, into, folder="data", checksums=SUMS, timeout=5, **changes)  # type: ignore[arg-type]
+
+
+def whole(into: Path) -> bool:
+    """The set is complete, and nothing else lies beside it."""
+    beside = [path.name for path in into.parent.iterdir()]
+    return (
+        len(list((into / "training").iterdir())) == 20 and beside == [into.name] and not (into / "README.md").exists()
+    )
+
+
+def test_a_download_is_whole_and_is_made_once(server: Server, tmp_path: Path) -> None:
+    into = fetch(server, tmp_path / "faces")
+    assert whole(into)
+    fetch(server, into)
+    assert len(server.asked) == 1
+
+
+def test_a_lost_connection_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    server.lose = [100_000, 50_000, 70_000]
+    assert whole(fetch(server, tmp_path / "faces"))
+    assert [start for start, _ in server.asked] == [0, 100_000, 150_000, 220_000]
+    assert sum(sent for _, sent in server.asked) == len(server.body)
+
+
+def test_a_later_call_goes_on_too(server: Server, tmp_path: Path) -> None:
+    server.lose = [100_000, 0, 0]
+    with pytest.raises(FkpError, match="it goes on from"):
+        fetch(server, tmp_path / "faces", tries=2)
+    assert not (tmp_path / "faces").exists()
+    assert whole(fetch(server, tmp_path / "faces"))
+    assert server.asked[-1][0] == 100_000
+
+
+def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
+    server.ranges, server.lose = False, [100_000]
+    assert whole(fetch(server, tmp_path / "faces"))
+    assert [start for start, _ in server.asked] == [0, 0]
+
+
+def test_a_changed_archive_is_not_mixed_with_the_old(server: Server, tmp_path: Path) -> None:
+    server.lose = [100_000, 0]
+    with pytest.raises(FkpError):
+        fetch(server, tmp_path / "faces", tries=1)
+    server.body = archive()
+    server.lose = []
+    assert whole(fetch(server, tmp_path / "faces"))
+
+
+def test_a_killed_process_leaves_no_half_set_and_is_taken_up(server: Server, tmp_path: Path) -> None:
+    server.pause_s = 0.05
+    code = (
+        "from pathlib import Path; from fkp.sources.download import fetch_archive\n"
+        f"fetch_archive({server.url!r}, Path({str(tmp_path / 'faces')!r}), folder='data', checksums={SUMS!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    part = tmp_path / "faces.zip.part"
+    while not (part.exists() and part.stat().st_size > 50_000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "faces").exists()
+    server.pause_s = 0.0
+    assert whole(fetch(server, tmp_path / "faces"))
+    assert server.asked[-1][0] > 50_000
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"not a zip", "damaged"),
+        (archive()[:-3000], "damaged"),
+        (archive(**{"P1-6e55/data/../../evil.txt": b"x"}), "would leave the folder"),
+        (archive(zipfile.ZIP_DEFLATED, **{"P1-6e55/data/bomb": b"\0" * 60_000_000}), "as a zip bomb does"),
+        (archive(**{"P1-6e55/data/test_frames.csv": b""}).replace(CSV, CSV[::-1]), "damaged"),
+    ],
+)
+def test_an_unsound_archive_leaves_nothing(server: Server, tmp_path: Path, body: bytes, message: str) -> None:
+    server.body = body
+    (tmp_path / "in").mkdir()
+    with pytest.raises(FkpError, match=message):
+        fetch(server, tmp_path / "in" / "faces")
+    assert not list((tmp_path / "in").iterdir()) and not (tmp_path / "evil.txt").exists()
+
+
+def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(FkpError, match="SHA-256"):
+        fetch_archive(server.url, tmp_path / "faces", folder="data", checksums={next(iter(SUMS)): "0" * 64})
+    assert not list(tmp_path.iterdir())
+
+
+def test_somebody_elses_folder_is_left_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "mine.txt").write_text("mine")
+    with pytest.raises(FkpError, match="in the way"):
+        fetch(server, tmp_path / "faces")
+    assert (tmp_path / "faces" / "mine.txt").read_text() == "mine" and not server.asked
+
+
+def test_no_such_address_says_what_to_do_by_hand(server: Server, tmp_path: Path) -> None:
+    url = server.url.replace("archive.zip", "gone.zip")
+    with pytest.raises(FkpError, match=r"HTTP 404(.|\n)*data\.root="):
+        fetch_archive(url, tmp_path / "faces", folder="data", checksums=SUMS)
+
+
+def test_the_source_downloads_when_asked(server: Server, tmp_path: Path) -> None:
+    source = YoutubeFaces(str(tmp_path / "faces"), download=True, url=server.url)
+    with pytest.raises(FkpError, match="is missing|SHA-256"):  # this archive is not the publisher's
+        source.read()
+    assert len(server.asked) == 1 and not (tmp_path / "faces").exists()
