@@ -25,7 +25,8 @@ def train(cfg: DictConfig) -> float:
     best = float(trainer.checkpoint_callback.best_model_score)
     figures = trainer.test(module, data, ckpt_path="best", verbose=False)[0]
     if trainer.is_global_zero:
-        runs.close(Path(cfg.run_dir), values, config.varied(cfg), trainer.logger, figures)
+        photo = data.parts["test"].table.paths[0]
+        runs.close(Path(cfg.run_dir), values, config.varied(cfg), trainer.logger, figures, photo)
     return best
 
 

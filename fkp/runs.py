@@ -71,6 +71,7 @@ def close(run_dir: Path, cfg: dict[str, Any], varied: dict[str, Any], logger: An
         varied: what distinguishes the run from others, from `config.varied`.
         logger: TensorBoardLogger, or None.
         figures: of the test part, percent, under their logged names.
+        photo: a picture to go on with.
     """
     (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if logger is not None:
@@ -84,7 +85,7 @@ def close(run_dir: Path, cfg: dict[str, Any], varied: dict[str, Any], logger: An
     checkpoint = shlex.quote(str(near(run_dir / CHECKPOINT)))
     say(f"checkpoint  {checkpoint}")
     say(f"faces       {near(run_dir / TEST_FACES)}")
-    say(f"go on with  python predict.py image=photo.jpg ckpt={checkpoint}")
+    say(f"go on with  python predict.py image={shlex.quote(str(photo))} ckpt={checkpoint}")
     say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
 
 

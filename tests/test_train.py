@@ -1,6 +1,7 @@
 """The real `train.py` on tiny data: what a run leaves, that it repeats bit for bit, and that it goes on."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
 def test_a_run_says_where_to_go_on(trained: Run) -> None:
     run, printed = trained
     near = run.relative_to(run.parents[2])
-    assert f"python predict.py image=photo.jpg ckpt={near}/checkpoints/best.ckpt" in printed
-    assert f"tensorboard --logdir {near}" in printed
+    (command,) = [line.split("go on with")[1] for line in printed.splitlines() if "go on with" in line]
+    assert command.endswith(f"ckpt={near}/checkpoints/best.ckpt") and f"tensorboard --logdir {near}" in printed
+    done = call(*shlex.split(command)[1:], cwd=run.parents[2])  # the command as printed works
+    assert done.returncode == 0, done.stderr
     assert "this network" in printed and "mean shape" in printed
     for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "test_faces.png", "figures.json"):
         assert (run / name).stat().st_size > 0
