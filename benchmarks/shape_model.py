@@ -1,37 +1,31 @@
-"""Compute `fkp/sources/shape68.json`, the shapes that the painted faces take, from real labels.
+"""Compute `fkp/sources/painter/shape68.json`, the shapes that the painted faces take, from real labels.
 
-    python benchmarks/shape_model.py path/to/training_frames_keypoints.csv
+    python benchmarks/shape_model.py path/to/youtube_faces
 
-The CSV is the one that github.com/udacity/P1_Facial_Keypoints publishes under the MIT licence (photos of YouTube Faces
-are not used, only the points). Each face counts twice, as labelled and mirrored, so that the model is exactly mirror
-symmetric, which takes the labels' constant shift to one side out of it. The shapes are aligned by a generalised
-Procrustes analysis; their principal components follow. A head that turns moves its points on arcs, not on lines, so the
-other components are not independent of the first two (yaw and pitch): `bends` holds what they are on average at each
-pose.
+The labels are those that github.com/udacity/P1_Facial_Keypoints publishes under the MIT licence, of the people in the
+training part of the identity split (photos are not used, only the points). Each face counts twice, as labelled and
+mirrored, so that the model is exactly mirror symmetric, which takes the labels' constant shift to one side out of it.
+The shapes are aligned by a generalised Procrustes analysis; their principal components follow. A head that turns moves
+its points on arcs, not on lines, so the other components are not independent of the first two (yaw and pitch): `bends`
+holds what they are on average at each pose.
 """
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 
+from fkp.markup import IBUG68
+from fkp.sources.youtube_faces import YoutubeFaces
+
 MODES = 24  # beyond these the labels' coarse grid (5.5 % of the eye distance) is most of what is left
-MODEL_FILE = Path(__file__).parents[1] / "fkp" / "sources" / "shape68.json"
-
-# The point that takes each point's place in a mirror.
-MIRRORED = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46]
-    + [39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)
+MODEL_FILE = Path(__file__).parents[1] / "fkp" / "sources" / "painter" / "shape68.json"
 
 
-def read_shapes(path: Path) -> np.ndarray:
-    """The labels as complex numbers x + iy, (faces, 68)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row[1:] for row in list(csv.reader(file))[1:]]
-    points = np.array(rows, dtype=float).reshape(len(rows), 68, 2)
+def read_shapes(root: str) -> np.ndarray:
+    """The labels of people in the training part of the identity split, as complex numbers x + iy, (faces, 68)."""
+    points = YoutubeFaces(root).read().split("identity")["train"].points
     return points[..., 0] + 1j * points[..., 1]
 
 
@@ -61,12 +55,12 @@ def flat(shapes: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Read the labels, compute the model, write it and tell how much of the labels it keeps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("csv", type=Path)
+    parser.add_argument("root")
     parser.add_argument("--to", type=Path, default=MODEL_FILE)
     arguments = parser.parse_args()
 
-    shapes = read_shapes(arguments.csv)
-    shapes, mean = align(np.concatenate([shapes, -shapes[:, MIRRORED].conj()]))
+    shapes = read_shapes(arguments.root)
+    shapes, mean = align(np.concatenate([shapes, -shapes[:, IBUG68.flip].conj()]))
     centred = flat(shapes - mean)
     distance = np.linalg.norm(centred, axis=1)
     centred = centred[distance <= np.quantile(distance, 0.995)]  # the rest are labelling accidents

@@ -62,7 +62,14 @@ def existing(path: str | None) -> str | None:
     return path
 
 
-def close(run_dir: Path, cfg: dict[str, Any], varied: dict[str, Any], logger: Any, figures: dict[str, float]) -> None:
+def close(
+    run_dir: Path,
+    cfg: dict[str, Any],
+    varied: dict[str, Any],
+    logger: Any,
+    figures: dict[str, float],
+    photo: Path,
+) -> None:
     """End a training: HPARAMS and configuration for TensorBoard, figures as JSON, and where to go on.
 
     Args:

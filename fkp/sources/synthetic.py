@@ -15,7 +15,7 @@ import numpy as np
 from fkp.cache import cache_folder, fingerprint
 from fkp.pictures import write_picture
 from fkp.progress import track
-from fkp.sources import painter, shape_model
+from fkp.sources import painter
 from fkp.sources.labelled_csv import LabelledCsv
 from fkp.sources.table import FaceTable, write_csv
 
@@ -31,8 +31,9 @@ class Synthetic(LabelledCsv):
     """
 
     def __init__(self, count: int = 3000, seed: int = 0, root: str | None = None, workers: int | None = None):
-        # The name holds a fingerprint of the painter's own source: another painter, another set.
-        code = fingerprint(*(Path(str(module.__file__)).read_bytes() for module in (painter, shape_model)))
+        # The name holds a fingerprint of all that the painter is: another painter, another set.
+        files = sorted(path for path in Path(str(painter.__file__)).parent.iterdir() if path.suffix in (".py", ".json"))
+        code = fingerprint(*(path.read_bytes() for path in files))
         folder = Path(root) if root else cache_folder() / f"synthetic-{code}-{seed}-{count}"
         super().__init__(str(folder))
         self.count, self.seed, self.workers = count, seed, workers or os.cpu_count() or 1

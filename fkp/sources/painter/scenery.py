@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import blend, ellipse, fill, lay, noise, ribbon
-from fkp.sources.relief import Head
-from fkp.sources.sitter import SKIN_TONES
+from fkp.sources.painter.brushes import blend, ellipse, fill, lay, noise, ribbon
+from fkp.sources.painter.relief import Head
+from fkp.sources.painter.sitter import SKIN_TONES
 
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, blend, curve, draw_inside, ellipse, fill, lay, noise, ribbon, shade
-from fkp.sources.relief import Head, canonical_grid
-from fkp.sources.sitter import Sitter
+from fkp.sources.painter.brushes import Mask, blend, curve, draw_inside, ellipse, fill, lay, noise, ribbon, shade
+from fkp.sources.painter.relief import Head, canonical_grid
+from fkp.sources.painter.sitter import Sitter
 
 IRIS_COLOURS = np.array([[0.16, 0.09, 0.05], [0.28, 0.17, 0.08], [0.35, 0.33, 0.18], [0.35, 0.46, 0.56],
                          [0.42, 0.48, 0.46]])  # fmt: skip

@@ -7,8 +7,8 @@ drawn onto them: nothing is measured from the finished picture.
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, fill, lay, shade
-from fkp.sources.features import (
+from fkp.sources.painter.brushes import Mask, fill, lay, shade
+from fkp.sources.painter.features import (
     paint_beard,
     paint_brows,
     paint_eyes,
@@ -17,7 +17,7 @@ from fkp.sources.features import (
     paint_skin,
     paint_wrinkles,
 )
-from fkp.sources.hair import (
+from fkp.sources.painter.hair import (
     choose_style,
     hair_texture,
     paint_ears,
@@ -27,10 +27,10 @@ from fkp.sources.hair import (
     paint_long_hair,
     skin_outline,
 )
-from fkp.sources.relief import Head, light_head
-from fkp.sources.scenery import paint_background, paint_body, paint_occluder, photograph
-from fkp.sources.shape_model import ShapeModel
-from fkp.sources.sitter import Sitter, choose_sitter
+from fkp.sources.painter.relief import Head, light_head
+from fkp.sources.painter.scenery import paint_background, paint_body, paint_occluder, photograph
+from fkp.sources.painter.shape_model import ShapeModel
+from fkp.sources.painter.sitter import Sitter, choose_sitter
 
 
 def paint(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:

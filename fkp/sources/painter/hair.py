@@ -5,10 +5,10 @@ from functools import cache
 import cv2
 import numpy as np
 
-from fkp.sources.brushes import Mask, blend, curve, draw_inside, fill, lay, noise, ribbon, shade
-from fkp.sources.relief import Head, resting_points
-from fkp.sources.scenery import random_colour
-from fkp.sources.sitter import Sitter
+from fkp.sources.painter.brushes import Mask, blend, curve, draw_inside, fill, lay, noise, ribbon, shade
+from fkp.sources.painter.relief import Head, resting_points
+from fkp.sources.painter.scenery import random_colour
+from fkp.sources.painter.sitter import Sitter
 
 SKULL_CENTRE = np.array([0.0, -1.12, -1.95])
 SKULL_RADII = np.array([1.36, 1.5, 1.62])

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fkp.sources.brushes import noise
-from fkp.sources.shape_model import ShapeModel
+from fkp.sources.painter.brushes import noise
+from fkp.sources.painter.shape_model import ShapeModel
 
 GRID = 30.0  # cells per unit of the canonical frame: about as fine as the faces are drawn
 LEFT, TOP, RIGHT, BOTTOM = -1.9, -2.9, 1.9, 2.1
