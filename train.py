@@ -19,15 +19,18 @@ def train(cfg: DictConfig) -> float:
     data = config.build(cfg.datamodule)
     module = config.build(cfg.model, recipe=runs.recipe(values, data.source.markup.as_dict()))
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
-    trainer = config.build(cfg.trainer, callbacks=callbacks, logger=config.build(cfg.logger))
+    logger = config.build(cfg.logger) if cfg.logger else False
+    trainer = config.build(cfg.trainer, callbacks=callbacks, logger=logger)
 
     trainer.fit(module, data, ckpt_path=ckpt_path)
-    best = float(trainer.checkpoint_callback.best_model_score)
+    best = trainer.checkpoint_callback.best_model_score
+    if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
+        return float("nan")
     figures = trainer.test(module, data, ckpt_path="best", verbose=False)[0]
     if trainer.is_global_zero:
         photo = data.parts["test"].table.paths[0]
-        runs.close(Path(cfg.run_dir), values, config.varied(cfg), trainer.logger, figures, photo)
-    return best
+        runs.close(Path(cfg.run_dir), values, config.varied(cfg), logger, figures, photo)
+    return float(best)
 
 
 if __name__ == "__main__":

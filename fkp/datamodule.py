@@ -79,6 +79,7 @@ class FacesDataModule(pl.LightningDataModule):
             sampler=ShuffledEpochs(len(dataset), self.seed) if part == "train" else None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
             # A generator of its own: loading then leaves the random numbers of dropout alone, whatever the workers.
             generator=torch.Generator(),
         )

@@ -76,12 +76,12 @@ def close(
         run_dir: the run's folder.
         cfg: the resolved configuration.
         varied: what distinguishes the run from others, from `config.varied`.
-        logger: TensorBoardLogger, or None.
+        logger: TensorBoardLogger, or False for none.
         figures: of the test part, percent, under their logged names.
         photo: a picture to go on with.
     """
     (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if logger is not None:
+    if logger:
         logger.log_hyperparams(varied, figures)
         logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
         logger.finalize("success")

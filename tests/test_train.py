@@ -76,6 +76,13 @@ def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: 
     assert checkpoint["fkp"]["transforms"]["frame"]["whole"] is True
 
 
+def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
+    arguments = ["+trainer.fast_dev_run=true", "datamodule.batch_size=8", f"data.root={faces_folder}"]
+    done = call("train.py", "data=youtube_faces", "experiment=heatmap", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("best.ckpt")) and not list(tmp_path.rglob("figures.json"))
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
