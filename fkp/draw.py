@@ -37,6 +37,8 @@ def draw(image: np.ndarray, faces: Sequence[Face], markup: Markup = IBUG68) -> n
 def draw_points(canvas: np.ndarray, points: np.ndarray, colour: tuple[int, int, int], markup: Markup = IBUG68) -> None:
     """Draw points (K, 2) and the lines of their markup into an RGB picture, as large as the face asks for."""
     labelled = np.isfinite(points).all(1)
+    if not labelled.any():
+        return
     extent = points[labelled].max(0) - points[labelled].min(0)
     radius = max(0.8, float(extent.max()) / 110)
     lines = [(pair, False) for pair in markup.lines.get("open", [])]

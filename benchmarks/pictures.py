@@ -1,0 +1,42 @@
+"""Draw the README's pictures: `python benchmarks/pictures.py outputs/<date>/<time>`, the folder of a default run."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fkp.draw import visualize_output
+from fkp.geometry import apply, compose, face_box, rescaling, translation, warp
+from fkp.pictures import read_picture, write_picture
+from fkp.runs import TEST_FACES
+from fkp.sources.painter import paint
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def drawn_faces(count: int = 24, side: int = 150) -> np.ndarray:
+    """The first drawn faces of seed 0 with room round them, every second one with its points."""
+    crops, points = [], []
+    for index in range(count):
+        image, label = paint(0, index)
+        left, top, right, _ = face_box(label).astype(float)
+        room = 0.25 * (right - left)
+        framed = compose(translation(room - left, room - top), rescaling(side / (right - left + 2 * room)))
+        crops.append(warp(image, framed, (side, side)))
+        points.append(apply(framed, label) if index % 2 else np.full_like(label, np.nan))
+    return visualize_output(crops, points, columns=8, side=side)
+
+
+def main(run: str) -> None:
+    """Write them into docs/, small enough to commit."""
+    write_picture(DOCS / "synthetic_faces.jpg", drawn_faces())
+    sheet = read_picture(Path(run) / TEST_FACES)
+    smaller = cv2.resize(sheet, None, fx=0.85, fy=0.85, interpolation=cv2.INTER_AREA)
+    write_picture(DOCS / "test_faces.jpg", smaller)
+    print(json.dumps({path.name: path.stat().st_size for path in sorted(DOCS.glob("*.jpg"))}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
