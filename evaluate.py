@@ -15,7 +15,7 @@ def evaluate(cfg: DictConfig) -> float:
     from fkp.predictor import Predictor
 
     ckpt = cfg.ckpt or runs.last_checkpoint()
-    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device)
+    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
     source = config.build(cfg.data)
     parts = source.read().split(source.split)
     mean_shape = evaluation.mean_in_box(parts["train"], predictor.markup)

@@ -18,7 +18,7 @@ def predict(cfg: DictConfig) -> None:
 
     image = read_picture(cfg.image)
     ckpt = cfg.ckpt or runs.last_checkpoint()
-    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device)
+    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
     faces = predictor(image)
 
     out = Path(cfg.run_dir) / Path(cfg.image).stem

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from fkp.codecs import Codec
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.geometry import IDENTITY, apply, invert
+from fkp.geometry import IDENTITY, apply, face_box, invert
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
 from fkp.transforms import Sample, Transform, run
@@ -69,6 +69,8 @@ class Predictor:
         markup: the meaning of the points.
         gray: the network wants one channel.
         detector: finds the boxes when none are given.
+        passes: how often a detected face is looked at; from the second time on, the crop is drawn round the points
+            found before, as detectors' boxes scatter more than points do. A box that is given is taken as it is.
         batch_size: faces the network sees at once.
     """
 
@@ -78,16 +80,20 @@ class Predictor:
     markup: Markup
     gray: bool = True
     detector: Detector = field(default_factory=HaarCascade)
+    passes: int = 2
     batch_size: int = 32
 
     @classmethod
-    def load(cls, path: str | Path, detector: Detector | None = None, device: str | None = None) -> Predictor:
+    def load(
+        cls, path: str | Path, detector: Detector | None = None, device: str | None = None, passes: int = 2
+    ) -> Predictor:
         """Rebuild a predictor from a checkpoint of `train.py`.
 
         Args:
             path: a `.ckpt` file.
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda"; None takes a GPU if there is one.
+            passes: how often a detected face is looked at.
 
         Raises:
             FkpError: no such file, or not a checkpoint of fkp.
@@ -115,6 +121,7 @@ class Predictor:
             Markup(**recipe["markup"]),
             recipe["gray"],
             detector or HaarCascade(),
+            passes,
         )
 
     def __call__(self, image: str | Path | np.ndarray, boxes: ArrayLike | None = None) -> list[Face]:
@@ -142,8 +149,11 @@ class Predictor:
         canvas = to_gray(pixels) if self.gray else np.atleast_3d(pixels)
         if not self.gray and canvas.shape[2] == 1:
             canvas = np.repeat(canvas, 3, 2)
-        samples = [Sample(canvas, IDENTITY, (canvas.shape[1], canvas.shape[0]), box) for box in found]
-        points, confidence = self.predict(samples)
+        framed = found
+        for _ in range(max(1, self.passes) if boxes is None else 1):
+            samples = [Sample(canvas, IDENTITY, (canvas.shape[1], canvas.shape[0]), box) for box in framed]
+            points, confidence = self.predict(samples)
+            framed = np.array([face_box(face, self.markup) for face in points])
         return [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
 
     def predict(self, samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,18 @@ def test_faces_keep_the_order_and_number_of_boxes(predictor: Predictor) -> None:
     assert predictor(image, boxes=np.zeros((0, 4))) == []
 
 
+def test_the_second_pass_is_drawn_round_the_points_of_the_first(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 3)
+    once = Predictor(predictor.network, predictor.codec, predictor.transforms, predictor.markup, passes=1)
+    twice = Predictor(predictor.network, predictor.codec, predictor.transforms, predictor.markup, passes=2)
+    for one in (once, twice):
+        one.detector = lambda _: (face_box(label)[None], np.ones(1, np.float32))
+    (first,), (second,) = once(image), twice(image)
+    np.testing.assert_array_equal(first.points, predictor(image, boxes=face_box(label)[None])[0].points)
+    np.testing.assert_array_equal(second.points, predictor(image, boxes=face_box(first.points)[None])[0].points)
+    np.testing.assert_array_equal(second.box, first.box)
+
+
 def test_gray_and_colour_are_the_same_face(predictor: Predictor) -> None:
     image, label = painter.paint(2, 2)
     gray = np.repeat(image[..., :1], 3, 2)
