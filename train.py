@@ -1,5 +1,6 @@
 """Train a model: `python train.py [group=option] [key=value] …`; `python train.py --help` shows them all."""
 
+import warnings
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,6 +15,7 @@ def train(cfg: DictConfig) -> float:
 
     from fkp import runs
 
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
     values, ckpt_path = config.plain(cfg), runs.existing(cfg.ckpt_path)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)

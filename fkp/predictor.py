@@ -85,12 +85,16 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: str | Path, detector: Detector | None = None, device: str | None = None, passes: int = 2
+        cls,
+        path: str | Path | None = None,
+        detector: Detector | None = None,
+        device: str | None = None,
+        passes: int = 2,
     ) -> Predictor:
         """Rebuild a predictor from a checkpoint of `train.py`.
 
         Args:
-            path: a `.ckpt` file.
+            path: a `.ckpt` file; None for the weights that come with the package, once there are any.
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda"; None takes a GPU if there is one.
             passes: how often a detected face is looked at.
@@ -98,6 +102,8 @@ class Predictor:
         Raises:
             FkpError: no such file, or not a checkpoint of fkp.
         """
+        if path is None:
+            raise FkpError("no weights come with this version of fkp; train some with `python train.py` and name them")
         path = Path(path)
         if not path.is_file():
             raise FkpError(f"{path}: no such checkpoint; train one with `python train.py`")
