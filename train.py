@@ -11,15 +11,16 @@ from fkp import config, entry
 @entry.main("train")
 def train(cfg: DictConfig) -> float:
     """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
-    import pytorch_lightning as pl
-
     from fkp import runs
 
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
     values, ckpt_path = config.plain(cfg), runs.existing(cfg.ckpt_path)
+    import pytorch_lightning as pl
+
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
-    module = config.build(cfg.model, recipe=runs.recipe(values, data.source.markup.as_dict()))
+    markup = data.source.markup
+    module = config.build(cfg.model, markup=markup, recipe=runs.recipe(values, markup.as_dict()))
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
     logger = config.build(cfg.logger) if cfg.logger else False
     trainer = config.build(cfg.trainer, callbacks=callbacks, logger=logger)

@@ -12,6 +12,7 @@ from fkp.pictures import read_picture, write_picture
 from fkp.sources import painter
 
 Run = tuple[Path, str]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from conftest import TINY, call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 Run = tuple[Path, str]
+pytestmark = pytest.mark.slow
 
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -74,6 +75,17 @@ def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     checkpoint = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True)
     assert checkpoint["fkp"]["transforms"]["frame"]["whole"] is True
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+    last = trained[0] / "checkpoints/last.ckpt"
+    more = [*TINY, f"data.root={faces_folder}", f"ckpt_path={last}", "trainer.max_epochs=3"]
+    done = call("train.py", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    before = torch.load(last, weights_only=True)
+    after = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")), weights_only=True)
+    assert (before["epoch"], after["epoch"]) == (1, 2)
+    assert after["global_step"] == before["global_step"] * 3 // 2
 
 
 def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
