@@ -100,6 +100,14 @@ def test_synthetic_faces_are_drawn_once_and_do_not_depend_on_workers() -> None:
     assert not [path for path in one.root.parent.iterdir() if path.name.startswith(".synthetic")]
 
 
+def test_synthetic_faces_are_not_taken_from_another_set(tmp_path: Path) -> None:
+    Synthetic(count=4, root=str(tmp_path / "set"), workers=1).read()
+    assert len(Synthetic(count=4, root=str(tmp_path / "set")).read()) == 4
+    for other in (Synthetic(count=5, root=str(tmp_path / "set")), Synthetic(count=4, root=str(tmp_path))):
+        with pytest.raises(FkpError, match="holds something else"):
+            other.read()
+
+
 def test_missing_folder_says_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(FkpError, match=r"data.root=.*data.download=true"):
         YoutubeFaces(str(tmp_path / "nowhere")).read()

@@ -10,9 +10,11 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from fkp.cache import cache_folder, fingerprint
+from fkp.errors import FkpError
 from fkp.pictures import write_picture
 from fkp.progress import track
 from fkp.sources import painter
@@ -26,22 +28,28 @@ class Synthetic(LabelledCsv):
     Args:
         count: number of faces; every face is a person of its own.
         seed: the same seed and index give the same face, whatever the count.
-        root: where the set is kept; None for a folder of fkp's cache that is named by what it holds.
+        root: a folder to keep the set in; None for one in fkp's cache that is named by what it holds.
         workers: processes that draw; None for one a core.
     """
 
     def __init__(self, count: int = 3000, seed: int = 0, root: str | None = None, workers: int | None = None):
         # The name holds a fingerprint of all that the painter is: another painter, another set.
         files = sorted(path for path in Path(str(painter.__file__)).parent.iterdir() if path.suffix in (".py", ".json"))
-        code = fingerprint(*(path.read_bytes() for path in files))
-        folder = Path(root) if root else cache_folder() / f"synthetic-{code}-{seed}-{count}"
-        super().__init__(str(folder))
+        self.name = f"synthetic-{fingerprint(*(path.read_bytes() for path in files))}-{seed}-{count}"
+        super().__init__(str(root or cache_folder() / self.name))
         self.count, self.seed, self.workers = count, seed, workers or os.cpu_count() or 1
 
     def read(self) -> FaceTable:
-        """Draw the faces if they are not there yet, and read them."""
+        """Draw the faces if they are not there yet, and read them.
+
+        Raises:
+            FkpError: the folder holds something else.
+        """
+        note = self.root / "NAME"
         if not self.root.exists():
             self._draw()
+        elif not note.is_file() or note.read_text(encoding="utf-8") != self.name:
+            raise FkpError(f"{self.root}: holds something else than {self.name}; name another data.root, or none")
         return super().read()
 
     def _draw(self) -> None:
@@ -50,10 +58,11 @@ class Synthetic(LabelledCsv):
         half = Path(tempfile.mkdtemp(prefix=f".{self.root.name}-", dir=self.root.parent))
         try:
             write = partial(_write_face, half / "images", self.seed)
-            with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(self.workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
                 drawn = pool.map(write, range(self.count), chunksize=16)
                 faces = list(track(drawn, f"drawing {self.count} faces", self.count))
             write_csv(half / "keypoints.csv", [name for name, _ in faces], np.stack([points for _, points in faces]))
+            (half / "NAME").write_text(self.name, encoding="utf-8")
             half.chmod(0o755)
             try:
                 half.rename(self.root)
