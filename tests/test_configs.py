@@ -22,7 +22,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_checks_and_builds(choice: str) -> None:
-    root = ["data.root=somewhere"] if choice == "data=csv" else []
+    root = ["data.root=somewhere"] if choice in ("data=csv", "data=pts") else []
     if choice.startswith("detector="):
         cfg = composed("predict", choice, "image=any.jpg")
         config.check(cfg)

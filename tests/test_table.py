@@ -7,6 +7,7 @@ import pytest
 from fkp.errors import FkpError
 from fkp.markup import IBUG68
 from fkp.sources.labelled_csv import LabelledCsv
+from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
 from fkp.sources.synthetic import Synthetic
 from fkp.sources.table import FaceTable, read_csv, write_csv
 from fkp.sources.youtube_faces import YoutubeFaces
@@ -106,6 +107,50 @@ def test_synthetic_faces_are_not_taken_from_another_set(tmp_path: Path) -> None:
     for other in (Synthetic(count=5, root=str(tmp_path / "set")), Synthetic(count=4, root=str(tmp_path))):
         with pytest.raises(FkpError, match="holds something else"):
             other.read()
+
+
+@pytest.fixture()
+def pts_folder(faces_folder: Path, tmp_path: Path) -> Path:
+    """Five faces as .pts files in two folders."""
+    faces = YoutubeFaces(str(faces_folder)).read()
+    for i in range(5):
+        file = tmp_path / "pts" / ("afw" if i % 2 else "helen") / f"{i}_1.pts"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(faces.paths[i], file.with_suffix(".png"))
+        write_pts(file, faces.points[i])
+    return tmp_path / "pts"
+
+
+def test_pts_written_and_read_is_the_same_and_counts_from_one(pts_folder: Path, faces_folder: Path) -> None:
+    faces, wanted = PtsFolders(str(pts_folder)).read(), YoutubeFaces(str(faces_folder)).read()
+    assert [path.stem for path in faces.paths] == ["1_1", "3_1", "0_1", "2_1", "4_1"]
+    np.testing.assert_allclose(faces.points, wanted.points[[1, 3, 0, 2, 4]], atol=1e-3)
+    assert faces.identity[0] == "afw/1"
+    bare = pts_folder / "bare.pts"
+    bare.write_text("1 1\n11.5 21\n")
+    np.testing.assert_array_equal(read_pts(bare), [[0, 0], [10.5, 20]])
+
+
+def test_every_bad_pts_file_is_named_at_once(pts_folder: Path) -> None:
+    (pts_folder / "afw/1_1.pts").write_text("n_points: 3\n{\n1 2\n}\n")
+    (pts_folder / "afw/3_1.png").unlink()
+    (pts_folder / "helen/0_1.pts").write_text("{\n1 2\n1 two\n}\n")
+    (pts_folder / "helen/2_1.pts").write_text("{\n1 2\n}\n")
+    with pytest.raises(FkpError) as error:
+        PtsFolders(str(pts_folder)).read()
+    for fault in (
+        "4 bad rows",
+        "says n_points: 3, but has 1",
+        "no picture",
+        "0_1.pts:3: '1 two'",
+        "1 points, but ibug68",
+    ):
+        assert fault in str(error.value)
+
+
+def test_a_folder_without_pts_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FkpError, match=r"no \.pts file"):
+        PtsFolders(str(tmp_path)).read()
 
 
 def test_missing_folder_says_the_way_out(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Folders of pictures with a `.pts` file beside each, the format of 300-W, AFW, HELEN and LFPW."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fkp.errors import FkpError
+from fkp.markup import load_markup
+from fkp.sources.table import FaceTable, refuse
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+class PtsFolders:
+    """Every `.pts` file below a folder, with the picture of the same name.
+
+    Args:
+        root: the folder; those below it are read too.
+        identity: regular expression; group 1 of a file's name is the person, or the photo, as faces of one photo
+            should not be shared between parts either.
+        split: `identity`; these sets come without a publisher's test part of their own.
+        markup: name of the markup.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        identity: str = r"(.+?)(?:_\d{1,2})?\.pts$",
+        split: Literal["identity"] = "identity",
+        markup: str = "ibug68",
+    ):
+        self.root, self.split, self.identity = Path(root), split, re.compile(identity)
+        self.markup = load_markup(markup)
+
+    def read(self) -> FaceTable:
+        """All faces, in the order of their paths.
+
+        Raises:
+            FkpError: no such folder, nothing in it, or bad files, all of them named.
+        """
+        files = sorted(self.root.rglob("*.pts"))
+        if not files:
+            raise FkpError(f"{self.root}: no .pts file in it; set data.root=… to a folder of pictures and .pts files")
+        paths, points, faults = [], [], []
+        for file in files:
+            beside = [path for ending in PICTURES if (path := file.with_suffix(ending)).is_file()]
+            try:
+                found = read_pts(file)
+            except FkpError as error:
+                faults.append(str(error))
+                continue
+            if not beside:
+                faults.append(f"{file}: no picture of that name beside it ({', '.join(PICTURES)})")
+            elif len(found) != len(self.markup.points):
+                faults.append(f"{file}: {len(found)} points, but {self.markup.name} has {len(self.markup.points)}")
+            else:
+                paths.append(beside[0])
+                points.append(found)
+        refuse(faults, self.root)
+        names = [path.relative_to(self.root).with_suffix(".pts").as_posix() for path in paths]
+        people = [match.group(1) if (match := self.identity.match(name)) else name for name in names]
+        return FaceTable(paths, np.stack(points), people, ["train"] * len(paths), names)
+
+
+def read_pts(file: Path) -> np.ndarray:
+    """Points (K, 2), IMAGE pixels, of a `.pts` file, with or without its header.
+
+    The format counts pixels from 1, so 1 is subtracted.
+
+    Raises:
+        FkpError: a line that is not two numbers, by its number, or another count than `n_points` says.
+    """
+    points, said = [], None
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.replace(",", " ").split()
+        if not words or words[0] in ("{", "}") or words[0].startswith(("version", "#")):
+            continue
+        if words[0].startswith("n_points"):
+            said = int("".join(filter(str.isdigit, line)) or -1)
+            continue
+        try:
+            x, y = map(float, words)
+        except ValueError:
+            raise FkpError(f"{file}:{number}: {line.strip()[:40]!r} is not a point x y") from None
+        points.append((x - 1, y - 1))
+    if said not in (None, len(points)):
+        raise FkpError(f"{file}: says n_points: {said}, but has {len(points)}")
+    return np.array(points, float).reshape(-1, 2)
+
+
+def write_pts(file: Path, points: np.ndarray) -> None:
+    """Write points (K, 2), IMAGE pixels; `read_pts` reads them back."""
+    lines = [f"{x + 1:.3f} {y + 1:.3f}" for x, y in points]
+    file.write_text("\n".join(["version: 1", f"n_points: {len(points)}", "{", *lines, "}"]) + "\n", encoding="utf-8")
