@@ -61,11 +61,10 @@ class SoftArgmax:
     Args:
         size: side of the crop, pixels.
         unit: pixels that a loss calls 1.
-        reach: confidence is the mass of the map within this many cells of the point.
     """
 
-    def __init__(self, size: int = 112, unit: float = 1.12, reach: float = 2.0):
-        self.size, self.unit, self.reach = size, unit, reach
+    def __init__(self, size: int = 112, unit: float = 1.12):
+        self.size, self.unit = size, unit
 
     def encode(self, points: Tensor) -> Tensor:
         """(B, K, 2) CROP pixels to (B, 2 K), from the middle of the crop, in units."""
@@ -73,25 +72,18 @@ class SoftArgmax:
 
     def coordinates(self, output: Tensor) -> Tensor:
         """(B, K, h, w) logits to (B, 2 K), as `encode` gives labels."""
-        return self.encode(self._mean(output.flatten(-2).softmax(-1).view_as(output)))
+        return self.encode(self.decode(output)[0])
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, K, h, w) logits to points (B, K, 2) in CROP pixels and confidence (B, K) in [0, 1], not calibrated."""
+        """(B, K, h, w) logits to points (B, K, 2) in CROP pixels and confidence (B, K).
+
+        A loss on the mean alone leaves the maps' spread free, so it says nothing of how sure a point is: confidence
+        is 1.
+        """
         mass = output.flatten(-2).softmax(-1).view_as(output)
-        points = self._mean(mass)
-        x, y = self._places(mass)
-        cell = self.size / mass.shape[-1]
-        apart = (x - points[..., None, None, 0]) ** 2 + (y[:, None] - points[..., None, None, 1]) ** 2
-        near = apart <= (self.reach * cell) ** 2
-        return points, (mass * near).sum((-2, -1)).clamp(0, 1)
-
-    def _mean(self, mass: Tensor) -> Tensor:
-        x, y = self._places(mass)
-        return torch.stack([(mass.sum(-2) * x).sum(-1), (mass.sum(-1) * y).sum(-1)], -1)
-
-    def _places(self, mass: Tensor) -> tuple[Tensor, Tensor]:
-        """CROP x of each column, y of each row: the cell's centre."""
         height, width = mass.shape[-2:]
-        x = torch.arange(width, device=mass.device, dtype=mass.dtype)
-        y = torch.arange(height, device=mass.device, dtype=mass.dtype)
-        return (x + 0.5) * self.size / width - 0.5, (y + 0.5) * self.size / height - 0.5
+        # A cell's place is its centre.
+        x = (torch.arange(width, device=mass.device, dtype=mass.dtype) + 0.5) * self.size / width - 0.5
+        y = (torch.arange(height, device=mass.device, dtype=mass.dtype) + 0.5) * self.size / height - 0.5
+        points = torch.stack([(mass.sum(-2) * x).sum(-1), (mass.sum(-1) * y).sum(-1)], -1)
+        return points, torch.ones_like(points[..., 0])
