@@ -120,8 +120,13 @@ class Predictor:
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            network.eval().to(place)
+        except (RuntimeError, AssertionError) as error:
+            raise FkpError(f"device={place}: {str(error).splitlines()[0]}") from None
         return cls(
-            network.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            network,
             _rebuild(recipe["codec"], path),
             [_rebuild(step, path) for step in recipe["transforms"].values()],
             Markup(**recipe["markup"]),

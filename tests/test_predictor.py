@@ -81,6 +81,11 @@ def test_boxes_without_area_are_refused(predictor: Predictor) -> None:
         predictor(np.zeros((50, 50), np.uint8), boxes=[[10, 10, 10, 20]])
 
 
+def test_a_device_that_is_not_there_is_named(trained: Run) -> None:
+    with pytest.raises(FkpError, match="device=elsewhere"):
+        Predictor.load(trained[0] / "checkpoints/best.ckpt", device="elsewhere")
+
+
 def test_a_checkpoint_is_plain_data(trained: Run) -> None:
     checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
     assert json.loads(json.dumps(checkpoint["fkp"])) == checkpoint["fkp"]
