@@ -1,6 +1,7 @@
 """Every configuration composes, checks and builds."""
 
 import pytest
+import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -39,3 +40,12 @@ def test_experiments_are_short_and_say_how_to_run_them() -> None:
     for file in (ROOT / "conf/experiment").glob("*.yaml"):
         lines = file.read_text().splitlines()
         assert len(lines) <= 20 and lines[1].startswith(f"# python train.py experiment={file.stem}")
+
+
+@pytest.mark.parametrize("model", GROUPS["model"])
+@pytest.mark.parametrize("size", [112, 160])
+def test_network_and_codec_take_the_size_of_the_crop(model: str, size: int) -> None:
+    cfg = composed("train", f"model={model}", f"crop.rescale.size={size}", f"crop.crop.size={size}")
+    module = config.build(cfg.model)
+    points = module(torch.zeros(2, 1, size, size))
+    assert points.shape == (2, 68, 2) and cfg.model.codec.size == size
