@@ -12,12 +12,15 @@ from fkp import config, entry
 def evaluate(cfg: DictConfig) -> float:
     """Print the table, save it, and end with one line of JSON; returns the NME on the label's box, percent."""
     from fkp import evaluation, runs
+    from fkp.errors import FkpError
     from fkp.predictor import Predictor
 
     ckpt = cfg.ckpt or runs.last_checkpoint()
     predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
     source = config.build(cfg.data)
     parts = source.read().split(source.split)
+    if cfg.part not in parts:
+        raise FkpError(f"part={cfg.part}: no such part; there is {', '.join(parts)}")
     mean_shape = evaluation.mean_in_box(parts["train"], predictor.markup)
     rows = evaluation.evaluate(predictor, parts[cfg.part], mean_shape)
 

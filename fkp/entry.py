@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from fkp import signatures
-from fkp.config import PATHS, ConfigError, check, meant
+from fkp.config import PATHS, check, meant
 from fkp.errors import FkpError
 
 
@@ -39,13 +39,10 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
 
             hydra_config = HydraConfig.get()
             try:
-                try:
-                    check(cfg)
-                except ConfigError:
-                    _forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
-                    raise
+                check(cfg)
                 return body(cfg)
             except FkpError as error:
+                _forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
                 if hydra_config.mode == RunMode.MULTIRUN:
                     raise  # the launcher decides what a failed job means
                 raise SystemExit(_say(error)) from None
@@ -114,7 +111,11 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
 
     text = str(error).strip()
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not key=value; quote a value with special characters: 'key=\"…\"'"
+        given = str(error.override)
+        takes_a_picture = "image" in list(OmegaConf.load(conf / f"{name}.yaml"))
+        if takes_a_picture and "=" not in given:
+            return f"{given}: not key=value; did you mean image={given}?"
+        return f"{given}: not key=value; quote a value with special characters: 'key=\"…\"'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option; there is {', '.join(error.options)}{meant(option, error.options)}"

@@ -59,11 +59,13 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
         ([f"image={photo}"], "train one with `python train.py`"),
         ([f"image={photo}", "ckpt=gone.ckpt"], "gone.ckpt: no such checkpoint"),
         ([ckpt], "image"),
+        (["text.jpg", ckpt], "did you mean image=text.jpg?"),
         ([f"image={photo}", ckpt, "detector=hair"], "haar"),
     ]:
         done = call("predict.py", *arguments, cwd=tmp_path)
         assert done.returncode == 2, arguments
         assert message in done.stderr and "Traceback" not in done.stderr
+        assert not list(tmp_path.glob("outputs/*/*"))  # no folder of a run that never was
 
 
 def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
@@ -80,6 +82,12 @@ def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: 
     own = json.loads((trained[0] / "figures.json").read_text())
     assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)
     assert printed["missed_detector"] >= 0
+
+
+def test_a_part_that_is_none_is_named(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+    arguments = ["data=youtube_faces", f"data.root={faces_folder}", "part=tests"]
+    done = call("evaluate.py", *arguments, f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    assert done.returncode == 2 and "there is train, val, test" in done.stderr
 
 
 def test_csv_of_ones_own(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
