@@ -1,8 +1,8 @@
 """Facial key points: find the 68 points of every face in a picture, and train the models that do it.
 
-    from fkp import Predictor
-    for face in Predictor.load("outputs/…/best.ckpt")("photo.jpg"):
-        print(face.box, face.points)
+from fkp import Predictor
+for face in Predictor.load("outputs/…/best.ckpt")("photo.jpg"):
+    print(face.box, face.points)
 """
 
 from typing import TYPE_CHECKING, Any
