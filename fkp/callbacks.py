@@ -9,7 +9,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from fkp.draw import visualize_output
+from fkp.draw import as_picture, visualize_output
+from fkp.geometry import apply
 from fkp.metrics import nme
 from fkp.module import KeypointModule, in_crop
 from fkp.pictures import write_picture
@@ -45,15 +46,14 @@ class FaceSheets(pl.Callback):
         dataset = trainer.datamodule.parts[part]  # type: ignore[attr-defined]
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).astype(int))
         items = [dataset[int(i)] for i in chosen]
-        images = np.stack([item["image"] for item in items])
+        images = torch.stack([item["image"] for item in items])
         training = module.training
         module.eval()
         with torch.no_grad():
-            points = module(torch.from_numpy(images).to(module.device)).cpu().numpy()
+            points = module(images.to(module.device)).cpu().numpy()
         module.train(training)
-        labels = [item["points"] @ item["to_crop"][:, :2].T + item["to_crop"][:, 2] for item in items]
-        crops = [np.clip(image * 255, 0, 255).astype(np.uint8).transpose(1, 2, 0).squeeze() for image in images]
-        return visualize_output(crops, points, labels, markup=module.markup)
+        labels = [apply(item["to_crop"], item["points"]) for item in items]
+        return visualize_output([as_picture(image) for image in images], points, labels, markup=module.markup)
 
 
 class MeanShape(pl.Callback):

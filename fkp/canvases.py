@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from fkp.cache import cache_folder, fingerprint
 from fkp.errors import FkpError
-from fkp.geometry import centre_and_side, compose, face_box, rescaling, square, translation, warp
+from fkp.geometry import IDENTITY, centre_and_side, compose, face_box, rescaling, square, translation, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture
 from fkp.progress import track
-from fkp.sources.table import FaceTable, refuse
+from fkp.sources.table import FaceTable
 
-VERSION = 1  # of the layout of the cached file; raise it when that changes
+VERSION = 2  # of the layout of the cached file; raise it when that changes
+Made = tuple[np.ndarray, np.ndarray, tuple[int, int]] | str  # canvas, affine, extent; or why there is none
+AHEAD = 256  # faces that may be decoded before they are written: a set larger than memory passes through
 
 
 @dataclass(frozen=True)
 class Canvases:
-    """The pixels round F faces, decoded, as one flat uint8 array.
+    """The pixels round F faces, decoded, in one flat uint8 array.
 
     Args:
         pixels: (bytes,) uint8, all canvases one after the other.
         starts: (F,) int64, where each begins.
-        shapes: (F, 2) or (F, 3), its height, width (and colours).
+        shapes: (F, 3) int64, its height, width and channels; no pixels where a picture cannot be read.
         affines: (F, 2, 3), IMAGE -> canvas.
         extents: (F, 2), width and height of the whole picture, IMAGE pixels.
+        boxes: (F, 4), the face boxes, IMAGE pixels.
     """
 
     pixels: np.ndarray
@@ -38,58 +45,85 @@ class Canvases:
     shapes: np.ndarray
     affines: np.ndarray
     extents: np.ndarray
+    boxes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        shape = self.shapes[index]
-        start = self.starts[index]
+        """(h, w, C) uint8 of one face, a view."""
+        shape, start = self.shapes[index], self.starts[index]
         return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
 
+    def select(self, chosen: np.ndarray) -> Canvases:
+        """Those of the faces at these indices; no pixel is copied."""
+        columns = {name: column[chosen] for name, column in vars(self).items() if name != "pixels"}
+        return replace(self, **columns)
 
-def decode(table: FaceTable, markup: Markup, gray: bool, margin: float | None, longest: int = 512) -> Canvases:
+
+def decode(
+    table: FaceTable, markup: Markup, gray: bool, margin: float | None, longest: int = 512
+) -> tuple[Canvases, dict[int, str]]:
     """Decode every picture once, or find the result of an earlier time.
 
+    The result is kept in fkp's cache folder under a name made of the pictures' bytes, the labels and the arguments: a
+    changed picture is never mistaken for the old one. Of runs that start together one decodes and the others wait;
+    what a killed one leaves behind is cleared away by the next.
+
     Args:
+        table: F faces.
         gray: one channel, else RGB.
         margin: side of the square kept round each face, in face-box sides; None keeps the whole picture.
         longest: canvases with a longer side are shrunk to it, pixels.
 
-    Raises:
-        FkpError: pictures that cannot be read, all of them named with their rows.
+    Returns:
+        F canvases; and what is wrong with those that cannot be used, by their index.
     """
-    stats = [path.stat() for path in table.paths]
+    with np.errstate(all="ignore"):
+        drawn = np.array([face_box(points, markup) for points in table.points], np.float32).reshape(-1, 4)
+    boxes = np.where(np.isfinite(table.boxes).all(1, keepdims=True), table.boxes, drawn).astype(np.float32)
+    kept = None if margin is None else boxes
     key = fingerprint(
-        *(f"{path.resolve()}\0{s.st_size}\0{s.st_mtime_ns}" for path, s in zip(table.paths, stats, strict=True)),
-        np.ascontiguousarray(table.points).tobytes(),
-        repr((VERSION, gray, margin, longest, markup.as_dict())),
+        _contents(table.paths), b"" if kept is None else kept.tobytes(), repr((VERSION, gray, margin, longest))
     )
     folder = cache_folder() / f"canvases-{key}"
     if not folder.exists():
-        _write(folder, table, markup, gray, margin, longest)
-    index = np.load(folder / "index.npz")
-    pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="r")
-    return Canvases(pixels, **{name: index[name] for name in ("starts", "shapes", "affines", "extents")})
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                _write(folder, table, kept, gray, margin or 1.0, longest)
+    with np.load(folder / "index.npz") as index:
+        columns = {name: index[name] for name in ("starts", "shapes", "affines", "extents")}
+        reasons = dict(zip(index["bad"].tolist(), index["reasons"].tolist(), strict=True))
+    for i in np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
+        reasons.setdefault(i, "its labelled points lie on one line, so no face box can be drawn round them")
+    file = folder / "pixels.bin"
+    pixels = np.memmap(file, np.uint8, mode="r") if file.stat().st_size else np.zeros(0, np.uint8)
+    return Canvases(pixels, boxes=boxes, **columns), reasons
 
 
-def _write(folder: Path, table: FaceTable, markup: Markup, gray: bool, margin: float | None, longest: int) -> None:
-    def one(index: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | str:
+def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool, margin: float, longest: int) -> None:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a killed run: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+
+    def one(index: int) -> Made:
+        path = table.paths[index]
         try:
-            image = read_picture(table.paths[index], gray)
+            image = read_picture(path, gray)
         except FkpError as error:
-            return f"{table.rows[index]}: {error}"
-        box = None if margin is None else face_box(table.points[index], markup)
-        return *_canvas(image, box, margin or 1.0, longest), (image.shape[1], image.shape[0])
+            return str(error).removeprefix(f"{path}: ")
+        canvas, affine = _canvas(image, None if boxes is None else boxes[index], margin, longest)
+        return canvas, affine, (image.shape[1], image.shape[0])
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as half:
-        starts, shapes, affines, extents, faults, end = [], [], [], [], [], 0
-        # OpenCV frees the interpreter while it decodes, so threads are enough.
-        with open(Path(half, "pixels.bin"), "wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-            for made in track(pool.map(one, range(len(table))), f"decoding {len(table)} faces", len(table)):
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as half:
+        starts, shapes, affines, extents, reasons, end = [], [], [], [], {}, 0
+        with open(Path(half, "pixels.bin"), "wb") as file:
+            for i, made in enumerate(track(_ahead(one, len(table)), f"decoding {len(table)} faces", len(table))):
                 if isinstance(made, str):
-                    faults.append(made)
-                    continue
+                    reasons[i] = f"{table.paths[i].name}: {made}"
+                    made = np.zeros((0, 0, 1), np.uint8), IDENTITY, (0, 0)
                 canvas, affine, extent = made
-                file.write(canvas.tobytes())
+                file.write(canvas.data)
                 starts.append(end)
                 shapes.append(canvas.shape)
                 affines.append(affine)
@@ -97,24 +131,30 @@ def _write(folder: Path, table: FaceTable, markup: Markup, gray: bool, margin: f
                 end += canvas.size
             file.flush()
             os.fsync(file.fileno())
-        refuse(faults, "pictures")
-        np.savez(
-            Path(half, "index.npz"),
-            starts=np.array(starts, np.int64),
-            shapes=np.array(shapes, np.int64),
-            affines=np.array(affines),
-            extents=np.array(extents, np.int64),
-        )
-        try:
-            os.rename(half, folder)  # whole or not at all; a run that was quicker has written the same
-            os.mkdir(half)  # TemporaryDirectory wants something to remove
-        except OSError:
-            if not folder.exists():
-                raise
+        with open(Path(half, "index.npz"), "wb") as file:
+            np.savez(
+                file,
+                starts=np.array(starts, np.int64),
+                shapes=np.array(shapes, np.int64),
+                affines=np.array(affines),
+                extents=np.array(extents, np.int64),
+                bad=np.array(list(reasons), np.int64),
+                reasons=np.array(list(reasons.values()), str),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(half, folder)  # whole or not at all
+
+
+def _ahead(one: Callable[[int], Made], count: int) -> Iterator[Made]:
+    """Results of one(0), one(1), … in order, made by threads (OpenCV frees the interpreter), AHEAD at a time."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, count, AHEAD):
+            yield from pool.map(one, range(start, min(start + AHEAD, count)))
 
 
 def _canvas(image: np.ndarray, box: np.ndarray | None, margin: float, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture round a face box, on whole pixels, and the affine IMAGE -> canvas."""
+    """The part (h, w, C) of a picture round a face box, on whole pixels, and the affine IMAGE -> canvas."""
     height, width = image.shape[:2]
     low, high = np.zeros(2, int), np.array([width, height])
     if box is not None:
@@ -128,4 +168,44 @@ def _canvas(image: np.ndarray, box: np.ndarray | None, margin: float, longest: i
     if factor < 1:
         size = (max(1, round(part.shape[1] * factor)), max(1, round(part.shape[0] * factor)))
         part, affine = warp(part, rescaling(factor), size), compose(affine, rescaling(factor))
-    return np.ascontiguousarray(part), affine
+    return np.ascontiguousarray(np.atleast_3d(part)), affine
+
+
+def _contents(paths: np.ndarray) -> bytes:
+    """A digest of each file's bytes. A file whose size, times and inode are those of last time is not read again."""
+    stats = np.zeros((len(paths), 4), np.int64)
+    for i, path in enumerate(paths):
+        try:
+            stat = path.stat()
+            stats[i] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+        except OSError:
+            pass  # vanished since the table was read: decoding will say so
+    digests = np.zeros((len(paths), 16), np.uint8)
+    changed = np.ones(len(paths), bool)
+    names = fingerprint("\0".join(str(path.resolve()) for path in paths))
+    file = cache_folder() / f"contents-{names}.npy"
+    if file.is_file():
+        known = np.load(file)
+        digests, changed = known["digest"], (known["stat"] != stats).any(1)
+    if changed.any():
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            todo = np.flatnonzero(changed)
+            digests[todo] = list(pool.map(_digest, paths[todo].tolist()))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        record = np.zeros(len(paths), [("stat", np.int64, 4), ("digest", np.uint8, 16)])
+        record["stat"], record["digest"] = stats, digests
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as half:
+            np.save(half, record)
+        os.replace(half.name, file)
+    return digests.tobytes()
+
+
+def _digest(path: Path) -> np.ndarray:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        pass
+    return np.frombuffer(digest.digest(), np.uint8)

@@ -1,28 +1,20 @@
-"""A source's faces, split by identity, decoded once, and served in batches."""
+"""A source's faces, checked, decoded once, split, and served in batches."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from fkp.augmentations import Augmentation
 from fkp.canvases import decode
-from fkp.dataset import FacialKeypointsDataset, ShuffledEpochs
-from fkp.markup import Markup
-from fkp.sources.table import PARTS, FaceTable
-from fkp.transforms import Transform, run
-
-
-class Source(Protocol):
-    """Where faces come from."""
-
-    split: str
-    markup: Markup
-
-    def read(self) -> FaceTable: ...
+from fkp.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
+from fkp.shapes import prove_flip
+from fkp.sources.table import Fault, Source
+from fkp.transforms import Transform
 
 
 class FacesDataModule(pl.LightningDataModule):
@@ -30,18 +22,20 @@ class FacesDataModule(pl.LightningDataModule):
 
     Args:
         source: gives the table of faces and the rule that splits it.
-        transforms: name -> transform, in order: the one way from a face to the network's input.
+        transforms: name -> geometric transform, in order: the one way from a face to the network's crop.
+        augmentations: name -> what training changes in the crop's pixels, in order.
         batch_size: faces a step.
-        num_workers: loader processes; 0 is quickest on few cores, as a decoded face costs less than handing it over.
-        gray: decode to one channel.
+        num_workers: loader processes.
+        gray: the network wants one channel. Pictures are decoded to it, unless an augmentation needs their colours.
         margin: side of the square that is kept of each picture, in face-box sides; None keeps all of it.
-        seed: of shuffling and random transforms.
+        seed: of shuffling and random draws.
     """
 
     def __init__(
         self,
         source: Source,
         transforms: dict[str, Transform],
+        augmentations: dict[str, Augmentation] | None = None,
         batch_size: int = 15,
         num_workers: int = 0,
         gray: bool = True,
@@ -49,49 +43,70 @@ class FacesDataModule(pl.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.source, self.transforms, self.batch_size, self.num_workers = source, transforms, batch_size, num_workers
+        self.source, self.batch_size, self.num_workers = source, batch_size, num_workers
+        self.transforms, self.augmentations = list(transforms.values()), list((augmentations or {}).values())
         self.gray, self.margin, self.seed = gray, margin, seed
         self.parts: dict[str, FacialKeypointsDataset] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check, split and decode; once."""
+        """Read, decode, check and split; once.
+
+        Raises:
+            FkpError: bad rows, all of them named; left and right that do not fit the labels; or an empty part.
+        """
         if self.parts:
             return
-        markup = self.source.markup
-        tables = self.source.read().split(self.source.split)
-        transforms = list(self.transforms.values())
-        for part in PARTS:
-            canvases = decode(tables[part], markup, self.gray, self.margin)
-            self.parts[part] = FacialKeypointsDataset(tables[part], canvases, transforms, markup, self.seed)
+        source, markup = self.source, self.source.markup
+        table, faults = source.survey()
+        gray = self.gray and not any(step.colour for step in self.augmentations)
+        canvases, reasons = decode(table, markup, gray, self.margin)
+        faults += [Fault(table.rows[i], reason) for i, reason in sorted(reasons.items())]
+        good = np.setdiff1d(np.arange(len(table)), list(reasons))
+        source.answer(faults, len(good))
+        table, canvases = table.select(good), canvases.select(good)
+        parts = table.parts(source.split)
+        prove_flip(table.points[parts["train"]], markup)
+        steps = (self.transforms, markup, self.augmentations, self.gray, self.seed)
+        for part, chosen in parts.items():
+            self.parts[part] = FacialKeypointsDataset(table.select(chosen), canvases.select(chosen), *steps)
 
     def mean_points(self) -> np.ndarray:
         """(K, 2): the mean training face in CROP pixels, as transforms without a draw crop it."""
         dataset = self.parts["train"]
         some = range(0, len(dataset), max(1, len(dataset) // 500))  # some hundreds tell the mean
-        samples = [run(dataset.transforms, dataset.sample(i)) for i in some]
-        return np.nanmean([sample.crop_points() for sample in samples], axis=0)
+        return np.nanmean(dataset.crops(some).crop_points(), axis=0)
 
-    def _loader(self, part: str) -> DataLoader[dict[str, Any]]:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Resample and augment, on whichever device the batch now is."""
+        return self.parts["train"].finish(batch)
+
+    def _loader(self, part: str) -> DataLoader[Any]:
         dataset = self.parts[part]
         return DataLoader(
             dataset,
             self.batch_size,
-            sampler=ShuffledEpochs(len(dataset), self.seed) if part == "train" else None,
+            sampler=WeightedEpochs(dataset.table.weights, self.seed) if part == "train" else None,
             num_workers=self.num_workers,
+            collate_fn=_as_it_is,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: loading then leaves the random numbers of dropout alone, whatever the workers.
             generator=torch.Generator(),
         )
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Random draws, shuffled."""
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Random draws, shuffled, each face as often as its weight says."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """No draws, in order."""
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """No draws, in order."""
         return self._loader("test")
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The dataset makes whole batches itself."""
+    return batch

@@ -3,64 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from fkp.augmentations import Augmentation, resample, to_gray
 from fkp.canvases import Canvases
-from fkp.geometry import face_box
+from fkp.geometry import compose, invert, shrunk
 from fkp.markup import Markup
 from fkp.sources.table import FaceTable
-from fkp.transforms import Sample, Transform, as_item, run
+from fkp.transforms import Crops, Normalize, Transform, run
 
 Key = tuple[int, int]
+Batch = dict[str, Tensor]
 
 
-class FacialKeypointsDataset(Dataset[dict[str, Any]]):
-    """Faces with key points.
+class FacialKeypointsDataset(Dataset[Batch]):
+    """Faces with key points, as the network sees them.
 
-    Indexed by an int for the middle of what the transforms could draw, or by (epoch, index) for a random draw that
-    is a function of (seed, epoch, index) alone: neither workers nor their order change it.
+    Indexed by an int for the middle of what the transforms could draw, or by (epoch, draw) for a random draw of the
+    face draw % len(self), a function of (seed, epoch, draw) alone: neither workers nor their order change it.
+
+    An item is image (C, h, w) in [0, 1], points (K, 2) IMAGE pixels and to_crop (2, 3) IMAGE -> CROP. A loader takes
+    whole batches: `__getitems__` gathers decoded pixels and affines, `finish` makes images of them on their device.
 
     Args:
         table: F labelled faces.
         canvases: their decoded pixels, from `fkp.canvases.decode`.
-        transforms: from Sample to Sample; the last one makes a (C, h, w) array.
-        markup: says where the face box is.
+        transforms: the geometric steps, from the picture to the crop.
+        markup: says which points a flip swaps.
+        augmentations: what a random draw changes in the pixels, in order.
+        gray: the network wants one channel, even of coloured canvases.
         seed: of the random draws.
     """
 
     def __init__(
-        self, table: FaceTable, canvases: Canvases, transforms: Sequence[Transform], markup: Markup, seed: int = 0
+        self,
+        table: FaceTable,
+        canvases: Canvases,
+        transforms: Sequence[Transform],
+        markup: Markup,
+        augmentations: Sequence[Augmentation] = (),
+        gray: bool = True,
+        seed: int = 0,
     ):
-        self.table, self.canvases, self.transforms, self.seed = table, canvases, transforms, seed
-        self.boxes = [face_box(points, markup) for points in table.points]
+        self.table, self.canvases, self.transforms, self.gray, self.seed = table, canvases, transforms, gray, seed
+        self.augmentations = [step for step in augmentations if step.active]
+        self.partners = markup.flip
+        self.geometric = sum(step.draws for step in transforms)
+        self.draws = self.geometric + sum(step.draws for step in self.augmentations)
+        self.normalize = Normalize()
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def sample(self, index: int) -> Sample:
-        """The face before any transform."""
-        canvases = self.canvases
-        width, height = canvases.extents[index]
-        points = self.table.points[index]
-        return Sample(canvases[index], canvases.affines[index], (int(width), int(height)), self.boxes[index], points)
+    def crops(self, faces: Sequence[int] | np.ndarray, draws: np.ndarray | None = None) -> Crops:
+        """The crops of these faces, with the points in them."""
+        faces = np.asarray(faces)
+        boxes, extents = self.canvases.boxes[faces].astype(float), self.canvases.extents[faces]
+        return run(self.transforms, Crops(boxes, extents, self.table.points[faces], self.partners), draws)
 
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        epoch, index = key if isinstance(key, tuple) else (None, key)
-        rng = None if epoch is None else np.random.default_rng([self.seed, epoch, index])
-        return as_item(run(self.transforms, self.sample(index), rng))
+    def __getitem__(self, key: int | Key) -> Batch:
+        return {name: value[0] for name, value in self.finish(self.__getitems__([key])).items()}
+
+    def __getitems__(self, keys: Sequence[int | Key]) -> Batch:
+        """Canvases (B, C, H, W) uint8, padded to one size, with the affines from and to the crop, labels and draws."""
+        draws = None
+        if isinstance(keys[0], tuple):
+            generators = [np.random.default_rng([self.seed, *key]) for key in keys]  # type: ignore[misc]
+            draws = np.stack([(g.random(self.draws), g.standard_normal(self.draws)) for g in generators]).swapaxes(1, 2)
+        faces = [(key[1] if isinstance(key, tuple) else key) % len(self) for key in keys]
+        crops = self.crops(faces, None if draws is None else draws[:, : self.geometric])
+        assert crops.points is not None
+        to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
+        images = [self.canvases[face] for face in faces]
+        if (np.linalg.det(to_canvas[:, :, :2]) >= 4).any():
+            pairs = [shrunk(im, invert(a), crops.size) for im, a in zip(images, to_canvas, strict=True)]
+            images, to_canvas = [im for im, _ in pairs], np.stack([invert(a) for _, a in pairs])
+        heights, widths, channels = zip(*(image.shape for image in images), strict=True)
+        canvases = np.zeros((len(images), channels[0], max(heights), max(widths)), np.uint8)
+        for canvas, image in zip(canvases, images, strict=True):
+            canvas[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+        batch = {
+            "canvases": torch.from_numpy(canvases),
+            "to_canvas": torch.from_numpy(to_canvas).float(),
+            "size": torch.tensor(crops.size),
+            "points": torch.from_numpy(crops.points).float(),
+            "to_crop": torch.from_numpy(crops.to_crop).float(),
+        }
+        if draws is not None and self.augmentations:
+            batch["draws"] = torch.from_numpy(draws[:, self.geometric :]).float()
+        return batch
+
+    @torch.no_grad()
+    def finish(self, batch: Batch) -> Batch:
+        """Image (B, C, h, w) in [0, 1], points and to_crop of what `__getitems__` gathered, on the batch's device."""
+        width, height = batch["size"].tolist()
+        images = self.normalize(resample(batch["canvases"], batch["to_canvas"], (width, height)))
+        draws, start = batch.get("draws"), 0
+        for step in self.augmentations if draws is not None else ():
+            if self.gray and not step.colour:
+                images = to_gray(images)
+            assert draws is not None
+            images = step(images, draws[:, start : start + step.draws])
+            start += step.draws
+        images = to_gray(images) if self.gray else images
+        images = images if draws is None else images.clamp(0, 1)
+        return {"image": images, "points": batch["points"], "to_crop": batch["to_crop"]}
 
 
-class ShuffledEpochs(Sampler[Key]):
-    """Every face once an epoch, in an order that is a function of (seed, epoch) alone, as (epoch, index).
+class WeightedEpochs(Sampler[Key]):
+    """Every face as often as its weight says, in an order that is a function of (seed, epoch) alone.
 
-    Lightning calls `set_epoch` at the start of each epoch.
+    Yields (epoch, draw), where draw % len(weights) is the face: one of weight 2 comes as i and as i + len(weights).
+    Of a weight's fraction, that share of the faces comes once more, others in other epochs. Lightning calls
+    `set_epoch` at the start of each epoch.
+
+    Args:
+        weights: (F,), at least 0.
+        seed: of the order.
     """
 
-    def __init__(self, length: int, seed: int = 0):
-        self.length, self.seed, self.epoch = length, seed, 0
+    def __init__(self, weights: np.ndarray, seed: int = 0):
+        self.weights, self.seed, self.epoch = np.asarray(weights, float), seed, 0
+        self.length = len(self._draws())
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next."""
@@ -70,5 +138,21 @@ class ShuffledEpochs(Sampler[Key]):
         return self.length
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
+        draws = self._draws()
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(draws))
+        return ((self.epoch, draw) for draw in draws[order].tolist())
+
+    def _draws(self) -> np.ndarray:
+        """The epoch's draws; as many in every epoch."""
+        count = len(self.weights)
+        often = np.floor(self.weights).astype(int)
+        whole = [np.flatnonzero(often > visit) + visit * count for visit in range(often.max(initial=0))]
+        more = []
+        for weight in np.unique(self.weights[self.weights > often]):
+            faces = np.flatnonzero(self.weights == weight)
+            part = round((weight - np.floor(weight)) * len(faces))
+            # A window that moves on over one shuffled order, so that in time every face comes as often as the others.
+            shuffled = np.random.default_rng(self.seed).permutation(faces)
+            chosen = np.take(shuffled, np.arange(part) + self.epoch * part, mode="wrap")
+            more.append(chosen + int(np.floor(weight)) * count)
+        return np.concatenate([*whole, *more]) if whole or more else np.zeros(0, int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,7 +12,12 @@ from fkp.geometry import apply
 from fkp.markup import IBUG68, Markup
 from fkp.predictor import Face
 
-GREEN, ORANGE, WHITE = (60, 230, 90), (255, 160, 40), (255, 255, 255)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fkp.dataset import FacialKeypointsDataset
+
+GREEN, ORANGE, WHITE, BLACK = (60, 230, 90), (255, 160, 40), (255, 255, 255), (0, 0, 0)
 SHIFT = 4  # OpenCV draws at fractions of a pixel when coordinates come multiplied by 2**SHIFT
 
 
@@ -53,11 +59,12 @@ def draw_points(canvas: np.ndarray, points: np.ndarray, colour: tuple[int, int, 
 
 def visualize_output(
     images: Sequence[np.ndarray],
-    predicted: Sequence[np.ndarray],
+    predicted: Sequence[np.ndarray] | None = None,
     labels: Sequence[np.ndarray] | None = None,
     columns: int = 6,
     side: int = 224,
     markup: Markup = IBUG68,
+    captions: Sequence[str] | None = None,
 ) -> np.ndarray:
     """A sheet of face crops with predicted points (green) and labels (orange).
 
@@ -65,6 +72,7 @@ def visualize_output(
         images: gray (h, w) or RGB (h, w, 3) uint8 crops.
         predicted, labels: (K, 2) points for each, CROP pixels.
         side: of a crop on the sheet, pixels.
+        captions: a line or more for each, written over its foot.
 
     Returns:
         RGB uint8.
@@ -77,11 +85,36 @@ def visualize_output(
         grow = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]])
         if labels is not None:
             draw_points(tile, apply(grow, labels[i]), ORANGE, markup)
-        draw_points(tile, apply(grow, predicted[i]), GREEN, markup)
+        if predicted is not None:
+            draw_points(tile, apply(grow, predicted[i]), GREEN, markup)
+        for line, text in enumerate(reversed(captions[i].splitlines() if captions else [])):
+            place = (3, side - 4 - 12 * line)
+            for colour, thickness in ((BLACK, 3), (WHITE, 1)):
+                cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, thickness, cv2.LINE_AA)
         tiles.append(tile)
     tiles += [np.zeros((side, side, 3), np.uint8)] * (-len(tiles) % min(columns, len(tiles)))
     columns = min(columns, len(tiles))
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def visualize_draws(dataset: FacialKeypointsDataset, markup: Markup, faces: int = 6, draws: int = 7) -> np.ndarray:
+    """A sheet of what training sees, with its labels: a face a row, first without a draw, then in `draws` epochs.
+
+    Returns:
+        RGB uint8.
+    """
+    images, labels = [], []
+    for face in np.unique(np.linspace(0, len(dataset) - 1, faces).astype(int)).tolist():
+        for key in (face, *((epoch, face) for epoch in range(draws))):
+            item = dataset[key]
+            images.append(as_picture(item["image"]))
+            labels.append(apply(item["to_crop"], item["points"]))
+    return visualize_output(images, labels=labels, columns=1 + draws, side=160, markup=markup)
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """A network's input (C, h, w) in [0, 1] as gray (h, w) or RGB (h, w, 3) uint8."""
+    return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy().squeeze()
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:

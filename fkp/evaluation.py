@@ -6,14 +6,13 @@ from collections import defaultdict
 
 import numpy as np
 
-from fkp.geometry import IDENTITY, centre_and_side, face_box, overlap
+from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.markup import Markup
 from fkp.metrics import point_errors, summary
 from fkp.pictures import read_picture
 from fkp.predictor import Face, Predictor
 from fkp.progress import track
 from fkp.sources.table import FaceTable
-from fkp.transforms import Sample
 
 SAME_FACE = 0.3  # intersection over union from which a detected box is taken for the labelled face
 Figures = dict[str, float]
@@ -46,10 +45,9 @@ def evaluate(predictor: Predictor, faces: FaceTable, mean_shape: np.ndarray) -> 
         missed += face is None
         false_boxes += sum(overlap(other.box, box) < SAME_FACE for other in found)
         x, y, side = centre_and_side(box)
-        whole = Sample(image, IDENTITY, (image.shape[1], image.shape[0]), box, label)
         points["label_box"].append(own.points)
         points["detector"].append(np.full_like(label, np.inf) if face is None else face.points)
-        points["as_trained"].append(predictor.predict([whole])[0][0])
+        points["as_trained"].append(predictor.predict(image, box[None], label[None])[0][0])
         points["mean_shape"].append(mean_shape * side + (x, y))
     rows = {row: _figures(np.array(found, float), faces.points, markup) for row, found in points.items()}
     rows["detector"] |= {"missed": missed, "false_boxes": false_boxes}

@@ -17,42 +17,54 @@ Array = NDArray[np.float64]
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
-def translation(x: float, y: float) -> Array:
-    """The affine that moves points by (x, y) pixels."""
-    return np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+def translation(x: ArrayLike, y: ArrayLike) -> Array:
+    """The affine that moves points by (x, y) pixels; (..., 2, 3) for arrays (...)."""
+    return _affine(1.0, 0.0, x, 0.0, 1.0, y)
 
 
-def rescaling(factor: float) -> Array:
-    """The affine of resizing a picture by `factor`, pixel edge onto pixel edge."""
-    return np.array([[factor, 0.0, (factor - 1) / 2], [0.0, factor, (factor - 1) / 2]])
+def rescaling(factor: ArrayLike) -> Array:
+    """The affine of resizing a picture by `factor`, pixel edge onto pixel edge; (..., 2, 3) for arrays (...)."""
+    factor = np.asarray(factor, float)
+    return _affine(factor, 0.0, (factor - 1) / 2, 0.0, factor, (factor - 1) / 2)
 
 
-def rotation(degrees: float, centre: ArrayLike) -> Array:
-    """The affine that turns points about `centre`, clockwise as the picture is seen."""
-    angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.asarray(centre, float)
-    return np.hstack([turn, (centre - turn @ centre)[:, None]])
+def rotation(degrees: ArrayLike, centre: ArrayLike) -> Array:
+    """The affine that turns points about `centre` (..., 2), clockwise as the picture is seen."""
+    angle, centre = np.deg2rad(degrees), np.asarray(centre, float)
+    cos, sin, x, y = np.cos(angle), np.sin(angle), centre[..., 0], centre[..., 1]
+    return _affine(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
+
+
+def mirroring(width: ArrayLike) -> Array:
+    """The affine of a picture `width` pixels wide seen in a mirror; (..., 2, 3) for arrays (...)."""
+    return _affine(-1.0, 0.0, np.asarray(width, float) - 1, 0.0, 1.0, 0.0)
+
+
+def _affine(*entries: ArrayLike) -> Array:
+    rows = np.stack(np.broadcast_arrays(*entries), -1).astype(float)
+    return rows.reshape(*rows.shape[:-1], 2, 3)
 
 
 def compose(*affines: Array) -> Array:
-    """One affine that applies the given ones in their order, the first first."""
-    whole = IDENTITY
-    for affine in affines:
-        whole = np.hstack([affine[:, :2] @ whole[:, :2], affine[:, :2] @ whole[:, 2:] + affine[:, 2:]])
+    """One affine that applies the given ones (..., 2, 3) in their order, the first first."""
+    whole = affines[0]
+    for affine in affines[1:]:
+        linear = affine[..., :2]
+        whole = np.concatenate([linear @ whole[..., :2], linear @ whole[..., 2:] + affine[..., 2:]], -1)
     return whole
 
 
 def invert(affine: Array) -> Array:
-    """The affine that leads back."""
-    back = np.linalg.inv(affine[:, :2])
-    return np.hstack([back, -back @ affine[:, 2:]])
+    """The affine (..., 2, 3) that leads back."""
+    back = np.linalg.inv(affine[..., :2])
+    return np.concatenate([back, -back @ affine[..., 2:]], -1)
 
 
 def apply(affine: ArrayLike, points: ArrayLike) -> Array:
-    """Map points (..., 2) through an affine (2, 3)."""
-    affine = np.asarray(affine, float)
-    return np.asarray(points, float) @ affine[:, :2].T + affine[:, 2]
+    """Map points (..., 2) through an affine (2, 3), or each row of (F, K, 2) through its own of (F, 2, 3)."""
+    affine, points = np.asarray(affine, float), np.asarray(points, float)
+    offset = affine[..., 2] if affine.ndim == 2 else affine[..., None, :, 2]
+    return points @ affine[..., :2].swapaxes(-1, -2) + offset
 
 
 def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
@@ -74,15 +86,16 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
     return np.array([x - half, y - half, x + half, y + half], np.float32)
 
 
-def centre_and_side(box: ArrayLike) -> tuple[float, float, float]:
-    """A box's centre x, y and the geometric mean of its sides."""
-    left, top, right, bottom = (float(v) for v in np.asarray(box))
-    return (left + right) / 2, (top + bottom) / 2, float(np.sqrt((right - left) * (bottom - top)))
+def centre_and_side(box: ArrayLike) -> tuple[Array, Array, Array]:
+    """Boxes' (..., 4) centres x, y and the geometric means of their sides, each (...)."""
+    left, top, right, bottom = np.moveaxis(np.asarray(box, float), -1, 0)
+    return (left + right) / 2, (top + bottom) / 2, np.sqrt((right - left) * (bottom - top))
 
 
-def square(x: float, y: float, side: float) -> Array:
-    """The box (4,) of a square with this centre and side."""
-    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+def square(x: ArrayLike, y: ArrayLike, side: ArrayLike) -> Array:
+    """The boxes (..., 4) of squares with these centres and sides, each (...)."""
+    x, y, half = np.asarray(x), np.asarray(y), np.asarray(side) / 2
+    return np.stack([x - half, y - half, x + half, y + half], -1)
 
 
 def overlap(a: ArrayLike, b: ArrayLike) -> float:
@@ -101,9 +114,14 @@ def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
         affine: (2, 3), from the picture's pixels to those of the result.
         size: width, height of the result.
     """
+    image, affine = shrunk(image, affine, size)
+    return cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def shrunk(image: np.ndarray, affine: Array, size: tuple[int, int]) -> tuple[np.ndarray, Array]:
+    """The picture, in whole blocks averaged, and the affine from it, so that bilinear sampling skips no pixel."""
     shrink = int(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))) + 1e-6)
     if shrink >= 2:
-        # Bilinear sampling skips pixels when it shrinks; averaging whole blocks first does not.
         height, width = image.shape[:2]
         corners = apply(invert(affine), [[0, 0], [size[0], 0], [0, size[1]], [size[0], size[1]]])
         lo = np.clip(np.floor(corners.min(0)) - shrink, 0, (width, height)).astype(int)
@@ -111,8 +129,7 @@ def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
         blocks = (hi - lo) // shrink
         if (blocks > 0).all():
             hi = lo + blocks * shrink
-            image = cv2.resize(
-                image[lo[1] : hi[1], lo[0] : hi[0]], tuple(blocks.tolist()), interpolation=cv2.INTER_AREA
-            )
+            part, blocks = image[lo[1] : hi[1], lo[0] : hi[0]], tuple(blocks.tolist())
+            image = cv2.resize(part, blocks, interpolation=cv2.INTER_AREA).reshape(*blocks[::-1], *image.shape[2:])
             affine = compose(rescaling(shrink), translation(float(lo[0]), float(lo[1])), affine)
-    return cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return image, affine

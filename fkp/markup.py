@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,21 @@ class Markup:
     """The meaning of an ordered set of K key points.
 
     Args:
-        name: how the markup is called in configs and checkpoints.
-        points: K names; those that differ only in `right` and `left` mirror each other.
+        name: how the markup is called in messages.
+        points: K names; those that differ only in `right` and `left` (of the words between their underscores) mirror
+            each other.
+        pair: the two names whose distance normalises errors (NME).
         regions: name -> [first, last] point, both included.
         lines: `open` and `ring` lists of [first, last] points, for drawing.
-        pair: the two names whose distance normalises errors (NME).
         box: `up` and `side` of the face box, see `fkp.geometry.face_box`.
     """
 
     name: str
     points: list[str]
-    regions: dict[str, list[int]]
-    lines: dict[str, list[list[int]]]
     pair: list[str]
-    box: dict[str, float]
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    lines: dict[str, list[list[int]]] = field(default_factory=dict)
+    box: dict[str, float] = field(default_factory=lambda: {"up": 0.0, "side": 1.5})
 
     def __post_init__(self) -> None:
         if len(set(self.points)) != len(self.points):
@@ -40,6 +42,14 @@ class Markup:
         unknown = [p for p in self.pair if p not in self.points]
         if unknown or len(self.pair) != 2:
             raise FkpError(f"markup {self.name}: pair must name two of its points, got {self.pair}")
+        ranges = [*self.regions.values(), *(line for lines in self.lines.values() for line in lines)]
+        outside = [span for span in ranges if not 0 <= span[0] <= span[1] < len(self.points)]
+        if outside or set(self.lines) - {"open", "ring"} or set(self.box) != {"up", "side"}:
+            raise FkpError(
+                f"markup {self.name}: regions and lines (open, ring) are [first, last] of points 0 to "
+                f"{len(self.points) - 1}{f', not {outside[0]}' if outside else ''}; box has up and side"
+            )
+        _ = self.flip  # each left has its right
 
     @cached_property
     def flip(self) -> np.ndarray:
@@ -69,16 +79,20 @@ class Markup:
 
 
 def load_markup(name: str) -> Markup:
-    """Read one of the markups that come with the package.
+    """Read one of the markups that come with the package, or a YAML file with the arguments of `Markup`.
 
     >>> load_markup("ibug68").eyes
     (36, 45)
     """
-    file = files("fkp") / "markups" / f"{name}.yaml"
+    own = files("fkp") / "markups"
+    file = Path(name) if name.endswith((".yaml", ".yml")) else own / f"{name}.yaml"
     if not file.is_file():
-        known = sorted(f.name.removesuffix(".yaml") for f in (files("fkp") / "markups").iterdir())
-        raise FkpError(f"no markup named {name!r}; there is {', '.join(known)}")
-    return Markup(**yaml.safe_load(file.read_text(encoding="utf-8")))
+        known = sorted(f.name.removesuffix(".yaml") for f in own.iterdir())
+        raise FkpError(f"no markup {name!r}; there is {', '.join(known)}, or give the path of a YAML file")
+    try:
+        return Markup(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise FkpError(f"{file}: not a markup ({' '.join(str(error).split())}); see fkp/markups/face5.yaml") from None
 
 
 IBUG68 = load_markup("ibug68")

@@ -20,7 +20,7 @@ class KeypointModule(pl.LightningModule):
     """Trains a network to find key points.
 
     Args:
-        network: image (B, C, h, w) to raw output.
+        network: takes the number of points and makes the network, image (B, C, h, w) to raw output.
         codec: points <-> raw output.
         loss: of raw output and encoded label.
         optimizer: takes the parameters.
@@ -31,7 +31,7 @@ class KeypointModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Callable[..., nn.Module],
         codec: Codec,
         loss: nn.Module,
         optimizer: Callable[..., torch.optim.Optimizer],
@@ -40,7 +40,8 @@ class KeypointModule(pl.LightningModule):
         recipe: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.network, self.codec, self.loss, self.markup, self.recipe = network, codec, loss, markup, recipe
+        self.network = network(points=len(markup.points))
+        self.codec, self.loss, self.markup, self.recipe = codec, loss, markup, recipe
         self.optimizer, self.scheduler = optimizer, scheduler
         self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in ("train", "val", "test")})
 

@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 from fkp.codecs import Codec
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.geometry import IDENTITY, apply, face_box, invert
+from fkp.geometry import apply, face_box, invert, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
-from fkp.transforms import Sample, Transform, run
+from fkp.transforms import Crops, Normalize, ToTensor, Transform, run
 
 # The only modules a checkpoint may name: loading a file never runs foreign code.
 REBUILT = ("fkp.networks", "fkp.codecs", "fkp.transforms")
@@ -65,7 +65,7 @@ class Predictor:
     Args:
         network: image (B, C, h, w) to raw output, in evaluation mode.
         codec: raw output to points.
-        transforms: the steps from a face to the network's input, as in training.
+        transforms: the geometric steps from a face to the crop, as in training.
         markup: the meaning of the points.
         gray: the network wants one channel.
         detector: finds the boxes when none are given.
@@ -114,7 +114,8 @@ class Predictor:
             raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
         if recipe is None:
             raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
-        network = _rebuild(recipe["network"], path)
+        markup = Markup(**recipe["markup"])
+        network = _rebuild(recipe["network"], path, points=len(markup.points))
         weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
         try:
             network.load_state_dict(weights)
@@ -129,7 +130,7 @@ class Predictor:
             network,
             _rebuild(recipe["codec"], path),
             [_rebuild(step, path) for step in recipe["transforms"].values()],
-            Markup(**recipe["markup"]),
+            markup,
             recipe["gray"],
             detector or HaarCascade(),
             passes,
@@ -162,24 +163,35 @@ class Predictor:
             canvas = np.repeat(canvas, 3, 2)
         framed = found
         for _ in range(max(1, self.passes) if boxes is None else 1):
-            samples = [Sample(canvas, IDENTITY, (canvas.shape[1], canvas.shape[0]), box) for box in framed]
-            points, confidence = self.predict(samples)
-            framed = np.array([face_box(face, self.markup) for face in points])
+            points, confidence = self.predict(canvas, framed)
+            framed = np.array([face_box(face, self.markup) for face in points]).reshape(-1, 4)
         return [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
 
-    def predict(self, samples: list[Sample]) -> tuple[np.ndarray, np.ndarray]:
-        """Points (F, K, 2) in IMAGE pixels and confidence (F, K), both float32, of faces before any transform."""
-        count = len(self.markup.points)
-        points, confidence = np.zeros((len(samples), count, 2), np.float32), np.zeros((len(samples), count), np.float32)
+    def predict(
+        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the points of the faces in these boxes.
+
+        Args:
+            image: uint8 (H, W), or RGB (H, W, 3) if the network wants colours.
+            boxes: (F, 4), IMAGE pixels.
+            labels: (F, K, 2), to crop as labelled faces are cropped in training, where that is another way.
+
+        Returns:
+            points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
+        """
+        count, extent = len(self.markup.points), np.array(image.shape[1::-1])
+        points, confidence = np.zeros((len(boxes), count, 2), np.float32), np.zeros((len(boxes), count), np.float32)
         device = next(self.network.parameters()).device
-        for start in range(0, len(samples), self.batch_size):
-            batch = [run(self.transforms, sample) for sample in samples[start : start + self.batch_size]]
-            images = torch.from_numpy(np.stack([sample.crop() for sample in batch]))
+        crops = run(self.transforms, Crops(boxes, np.repeat(extent[None], len(boxes), 0), labels))
+        for start in range(0, len(boxes), self.batch_size):
+            some = slice(start, start + self.batch_size)
+            pixels = np.stack([warp(image, affine, crops.size) for affine in crops.to_crop[some]])
             with torch.inference_mode():
-                found, sure = self.codec.decode(self.network(images.to(device)))
-            for i, sample in enumerate(batch, start):
-                points[i] = apply(invert(sample.to_crop), found[i - start].cpu().numpy())
-            confidence[start : start + len(batch)] = sure.cpu().numpy()
+                images = Normalize()(ToTensor()(pixels).to(device))
+                found, sure = self.codec.decode(self.network(images))
+            points[some] = apply(invert(crops.to_crop[some]), found.cpu().numpy())
+            confidence[some] = sure.cpu().numpy()
         return points, confidence
 
 
@@ -193,9 +205,9 @@ def _checked(image: Any) -> np.ndarray:
     return image
 
 
-def _rebuild(spec: dict[str, Any], path: Path) -> Any:
+def _rebuild(spec: dict[str, Any], path: Path, **more: Any) -> Any:
     """Make one of fkp's own objects from plain values."""
-    arguments = dict(spec)
+    arguments = {name: value for name, value in spec.items() if name != "_partial_"} | more
     target = str(arguments.pop("_target_", ""))
     module, _, name = target.rpartition(".")
     part = getattr(importlib.import_module(module), name, None) if module in REBUILT else None

@@ -14,6 +14,7 @@ from rich.table import Table
 from fkp.errors import FkpError
 
 if TYPE_CHECKING:
+    from fkp.datamodule import FacesDataModule
     from fkp.predictor import Face
 
 CONSOLE = Console()
@@ -94,6 +95,16 @@ def close(
     say(f"faces       {near(run_dir / TEST_FACES)}")
     say(f"go on with  python predict.py image={shlex.quote(str(photo))} ckpt={checkpoint}")
     say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
+
+
+def show_draws(data: FacesDataModule, run_dir: Path) -> None:
+    """Draw what training will see, and print where."""
+    from fkp.draw import visualize_draws
+    from fkp.pictures import write_picture
+
+    data.setup()
+    sheet = visualize_draws(data.parts["train"], data.source.markup)
+    say(f"faces       {near(write_picture(run_dir / 'augment.png', sheet))}: a row each, first without a draw")
 
 
 def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:

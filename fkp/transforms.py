@@ -1,92 +1,88 @@
-"""From a labelled face in a picture to a network's input: every geometric step is part of ONE affine per sample.
+"""From a labelled face in a picture to the network's crop: every geometric step is part of ONE affine per face.
 
-A transform is called as `transform(sample, rng)`. With a random generator it draws (training); with None it takes
-the middle of what it could draw, so the very same steps crop for validation, evaluation and prediction.
+A transform is called as `transform(crops, draws)` on a batch of faces. With random draws it is training; with None it
+takes the middle of what it could draw, so the very same steps crop for validation, evaluation and prediction.
+`Normalize` and `ToTensor` then turn the pixels of the crop into the network's input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from fkp.geometry import (
-    IDENTITY,
-    apply,
-    centre_and_side,
-    compose,
-    invert,
-    rescaling,
-    rotation,
-    square,
-    translation,
-    warp,
-)
-from fkp.markup import load_markup
+from fkp.geometry import IDENTITY, Array, apply, centre_and_side, compose, mirroring, rescaling, rotation, translation
 
-Rng = np.random.Generator
+Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 
 
 @dataclass
-class Sample:
-    """One face on its way to the network.
+class Crops:
+    """B faces on their way to the network's input.
 
     Args:
-        canvas: uint8 (h, w) or (h, w, 3), the decoded pixels.
-        to_canvas: (2, 3), IMAGE -> canvas.
-        extent: width, height of the whole picture, IMAGE pixels.
-        box: (4,) the face box, IMAGE pixels.
-        points: (K, 2) labels, IMAGE pixels; None in prediction.
-        to_crop: (2, 3), IMAGE -> CROP, what the transforms so far make; `size` is the width, height it fills.
-        pixels: the resampled crop, once a step has asked for it.
+        boxes: (B, 4) face boxes, IMAGE pixels.
+        extents: (B, 2) width, height of the whole pictures, IMAGE pixels.
+        points: (B, K, 2) labels, IMAGE pixels; None in prediction.
+        partners: (K,) the markup's `flip`, where a labelled face may be mirrored.
+        to_crop: (B, 2, 3), IMAGE -> CROP, what the transforms so far make; `sizes` (B, 2) the width, height it fills.
     """
 
-    canvas: np.ndarray
-    to_canvas: np.ndarray
-    extent: tuple[int, int]
-    box: np.ndarray
+    boxes: np.ndarray
+    extents: np.ndarray
     points: np.ndarray | None = None
-    to_crop: np.ndarray = field(default_factory=IDENTITY.copy)
-    size: tuple[float, float] = (0.0, 0.0)
-    pixels: np.ndarray | None = None
+    partners: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.size == (0.0, 0.0):
-            self.size = (float(self.extent[0]), float(self.extent[1]))
+        self.sizes = np.asarray(self.extents, float)
+        self.to_crop = np.repeat(IDENTITY[None], len(self.boxes), 0)
 
-    def move(self, affine: np.ndarray, size: tuple[float, float]) -> Sample:
-        """Append a geometric step."""
-        if self.pixels is not None:
-            raise ValueError("a geometric transform must come before those that change pixels")
-        self.to_crop, self.size = compose(self.to_crop, affine), size
+    def move(self, affines: Array, sizes: np.ndarray) -> Crops:
+        """Append a geometric step, an affine (B, 2, 3) or (2, 3)."""
+        self.to_crop, self.sizes = compose(self.to_crop, affines), sizes
         return self
 
-    def crop(self) -> np.ndarray:
-        """The CROP pixels: resampled here, once."""
-        if self.pixels is None:
-            size = (round(self.size[0]), round(self.size[1]))
-            self.pixels = warp(self.canvas, compose(invert(self.to_canvas), self.to_crop), size)
-        return self.pixels
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of all crops.
+
+        Raises:
+            ValueError: they differ, so they make no batch.
+        """
+        sizes = np.round(self.sizes).astype(int)
+        if len(sizes) and (sizes != sizes[0]).any():
+            raise ValueError("the transforms leave crops of different sizes; end with a RandomCrop")
+        return (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) else (1, 1)
 
     def crop_points(self) -> np.ndarray:
-        """(K, 2) labels in CROP space."""
+        """(B, K, 2) labels in CROP space."""
         assert self.points is not None
         return apply(self.to_crop, self.points)
 
 
 class Transform(Protocol):
-    """What all transforms are."""
+    """What all geometric transforms are.
 
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample: ...
+    `draws` says how many random draws a face needs; they come as (B, draws, 2): each as a uniform number in [0, 1)
+    and, independent of it, as a standard normal one.
+    """
+
+    draws: int
+
+    def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops: ...
 
 
-def run(transforms: Iterable[Transform], sample: Sample, rng: Rng | None = None) -> Sample:
-    """Apply transforms in order."""
+def run(transforms: Sequence[Transform], crops: Crops, draws: np.ndarray | None = None) -> Crops:
+    """Apply transforms in order, each with its own of the draws (B, n, 2)."""
+    start = 0
     for transform in transforms:
-        sample = transform(sample, rng)
-    return sample
+        crops = transform(crops, None if draws is None else draws[:, start : start + transform.draws])
+        start += transform.draws
+    return crops
 
 
 class FaceCrop:
@@ -102,6 +98,8 @@ class FaceCrop:
             alone, where it should frame a face as the median training picture does.
     """
 
+    draws = 4
+
     def __init__(
         self,
         scale: float,
@@ -113,45 +111,48 @@ class FaceCrop:
     ):
         self.scale, self.lower, self.shift, self.zoom, self.turn, self.whole = scale, lower, shift, zoom, turn, whole
 
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        if self.whole and sample.points is not None:
-            return sample
-        x, y, side = centre_and_side(sample.box)
-        y += self.lower * side
-        scale, turned = self.scale, IDENTITY
-        if rng is not None:
-            dx, dy, zoom, turn = rng.standard_normal(4)
+    def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
+        if self.whole and crops.points is not None:
+            return crops
+        x, y, side = centre_and_side(crops.boxes)
+        y = y + self.lower * side
+        wanted, turned = self.scale * side, IDENTITY
+        if draws is not None:
+            dx, dy, zoom, turn = draws[..., 1].T
             x, y = x + dx * self.shift * side, y + dy * self.shift * side
-            scale *= float(np.exp(zoom * self.zoom))
-            turned = rotation(turn * self.turn, (x, y))
-        left, top, _, _ = square(x, y, side * scale)
+            wanted = wanted * np.exp(zoom * self.zoom)
+            turned = rotation(turn * self.turn, np.stack([x, y], -1))
         # Edges lie half a pixel from centres: the square's left edge becomes the edge of the first pixel.
-        return sample.move(compose(turned, translation(-left - 0.5, -top - 0.5)), (side * scale, side * scale))
+        corner = translation(wanted / 2 - x - 0.5, wanted / 2 - y - 0.5)
+        return crops.move(compose(turned, corner), np.stack([wanted, wanted], -1))
 
 
 class Rescale:
     """Make the shorter side `size` pixels long."""
 
+    draws = 0
+
     def __init__(self, size: int):
         self.size = size
 
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        factor = self.size / min(sample.size)
-        return sample.move(rescaling(factor), (sample.size[0] * factor, sample.size[1] * factor))
+    def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
+        factor = self.size / crops.sizes.min(1)
+        return crops.move(rescaling(factor), crops.sizes * factor[:, None])
 
 
 class RandomCrop:
     """A square of `size` pixels: anywhere in training, else from the middle."""
 
+    draws = 2
+
     def __init__(self, size: int):
         self.size = size
 
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        spare = np.array(sample.size) - self.size
-        part = 0.5 if rng is None else rng.random(2)
+    def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
+        spare = np.maximum(crops.sizes - self.size, 0)
         # Whole pixels, as the published crop, which is a slice of an array.
-        left, top = np.round(np.maximum(spare, 0) * part)
-        return sample.move(translation(-left, -top), (float(self.size), float(self.size)))
+        left, top = np.round(spare * (0.5 if draws is None else draws[..., 0])).T
+        return crops.move(translation(-left, -top), np.full_like(crops.sizes, self.size))
 
 
 class RandomFlip:
@@ -159,66 +160,32 @@ class RandomFlip:
 
     Args:
         share: of the faces that are mirrored.
-        markup: name of the markup, which knows each point's partner.
     """
 
-    def __init__(self, share: float = 0.5, markup: str = "ibug68"):
-        self.share, self.flip = share, load_markup(markup).flip
+    draws = 1
 
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        if rng is None or sample.points is None or rng.random() >= self.share:
-            return sample
-        sample.points = sample.points[self.flip]
-        return sample.move(np.array([[-1.0, 0.0, sample.size[0] - 1], [0.0, 1.0, 0.0]]), sample.size)
+    def __init__(self, share: float = 0.5):
+        self.share = share
 
-
-class RandomLight:
-    """In training, gain, offset and noise of gray pixels in [0, 1].
-
-    Args:
-        gain: standard deviation of the log of the contrast.
-        offset: standard deviation of the brightness.
-        noise: each face's noise is up to this standard deviation.
-    """
-
-    def __init__(self, gain: float, offset: float, noise: float):
-        self.gain, self.offset, self.noise = gain, offset, noise
-
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        if rng is not None and (self.gain or self.offset or self.noise):
-            gain, offset, noise = (
-                np.exp(rng.normal(0, self.gain)),
-                rng.normal(0, self.offset),
-                rng.uniform(0, self.noise),
-            )
-            pixels = sample.crop() * np.float32(gain) + np.float32(offset)
-            grain = rng.standard_normal(pixels.shape, np.float32) * np.float32(noise)
-            sample.pixels = np.clip(pixels + grain, 0, 1)
-        return sample
-
-
-class Normalize:
-    """Pixels from 0 … 255 to [0, 1]. The crop is gray already: pictures are decoded as the network wants them."""
-
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        sample.pixels = sample.crop().astype(np.float32) / 255
-        return sample
+    def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
+        if draws is None or crops.points is None or not self.share:
+            return crops
+        mirrored = draws[:, 0, 0] < self.share
+        crops.points = np.where(mirrored[:, None, None], crops.points[:, crops.partners], crops.points)
+        affines = np.where(mirrored[:, None, None], mirroring(crops.sizes[:, 0]), IDENTITY)
+        return crops.move(affines, crops.sizes)
 
 
 class ToTensor:
-    """Pixels (h, w[, 3]) to a contiguous float array (C, h, w), which torch takes over without a copy."""
+    """Crops (B, h, w) or (B, h, w, C) uint8 to a float tensor (B, C, h, w) of the same values."""
 
-    def __call__(self, sample: Sample, rng: Rng | None = None) -> Sample:
-        pixels = sample.crop()
-        sample.pixels = np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1), np.float32)
-        return sample
+    def __call__(self, pixels: np.ndarray) -> Tensor:
+        channels = pixels[..., None] if pixels.ndim == 3 else pixels
+        return torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2))).float()
 
 
-def as_item(sample: Sample) -> dict[str, Any]:
-    """What a loader collates: image (C, h, w), and, float32, points (K, 2) IMAGE, to_crop (2, 3) IMAGE -> CROP."""
-    assert sample.pixels is not None and sample.points is not None
-    return {
-        "image": sample.pixels,
-        "points": sample.points.astype(np.float32),
-        "to_crop": sample.to_crop.astype(np.float32),
-    }
+class Normalize:
+    """Pixels from 0 … 255 to [0, 1]."""
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        return pixels * (1 / 255)

@@ -11,7 +11,7 @@ import torch
 
 from fkp.pictures import write_picture
 from fkp.sources import painter
-from fkp.sources.table import write_csv
+from fkp.sources.labelled_csv import write_csv
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)

@@ -5,20 +5,17 @@ import numpy as np
 import pytest
 
 from fkp.errors import FkpError
-from fkp.markup import IBUG68
-from fkp.sources.labelled_csv import LabelledCsv
+from fkp.sources.labelled_csv import LabelledCsv, write_csv
 from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
 from fkp.sources.synthetic import Synthetic
-from fkp.sources.table import FaceTable, read_csv, write_csv
+from fkp.sources.table import FaceTable
 from fkp.sources.youtube_faces import YoutubeFaces
 
 
 def table(people: int, frames: int = 3) -> FaceTable:
     names = [f"person{i % people}" for i in range(people * frames)]
     count = len(names)
-    return FaceTable(
-        [Path(f"{i}.png") for i in range(count)], np.zeros((count, 68, 2)), names, ["train"] * count, names
-    )
+    return FaceTable([Path(f"{i}.png") for i in range(count)], np.zeros((count, 68, 2)), names, names)
 
 
 def test_people_are_never_shared_and_no_face_is_lost() -> None:
@@ -53,9 +50,9 @@ def test_csv_written_and_read_is_the_same(tmp_path: Path, faces_folder: Path) ->
     points = np.random.default_rng(0).uniform(-5, 200, (3, 68, 2)).round(3)
     names = sorted(path.name for path in (faces_folder / "training").iterdir())[:3]
     write_csv(tmp_path / "k.csv", names, points)
-    faces = read_csv(tmp_path / "k.csv", faces_folder / "training", IBUG68, r"(.+)_\d+\.\w+$")
+    faces = LabelledCsv(str(tmp_path), "k.csv", str(faces_folder / "training")).read()
     np.testing.assert_allclose(faces.points, points)
-    assert faces.identity == [name.rsplit("_", 1)[0] for name in names]
+    assert faces.identity.tolist() == [name.rsplit("_", 1)[0] for name in names]
     assert faces.rows[0] == "k.csv:2"
 
 

@@ -1,25 +1,44 @@
-"""Anybody's CSV and pictures."""
+"""Anybody's CSV of key points and folder of pictures."""
 
 from __future__ import annotations
 
+import csv
+import difflib
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from fkp.markup import load_markup
-from fkp.sources.table import FaceTable, read_csv
+import numpy as np
+import pandas as pd
+
+from fkp.errors import FkpError
+from fkp.markup import Markup, load_markup
+from fkp.sources.table import FaceTable, Fault, OnBad, Source
+
+BOX = ["box_left", "box_top", "box_right", "box_bottom"]
+UNLABELLED = ("", "nan", "NaN")
 
 
-class LabelledCsv:
-    """A CSV of key points (file name, then x, y of each point, IMAGE pixels) and a folder of pictures.
+class LabelledCsv(Source):
+    """A CSV of key points and a folder of pictures.
+
+    The first column is the file name. Then either the published layout, x, y of each point in the markup's order under
+    any headers; or named columns, `left_eye_x`, `left_eye_y`, … in any order, where points without a column have no
+    label. Both may have a column `identity` (the person) and `box_left`, `box_top`, `box_right`, `box_bottom` (a
+    detector's face box, taken instead of the one drawn round the points). An empty cell is a point without a label.
 
     Args:
         root: folder of the CSV.
         file: the CSV's name, relative to root.
         images: folder of the pictures, relative to root.
-        identity: regular expression; group 1 of a file name is the person. The whole name, if it does not match.
+        identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
+            if it does not match.
         split: `identity`; `official` needs test_file.
         test_file: a second CSV with the publisher's test rows, if there is one.
-        markup: name of the markup.
+        test_images: the folder of its pictures, if it is another.
+        markup: name of a markup that comes with fkp, or path of a YAML file.
+        on_bad: `stop` or `skip`.
     """
 
     def __init__(
@@ -32,18 +51,136 @@ class LabelledCsv:
         test_file: str | None = None,
         test_images: str | None = None,
         markup: str = "ibug68",
+        on_bad: OnBad = "stop",
     ):
-        self.root, self.split, self.identity = Path(root), split, identity
+        self.root, self.split, self.on_bad = Path(root), split, on_bad
+        self.identity = re.compile(identity)
         self.parts = {"train": (file, images)}
         if test_file is not None:
             self.parts["test"] = (test_file, test_images or images)
         self.markup = load_markup(markup)
 
-    def read(self) -> FaceTable:
-        """All faces of all files."""
-        return FaceTable.joined(
-            [
-                read_csv(self.root / file, self.root / images, self.markup, self.identity, part)
-                for part, (file, images) in self.parts.items()
-            ]
-        )
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
+        """All faces of all files.
+
+        Raises:
+            FkpError: no such file, not a CSV, or columns that cannot be understood.
+        """
+        tables, faults = [], []
+        for part, (file, images) in self.parts.items():
+            table, bad = self._survey(self.root / file, self.root / images, part)
+            tables.append(table)
+            faults += bad
+        return FaceTable.joined(tables), faults
+
+    def _survey(self, file: Path, images: Path, official: str) -> tuple[FaceTable, list[Fault]]:
+        header, lines, faults = _lines(file)
+        place = {name: header.index(name) for name in ("identity", *BOX) if name in header}
+        if 0 < sum(name in place for name in BOX) < 4:
+            raise FkpError(f"{file}: a box needs the four columns {', '.join(BOX)}")
+        order = _points(file, header, self.markup, set(place.values()))
+        columns = order + [place[name] for name in BOX if name in place]
+        cells = np.array([[cells[c].strip() for c in columns] for _, cells in lines], object).reshape(-1, len(columns))
+        numbers = pd.to_numeric(cells.ravel(), errors="coerce").reshape(cells.shape)
+        empty = np.asarray(np.isin(cells.astype(str), UNLABELLED))
+        wrong = ~np.isfinite(numbers) & ~empty
+        points = np.full((len(lines), len(self.markup.points), 2), np.nan)
+        points[:, *_slots(order, header, self.markup)] = numbers[:, : len(order)]
+        half = np.isfinite(points).sum(2) == 1
+        labelled = np.isfinite(points).any((1, 2))
+        boxes = numbers[:, len(order) :] if len(columns) > len(order) else np.full((len(lines), 4), np.nan)
+        flat = np.isfinite(boxes).all(1) & (boxes[:, 2:] <= boxes[:, :2]).any(1)
+
+        names, people, rows, good = [], [], [], []
+        for i, (line, row) in enumerate(lines):
+            name = row[0].strip()
+            where, path = f"{file.name}:{line}", images / name
+            column = int(np.flatnonzero(wrong[i])[0]) if wrong[i].any() else -1
+            if not path.is_file():
+                faults.append(Fault(where, f"no picture {path}"))
+            elif column >= 0:
+                said = cells[i, column]
+                faults.append(Fault(where, f"{said!r} in column {columns[column] + 1} is not a number"))
+            elif half[i].any():
+                point = self.markup.points[int(np.flatnonzero(half[i])[0])]
+                faults.append(Fault(where, f"{point} has one coordinate of two"))
+            elif not labelled[i]:
+                faults.append(Fault(where, "no point is labelled"))
+            elif flat[i]:
+                faults.append(Fault(where, "its box has no area"))
+            else:
+                good.append(i)
+                names.append(path)
+                said = row[place["identity"]].strip() if "identity" in place else ""
+                match = self.identity.match(name)
+                people.append(said or (match.group(1) if match else name))
+                rows.append(where)
+        return FaceTable(names, points[good], people, rows, [official] * len(good), boxes[good]), faults
+
+
+def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]], list[Fault]]:
+    """Header, (line number, cells) of each row with as many cells as it, and the rows with another count."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.reader(text)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, cells) for cells in reader if cells]
+    except FileNotFoundError:
+        raise FkpError(f"{file}: no such file; data.root must name the folder that holds it") from None
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise FkpError(f"{file}: not a CSV of key points ({error})") from None
+    if not rows:
+        raise FkpError(f"{file}: not a CSV of key points (it has no rows)")
+    faults = [
+        Fault(f"{file.name}:{line}", f"{len(cells)} cells, but the header has {len(header)}")
+        for line, cells in rows
+        if len(cells) != len(header)
+    ]
+    return header, [(line, cells) for line, cells in rows if len(cells) == len(header)], faults
+
+
+def _points(file: Path, header: list[str], markup: Markup, known: set[int]) -> list[int]:
+    """The columns of coordinates, as far as there are any, in the order of the file.
+
+    Raises:
+        FkpError: another number than the markup's; or, where they are named, names that it does not know.
+    """
+    columns = [i for i in range(1, len(header)) if i not in known]
+    if not _named(header):
+        if len(columns) != 2 * len(markup.points):
+            raise FkpError(
+                f"{file}: {len(header)} columns, but {markup.name} needs {1 + len(known) + 2 * len(markup.points)}: "
+                f"a file name and {len(markup.points)} pairs of x, y"
+            )
+        return columns
+    wanted = [f"{point}_{axis}" for point in markup.points for axis in "xy"]
+    strange = []
+    for i in columns:
+        if header[i] not in wanted or header.count(header[i]) > 1:
+            close = difflib.get_close_matches(header[i], wanted, n=1, cutoff=0.6)
+            strange.append(header[i] + (f" (did you mean {close[0]}?)" if close and close[0] != header[i] else ""))
+    alone = [name for name in wanted if name in header and name[:-1] + ("x" if name[-1] == "y" else "y") not in header]
+    if strange or alone:
+        told = [f"columns that markup {markup.name} does not know, or twice: {', '.join(strange)}"] if strange else []
+        told += [f"columns without their other coordinate: {', '.join(alone)}"] if alone else []
+        raise FkpError(f"{file}: " + "; ".join(told) + f"; its points are {', '.join(markup.points)}")
+    return columns
+
+
+def _named(header: list[str]) -> bool:
+    return any(name.endswith("_x") for name in header)
+
+
+def _slots(columns: list[int], header: list[str], markup: Markup) -> tuple[list[int], list[int]]:
+    """The point and the axis of each column."""
+    if not _named(header):
+        return [i // 2 for i in range(len(columns))], [i % 2 for i in range(len(columns))]
+    return [markup.points.index(header[i][:-2]) for i in columns], [int(header[i].endswith("_y")) for i in columns]
+
+
+def write_csv(file: Path, names: Iterable[str], points: np.ndarray) -> None:
+    """Write the published layout; `LabelledCsv` reads it back."""
+    flat = points.reshape(len(points), -1)
+    frame = pd.DataFrame(flat, columns=[str(i) for i in range(flat.shape[1])])
+    frame.insert(0, "", list(names))
+    frame.to_csv(file, index=False, float_format="%.3f")

@@ -10,12 +10,12 @@ import numpy as np
 
 from fkp.errors import FkpError
 from fkp.markup import load_markup
-from fkp.sources.table import FaceTable, refuse
+from fkp.sources.table import FaceTable, Fault, OnBad, Source
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
-class PtsFolders:
+class PtsFolders(Source):
     """Every `.pts` file below a folder, with the picture of the same name.
 
     Args:
@@ -23,7 +23,8 @@ class PtsFolders:
         identity: regular expression; group 1 of a file's name is the person, or the photo, as faces of one photo
             should not be shared between parts either.
         split: `identity`; these sets come without a publisher's test part of their own.
-        markup: name of the markup.
+        markup: name of a markup that comes with fkp, or path of a YAML file.
+        on_bad: `stop` or `skip`.
     """
 
     def __init__(
@@ -32,38 +33,42 @@ class PtsFolders:
         identity: str = r"(.+?)(?:_\d{1,2})?\.pts$",
         split: Literal["identity"] = "identity",
         markup: str = "ibug68",
+        on_bad: OnBad = "stop",
     ):
-        self.root, self.split, self.identity = Path(root), split, re.compile(identity)
+        self.root, self.split, self.on_bad, self.identity = Path(root), split, on_bad, re.compile(identity)
         self.markup = load_markup(markup)
 
-    def read(self) -> FaceTable:
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
         """All faces, in the order of their paths.
 
         Raises:
-            FkpError: no such folder, nothing in it, or bad files, all of them named.
+            FkpError: no such folder, or nothing in it.
         """
         files = sorted(self.root.rglob("*.pts"))
         if not files:
             raise FkpError(f"{self.root}: no .pts file in it; set data.root=… to a folder of pictures and .pts files")
-        paths, points, faults = [], [], []
+        paths, points, rows, faults, wanted = [], [], [], [], len(self.markup.points)
         for file in files:
+            row = file.relative_to(self.root).as_posix()
             beside = [path for ending in PICTURES if (path := file.with_suffix(ending)).is_file()]
             try:
                 found = read_pts(file)
             except FkpError as error:
-                faults.append(str(error))
+                where, _, what = str(error).removeprefix(str(file)).partition(": ")  # where: the line, if one is wrong
+                faults.append(Fault(row + where, what))
                 continue
             if not beside:
-                faults.append(f"{file}: no picture of that name beside it ({', '.join(PICTURES)})")
-            elif len(found) != len(self.markup.points):
-                faults.append(f"{file}: {len(found)} points, but {self.markup.name} has {len(self.markup.points)}")
+                faults.append(Fault(row, f"no picture of that name beside it ({', '.join(PICTURES)})"))
+            elif len(found) != wanted:
+                faults.append(Fault(row, f"{len(found)} points, but {self.markup.name} has {wanted}"))
+            elif not np.isfinite(found).all(1).any():
+                faults.append(Fault(row, "no point is labelled"))
             else:
                 paths.append(beside[0])
                 points.append(found)
-        refuse(faults, self.root)
-        names = [path.relative_to(self.root).with_suffix(".pts").as_posix() for path in paths]
-        people = [match.group(1) if (match := self.identity.match(name)) else name for name in names]
-        return FaceTable(paths, np.stack(points), people, ["train"] * len(paths), names)
+                rows.append(row)
+        people = [match.group(1) if (match := self.identity.match(row)) else row for row in rows]
+        return FaceTable(paths, np.array(points).reshape(-1, wanted, 2), people, rows), faults
 
 
 def read_pts(file: Path) -> np.ndarray:

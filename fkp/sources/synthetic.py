@@ -18,8 +18,8 @@ from fkp.errors import FkpError
 from fkp.pictures import write_picture
 from fkp.progress import track
 from fkp.sources import painter
-from fkp.sources.labelled_csv import LabelledCsv
-from fkp.sources.table import FaceTable, write_csv
+from fkp.sources.labelled_csv import LabelledCsv, write_csv
+from fkp.sources.table import FaceTable, Fault
 
 
 class Synthetic(LabelledCsv):
@@ -39,7 +39,7 @@ class Synthetic(LabelledCsv):
         super().__init__(str(root or cache_folder() / self.name))
         self.count, self.seed, self.workers = count, seed, workers or os.cpu_count() or 1
 
-    def read(self) -> FaceTable:
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
         """Draw the faces if they are not there yet, and read them.
 
         Raises:
@@ -50,7 +50,7 @@ class Synthetic(LabelledCsv):
             self._draw()
         elif not note.is_file() or note.read_text(encoding="utf-8") != self.name:
             raise FkpError(f"{self.root}: holds something else than {self.name}; name another data.root, or none")
-        return super().read()
+        return super().survey()
 
     def _draw(self) -> None:
         self.root.parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,16 @@
-"""One table of labelled faces, the CSV layout it is read from, and the rule that splits it."""
+"""One table of labelled faces, what every source of them is, and the rule that splits them."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from fkp.errors import FkpError
 from fkp.markup import Markup
@@ -18,53 +19,75 @@ SPLITS = ("official", "identity")
 PARTS = ("train", "val", "test")
 # Shares of people in each part; the part of a person is a hash of the name, so the same on every machine.
 TEST_SHARE, VAL_SHARE = 0.15, 0.15
+OnBad = Literal["stop", "skip"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Why one row cannot be used.
+
+    Args:
+        row: where it was read from, `file:row`.
+        what: what is wrong with it.
+    """
+
+    row: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.what}"
+
+
 class FaceTable:
-    """F labelled faces.
+    """F labelled faces, a column each of what is known of them.
 
     Args:
         paths: F picture files.
         points: (F, K, 2) float64, IMAGE pixels; NaN where a point is not labelled.
         identity: F names of people; faces of one name never fall into different parts.
-        official: F names of the publisher's part, "train" or "test".
         rows: F places the labels were read from, `file:row`, for messages.
+        official: F names of the publisher's part, "train" or "test"; all "train" if not given.
+        boxes: (F, 4) face boxes, IMAGE pixels; NaN, or None for all, where they are to be drawn round the points.
+        weights: (F,) how often an epoch shows each face; all 1 if not given.
     """
 
-    paths: list[Path]
-    points: np.ndarray
-    identity: list[str]
-    official: list[str]
-    rows: list[str]
+    def __init__(
+        self,
+        paths: Sequence[Path] | np.ndarray,
+        points: np.ndarray,
+        identity: Sequence[str] | np.ndarray,
+        rows: Sequence[str] | np.ndarray,
+        official: Sequence[str] | np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ):
+        count = len(paths)
+        self.paths, self.points = _column(paths), np.asarray(points, float)
+        self.identity, self.rows = _column(identity), _column(rows)
+        self.official = _column(["train"] * count if official is None else official)
+        self.boxes = np.full((count, 4), np.nan) if boxes is None else boxes
+        self.weights = np.ones(count) if weights is None else weights
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def select(self, chosen: np.ndarray) -> FaceTable:
         """The faces at these indices (or where this mask is true)."""
-        index = np.arange(len(self))[chosen]
-        return FaceTable(
-            [self.paths[i] for i in index],
-            self.points[index],
-            [self.identity[i] for i in index],
-            [self.official[i] for i in index],
-            [self.rows[i] for i in index],
-        )
+        return FaceTable(**{name: column[chosen] for name, column in vars(self).items()})
 
     @staticmethod
     def joined(tables: Sequence[FaceTable]) -> FaceTable:
         """One table of all faces, in order."""
-        return FaceTable(
-            sum((t.paths for t in tables), []),
-            np.concatenate([t.points for t in tables]),
-            sum((t.identity for t in tables), []),
-            sum((t.official for t in tables), []),
-            sum((t.rows for t in tables), []),
-        )
+        return FaceTable(**{name: np.concatenate([vars(t)[name] for t in tables]) for name in vars(tables[0])})
 
     def split(self, rule: str) -> dict[str, FaceTable]:
-        """Cut into train, val and test.
+        """Cut into train, val and test, by `parts`."""
+        return {name: self.select(chosen) for name, chosen in self.parts(rule).items()}
+
+    def parts(self, rule: str) -> dict[str, np.ndarray]:
+        """The indices of the faces in train, val and test.
 
         `identity`: all faces pooled, people never shared between parts. `official`: the publisher's test part is
         test, whoever is in it; validation is cut from the rest by identity.
@@ -75,7 +98,7 @@ class FaceTable:
         if rule not in SPLITS:
             raise FkpError(f"data.split={rule}: no such rule; there is {' and '.join(SPLITS)}")
         place = np.array([_place(name) for name in self.identity])
-        official = np.array([part == "test" for part in self.official])
+        official = self.official == "test"
         test = official if rule == "official" else place < TEST_SHARE
         val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
         parts = {"train": ~test & ~val, "val": val, "test": test}
@@ -86,73 +109,58 @@ class FaceTable:
                 f"{len(set(self.identity))} people; bring more people"
                 + (" or take data.split=identity" if rule == "official" else "")
             )
-        return {name: self.select(mask) for name, mask in parts.items()}
+        return {name: np.flatnonzero(mask) for name, mask in parts.items()}
+
+
+class Source(ABC):
+    """Where labelled faces come from.
+
+    Args:
+        root: the folder they lie in.
+        split: the rule of `FaceTable.split`.
+        markup: the meaning of the points.
+        on_bad: `stop` refuses to train while any row is bad, `skip` leaves bad rows out and counts them.
+    """
+
+    root: Path
+    split: str
+    markup: Markup
+    on_bad: OnBad = "stop"
+
+    @abstractmethod
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
+        """The faces whose labels and files are there, and what is wrong with every other row."""
+
+    def read(self) -> FaceTable:
+        """The faces.
+
+        Raises:
+            FkpError: bad rows, all of them named, unless on_bad is `skip`.
+        """
+        table, faults = self.survey()
+        self.answer(faults, len(table))
+        return table
+
+    def answer(self, faults: Sequence[Fault], good: int, show: int = 20) -> None:
+        """Stop for bad rows with one error that names them (the first `show`, the rest counted), or say how many were
+        left out."""
+        if not faults:
+            return
+        more = [f"… and {len(faults) - show} more; python -m fkp.doctor lists them all"] if len(faults) > show else []
+        listed = "\n  ".join([*map(str, faults[:show]), *more])
+        if self.on_bad == "skip":
+            log.warning("data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s", len(faults), good, listed)
+            return
+        raise FkpError(f"{len(faults)} bad rows, {good} good ones:\n  {listed}\nMend them, or set data.on_bad=skip.")
+
+
+def _column(values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """(F,) array of objects."""
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
 
 
 def _place(identity: str) -> float:
     """A number in [0, 1) that depends on nothing but the name."""
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
-
-
-def read_csv(file: Path, images: Path, markup: Markup, identity: str, official: str = "train") -> FaceTable:
-    """Read the published layout: a file name, then `x0, y0, x1, y1, …` in IMAGE pixels, one row a face.
-
-    Args:
-        file: the CSV file; its header line is not used.
-        images: the folder its file names are relative to.
-        markup: says how many points a row must have.
-        identity: a regular expression; its group 1 of the file name is the person.
-        official: the publisher's part these faces belong to.
-
-    Raises:
-        FkpError: no such file or not a CSV; or bad rows, all of them named.
-    """
-    try:
-        frame = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise FkpError(f"{file}: no such file; data.root must name the folder that holds it") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise FkpError(f"{file}: not a CSV of key points ({error})") from None
-    wanted = 2 * len(markup.points)
-    if frame.shape[1] != wanted + 1:
-        raise FkpError(
-            f"{file}: {frame.shape[1]} columns, but {markup.name} needs {wanted + 1}: "
-            f"a file name and {len(markup.points)} pairs of x, y"
-        )
-    names = frame.iloc[:, 0].tolist()
-    rows = [f"{file.name}:{row}" for row in range(2, len(names) + 2)]
-    numbers = frame.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    unlabelled = frame.iloc[:, 1:].isin(["", "nan", "NaN"]).to_numpy()
-    faults = []
-    for i, name in enumerate(names):
-        if not (images / name).is_file():
-            faults.append(f"{rows[i]}: no picture {images / name}")
-        elif (np.isnan(numbers[i]) & ~unlabelled[i]).any() or np.isinf(numbers[i]).any():
-            column = int(np.flatnonzero(~np.isfinite(numbers[i]) & ~unlabelled[i])[0])
-            faults.append(f"{rows[i]}: {frame.iloc[i, column + 1]!r} in column {column + 2} is not a number")
-        elif unlabelled[i].all():
-            faults.append(f"{rows[i]}: no point is labelled")
-    refuse(faults, file)
-    people = re.compile(identity)
-    return FaceTable(
-        [images / name for name in names],
-        numbers.reshape(len(names), -1, 2),
-        [match.group(1) if (match := people.match(name)) else name for name in names],
-        [official] * len(names),
-        rows,
-    )
-
-
-def refuse(faults: Sequence[str], what: object, show: int = 20) -> None:
-    """Raise one error that names every bad row (the first `show` in words, the rest counted)."""
-    if faults:
-        more = [f"… and {len(faults) - show} more"] if len(faults) > show else []
-        raise FkpError("\n  ".join([f"{what}: {len(faults)} bad rows", *faults[:show], *more]))
-
-
-def write_csv(file: Path, names: Iterable[str], points: np.ndarray) -> None:
-    """Write the published layout; `read_csv` reads it back."""
-    flat = points.reshape(len(points), -1)
-    frame = pd.DataFrame(flat, columns=[str(i) for i in range(flat.shape[1])])
-    frame.insert(0, "", list(names))
-    frame.to_csv(file, index=False, float_format="%.3f")

@@ -7,7 +7,7 @@ from typing import Literal
 from fkp.errors import FkpError
 from fkp.sources.download import fetch_archive
 from fkp.sources.labelled_csv import LabelledCsv
-from fkp.sources.table import FaceTable
+from fkp.sources.table import FaceTable, Fault, OnBad
 
 COMMIT = "6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81"
 ARCHIVE = f"https://github.com/udacity/P1_Facial_Keypoints/archive/{COMMIT}.zip"
@@ -27,10 +27,16 @@ class YoutubeFaces(LabelledCsv):
         root: folder of the two CSVs and of `training/` and `test/`.
         download: fetch the pinned archive (about 300 MB) into root if it is not there.
         split: `identity` or `official`.
+        on_bad: `stop` or `skip`.
     """
 
     def __init__(
-        self, root: str, download: bool = False, split: Literal["official", "identity"] = "identity", url: str = ARCHIVE
+        self,
+        root: str,
+        download: bool = False,
+        split: Literal["official", "identity"] = "identity",
+        on_bad: OnBad = "stop",
+        url: str = ARCHIVE,
     ):
         # A file is called PERSON_VF.jpg: V the video, F the frame.
         super().__init__(
@@ -41,13 +47,14 @@ class YoutubeFaces(LabelledCsv):
             test_images="test",
             identity=r"(.+)_\d+\.\w+$",
             split=split,
+            on_bad=on_bad,
         )
         self.download, self.url = download, url
 
-    def read(self) -> FaceTable:
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
         """All 4232 faces."""
         if self.download:
             fetch_archive(self.url, self.root, folder="data", checksums=CHECKSUMS)
         elif not self.root.is_dir():
             raise FkpError(f"{self.root}: no such folder; set data.root=… to it, or data.download=true to fetch it")
-        return super().read()
+        return super().survey()
