@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,41 @@ def test_an_unsound_archive_leaves_nothing(server: Server, tmp_path: Path, body:
     with pytest.raises(FkpError, match=message):
         fetch(server, tmp_path / "in" / "faces")
     assert not list((tmp_path / "in").iterdir()) and not (tmp_path / "evil.txt").exists()
+
+
+def test_an_unsound_archive_is_deleted_before_another_process_may_fetch(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, locked = tmp_path / "faces.zip.part", download._locked
+
+    @contextmanager
+    def then_another(path: Path) -> Iterator[None]:
+        try:
+            with locked(path):
+                yield
+        finally:
+            part.write_bytes(b"another's")
+
+    monkeypatch.setattr(download, "_locked", then_another)
+    server.body = b"not a zip"
+    with pytest.raises(FkpError, match="damaged"):
+        fetch(server, tmp_path / "faces")
+    assert part.read_bytes() == b"another's"
+
+
+def test_a_second_caller_says_that_it_waits_and_fetches_nothing(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fkp")
+    with download._locked(tmp_path / "faces.zip.lock"):
+        second = threading.Thread(target=fetch, args=(server, tmp_path / "faces"))
+        second.start()
+        while "waiting for it to let go" not in caplog.text:
+            assert second.is_alive()
+            time.sleep(0.01)
+        assert not server.asked
+    second.join()
+    assert whole(tmp_path / "faces")
 
 
 def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import ssl
 import stat
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,15 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich import progress
 from rich.console import Console
 
 from fkp.errors import FkpError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 CHUNK = 1 << 18  # bytes asked of the connection at a time
 LIMIT = 4 << 30  # bytes, of the archive and of what it unpacks to: no set of face crops is larger
@@ -90,12 +85,13 @@ def fetch_archive(
                 if into.exists() and (not into.is_dir() or any(into.iterdir())):
                     raise FkpError(f"{into} is in the way and not this data set: {fault}. Move it away.")
                 log.info("fetching %s", url)
-                _download(url, part, note, timeout, tries)
-                _unpack(part, into, folder, checksums)
+                try:
+                    _download(url, part, note, timeout, tries)
+                    _unpack(part, into, folder, checksums)
+                except _Unsound as fault:
+                    _discard(part, note)  # with the lock held: later it could be another's
+                    raise FkpError(f"{url}: {fault}. It was deleted: run again to fetch it anew.") from fault
             _discard(part, note)
-    except _Unsound as fault:
-        _discard(part, note)
-        raise FkpError(f"{url}: {fault}. It was deleted: run again to fetch it anew.\n{by_hand}") from fault
     except FkpError as fault:
         raise FkpError(f"{fault}\n{by_hand}") from fault
     except OSError as fault:
@@ -121,32 +117,23 @@ def _fault(root: Path, checksums: Mapping[str, str]) -> str | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock file. The system frees it when its process dies, so none is ever stale."""
-    told = False
-    while True:
-        file = path.open("a")
+    lock = FileLock(path)
+    try:
         try:
-            if sys.platform == "win32":
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break
-        except FileNotFoundError:
-            pass  # what we have locked is the file that its last holder deleted
-        except (BlockingIOError, PermissionError):
-            if not told:
-                log.info("another process is fetching this set; waiting for it to let go of %s", path)
-            told = True
-        except OSError:
-            break  # some cluster file systems lock nothing: the checks and the one rename still guard the set
-        file.close()
-        time.sleep(0.1)
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.info("another process is fetching this set; waiting for it to let go of %s", path)
+            lock.acquire()
+    except PermissionError:
+        raise  # another user's lock is one too
+    except (OSError, NotImplementedError):
+        pass  # some cluster file systems lock nothing: the checks and the one rename still guard the set
     try:
         yield
     finally:
         with suppress(OSError):  # Windows deletes no open file: there it stays, empty
             path.unlink()  # while held: later it could be another's
-        file.close()
+        lock.release()
 
 
 def _discard(part: Path, note: Path) -> None:
