@@ -88,9 +88,9 @@ def fetch_archive(
                 try:
                     _download(url, part, note, timeout, tries)
                     _unpack(part, into, folder, checksums)
-                except _Unsound as fault:
+                except _Unsound as flaw:
                     _discard(part, note)  # with the lock held: later it could be another's
-                    raise FkpError(f"{url}: {fault}. It was deleted: run again to fetch it anew.") from fault
+                    raise FkpError(f"{url}: {flaw}. It was deleted: run again to fetch it anew.") from flaw
             _discard(part, note)
     except FkpError as fault:
         raise FkpError(f"{fault}\n{by_hand}") from fault
