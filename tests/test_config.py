@@ -1,5 +1,7 @@
 """A configuration's faults are all told at once, by key, with a suggestion, before anything is imported."""
 
+import ast
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,44 @@ def test_all_faults_are_told_at_once() -> None:
     assert len(told) == 3
 
 
+def test_a_missing_value_hides_no_other_fault() -> None:
+    told = faults(
+        optimizer__lrr=1, network__width="???", trainer__max_epochs="${network.width}", trainer__devices="${no}"
+    )
+    assert len(told) == 3  # what depends on the missing value is not told twice
+    assert "network.width: has no value; give network.width=…" in told
+    assert "trainer.devices: Interpolation key 'no' not found" in told
+    assert any("takes no 'lrr'" in fault for fault in told)
+
+
+def test_a_node_that_an_interpolation_repeats_is_told_once() -> None:
+    assert len(faults(network__width="x", again="${network}")) == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_args_": [112, 8]}, ""),
+        ({"_args_": [112], "width": 8}, ""),
+        ({"_args_": [112, "8"]}, "network._args_[1]: '8' is not int"),
+        ({"_args_": [112, 8], "size": 8}, "network.size: is given in _args_ already"),
+        ({"_args_": list(range(9))}, "network._args_: fkp.networks.TwoConv takes"),
+        ({"_args_": 3}, "network._args_: 3 is not a list"),
+        ({"_target_": "fkp.transforms.Rescale", "_args_": []}, "network: fkp.transforms.Rescale needs 'size'"),
+        ({"_target_": "fkp.transforms.Rescale", "_args_": [3]}, ""),
+        ({"_target_": "torch.nn.Sequential", "_args_": [1, 2]}, ""),
+    ],
+)
+def test_positional_arguments_are_checked(node: dict[str, object], message: str) -> None:
+    told = "\n".join(faults(network={"_target_": "fkp.networks.TwoConv", **node}))
+    assert message in told if message else not told
+
+
+def test_what_an_annotation_does_not_tell_is_accepted() -> None:
+    for annotation in ("'not python'", "Literal[-1, 'a']", "Literal[Kind.A]"):
+        assert config._fits(5, ast.parse(annotation, mode="eval").body)
+
+
 def test_checking_imports_nothing_heavy() -> None:
     code = (
         "import sys; from omegaconf import OmegaConf; from fkp import config\n"
@@ -78,8 +118,115 @@ def test_checking_imports_nothing_heavy() -> None:
 
 def test_extra_arguments_are_handed_over_as_they_are() -> None:
     extra = {"_target_": "os.system", "command": "false"}
-    built = config.build(OmegaConf.create({"_target_": "builtins.dict", "a": 1}), kept=extra)
-    assert built == {"a": 1, "kept": extra}
+    for partial in (False, True):
+        node = OmegaConf.create({"_target_": "builtins.dict", "_partial_": partial, "a": 1})
+        built = config.build(node, kept=extra)
+        built = built() if partial else built
+        assert built == {"a": 1, "kept": extra} and built["kept"] is extra
+
+
+def test_what_is_built_is_what_hydra_builds() -> None:
+    inner = {"_target_": "builtins.dict", "x": "${n}"}
+    node = OmegaConf.create(
+        {
+            "n": 3,
+            "made": {"_target_": "builtins.dict", "list": [inner, 1], "dict": {"deep": inner}, "none": None},
+            "left": {"_target_": "builtins.dict", "_recursive_": False, "inner": inner},
+            "placed": {"_target_": "datetime.timedelta", "_args_": [1], "hours": 2},
+            "later": {"_target_": "builtins.dict", "_partial_": True, "a": 1},
+        }
+    )
+    assert config.build(node.made) == {"list": [{"x": 3}, 1], "dict": {"deep": {"x": 3}}, "none": None}
+    assert config.build(node.left) == {"inner": {"_target_": "builtins.dict", "x": 3}}
+    assert config.build(node.placed).total_seconds() == 26 * 3600
+    assert pickle.loads(pickle.dumps(config.build(node.later)))(b=2) == {"a": 1, "b": 2}
+    assert config.build(node.made, list=5)["list"] == 5
+
+
+PARTS = """
+from fkp.errors import FkpError
+
+class Part:
+    def __init__(self, value=None):
+        if value == "mistake":
+            raise FkpError("no such file")
+        if value == "refused":
+            raise ValueError(
+                "value must be good"
+            )
+        if value == "misconfigured":
+            raise type("MisconfigurationException", (Exception,), {})("no such GPU")
+        if value == "bug":
+            None + 1
+        if value == "deep bug":
+            int("x")
+        if value == "other":
+            raise RuntimeError("out of memory")
+"""
+
+
+@pytest.fixture()
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "generated_parts.py").write_text(PARTS)
+    (tmp_path / "generated_bug.py").write_text("None + 1")
+    (tmp_path / "generated_need.py").write_text("import nosuchpackage\nclass Part: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def inside(value: object, **more: object) -> object:
+    """A node two levels deep, in a list."""
+    part = {"_target_": "generated_parts.Part", "value": value, **more}
+    return OmegaConf.create({"outer": {"_target_": "builtins.dict", "parts": [{"_target_": "builtins.dict"}, part]}})
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize(
+    ("value", "more", "message"),
+    [
+        ("mistake", {}, "outer.parts[1]: no such file"),
+        ("refused", {}, "outer.parts[1]: value must be good"),
+        ("misconfigured", {}, "outer.parts[1]: no such GPU"),
+        (None, {"no": 1}, "outer.parts[1]: Part.__init__() got an unexpected keyword argument 'no'"),
+    ],
+)
+def test_a_constructor_that_refuses_is_told_by_key(
+    parts: None, partial: bool, value: str, more: dict[str, object], message: str
+) -> None:
+    with pytest.raises(config.ConfigError) as error:
+        built = config.build(inside(value, _partial_=partial, **more).outer)  # type: ignore[attr-defined]
+        built["parts"][1]()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("value", "kind"), [("bug", TypeError), ("deep bug", ValueError), ("other", RuntimeError)])
+def test_a_bug_in_a_constructor_passes_as_it_is(parts: None, value: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind) as error:
+        config.build(inside(value))
+    assert error.traceback[-1].path.name == "generated_parts.py" and error.value.__cause__ is None
+
+
+def test_what_cannot_be_imported(parts: None) -> None:
+    for target, message in [
+        ("generated_parts.Nothing", "it._target_: (.|\n)*Nothing"),
+        ("generated_need.Part", "it._target_: (.|\n)*nosuchpackage"),
+        ("nopackage.X", "it._target_: (.|\n)*nopackage"),
+        ("fkp.networks", "it._target_: Expected a callable target"),
+        ("os.system", "it._target_: "),
+    ]:
+        with pytest.raises(config.ConfigError, match=message):
+            config.build(OmegaConf.create({"it": {"_target_": target}}))
+    with pytest.raises(TypeError, match="unsupported operand"):
+        config.build(OmegaConf.create({"it": {"_target_": "generated_bug.X"}}))
+
+
+def test_the_libraries_own_refusals() -> None:
+    torch = pytest.importorskip("torch")
+    optimizer = OmegaConf.create({"optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": -1}})
+    with pytest.raises(config.ConfigError, match=r"^optimizer: Invalid learning rate: -1$"):
+        config.build(optimizer.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    trainer = OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "gpuu"}})
+    with pytest.raises(config.ConfigError, match=r"^trainer: .*accelerator='gpuu'"):
+        config.build(trainer.trainer)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ PACKAGE = {
     "__init__.py": "from .deep import Leaf as Renamed\nfrom .stars import *\nimport os",
     "deep.py": "from . import base as b\nclass Leaf(b.Base):\n    x = 1\n",
     "base.py": "class Base:\n    def __init__(self, a: int, *, b: str = 'x', **rest): ...\n",
-    "stars.py": "from dataclasses import dataclass\nfrom .more import *\n@dataclass\nclass Data:\n  p: int\n  q: str = 'y'",
+    "stars.py": "from dataclasses import dataclass\nfrom .more import *\n@dataclass\nclass Data:\n p: int\n q: int = 3",
     "more.py": "from .most import *",
     "most.py": "def small(*, weights: str | None = None, **rest): ...\ndef none(x: int = None, *rest): ...",
     "classes.py": """
