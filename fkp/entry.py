@@ -8,14 +8,16 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fkp import signatures
-from fkp.config import PATHS, check, meant
+from fkp.config import PATHS, check, meant, said
 from fkp.errors import FkpError
 
 
@@ -23,7 +25,7 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
     """Make a function of a configuration the entry of a script, as `hydra.main`, with conf/ beside the script.
 
     The configuration is checked first. A user's mistake, there or in the body, is one message on stderr and exit
-    code 2; anything else keeps its traceback.
+    code 2; anything else keeps its traceback, and with HYDRA_FULL_ERROR=1 a mistake does too.
 
     Args:
         name: of the root file in conf/.
@@ -31,20 +33,24 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
 
     def decorate(body: Callable[[DictConfig], float | None]) -> Callable[[], float | None]:
         conf = Path(str(sys.modules[body.__module__].__file__)).resolve().parent / "conf"
+        full_error: str | None = None  # what the user has set
+        begun = False
 
         @functools.wraps(body)
         def task(cfg: DictConfig) -> float | None:
             from hydra.core.hydra_config import HydraConfig
             from hydra.types import RunMode
 
-            hydra_config = HydraConfig.get()
+            nonlocal begun
+            begun, hydra_config = True, HydraConfig.get()
             try:
-                check(cfg)
-                return body(cfg)
+                with _full_error(full_error):
+                    check(cfg)
+                    return body(cfg)
             except FkpError as error:
                 _forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
-                if hydra_config.mode == RunMode.MULTIRUN:
-                    raise  # the launcher decides what a failed job means
+                if hydra_config.mode == RunMode.MULTIRUN or full_error == "1":
+                    raise  # the launcher decides what a failed job means; who asks for tracebacks gets them
                 raise SystemExit(_say(error)) from None
 
         @functools.wraps(body)
@@ -52,19 +58,19 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
             import hydra
 
             sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
-            # Hydra would print its own error and exit with 1; with this it hands the error on.
-            asked_for_tracebacks = "HYDRA_FULL_ERROR" in os.environ
-            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            nonlocal full_error, begun
+            full_error, begun = os.environ.get("HYDRA_FULL_ERROR"), False
             run = hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(task)
             try:
-                return run()
+                with _full_error("1"):  # else Hydra would print its own error and exit with 1; so it hands it on
+                    return run()
             except KeyboardInterrupt:
                 raise SystemExit(130) from None
             except BrokenPipeError:  # `train.py --help | head`: the reader has had enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
             except Exception as error:
-                if asked_for_tracebacks or not (isinstance(error, FkpError) or _is_about_config(error)):
+                if full_error == "1" or not (isinstance(error, FkpError) or _is_about_config(error, begun)):
                     raise
                 message = error if isinstance(error, FkpError) else _reworded(error, conf, name)
                 raise SystemExit(_say(message)) from None
@@ -72,6 +78,18 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
         return entry
 
     return decorate
+
+
+@contextmanager
+def _full_error(value: str | None) -> Iterator[None]:
+    """HYDRA_FULL_ERROR set for a while, or unset: it is Hydra's, and not for what the body calls."""
+    before = os.environ.pop("HYDRA_FULL_ERROR", None)
+    os.environ |= {"HYDRA_FULL_ERROR": value} if value is not None else {}
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        os.environ |= {"HYDRA_FULL_ERROR": before} if before is not None else {}
 
 
 def _say(message: object) -> int:
@@ -99,17 +117,22 @@ def _forget(run_dir: Path, subdir: str) -> None:
                 parent.rmdir()
 
 
-def _is_about_config(error: Exception) -> bool:
+def _is_about_config(error: Exception, begun: bool) -> bool:
+    """Whether it comes of composing the configuration; Hydra is loose with its kinds of error until a run has begun."""
     from hydra.errors import HydraException
 
-    return isinstance(error, (HydraException, MissingMandatoryValue))
+    loose = (OmegaConfBaseException, yaml.YAMLError, ValueError)
+    return isinstance(error, (HydraException, MissingMandatoryValue)) or (not begun and isinstance(error, loose))
 
 
 def _reworded(error: Exception, conf: Path, name: str) -> str:
     """Hydra's error about an override, in a few words and with a suggestion."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
-    text = str(error).strip()
+    text = said(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}:{mark.line + 1}:{mark.column + 1}: {error.problem}"
     if isinstance(error, OverrideParseException):
         given = str(error.override)
         takes_a_picture = "image" in list(OmegaConf.load(conf / f"{name}.yaml"))
@@ -119,11 +142,13 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option; there is {', '.join(error.options)}{meant(option, error.options)}"
-    lines = text.splitlines()
-    key = lines[0].split("'")[1] if lines and lines[0].count("'") >= 2 else ""
-    if "Could not override" in text and key:
+    if text.startswith("Could not override") and text.count("'") >= 2:
+        key = text.split("'")[1]
         return f"{key}: no such key{_meant_key(key, conf, name)}"
-    return lines[0] if lines else repr(error)
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        text = f"{text}\n{said(error.__cause__)}"
+    where = getattr(error, "full_key", None)  # of OmegaConf's
+    return f"{where}: {text}" if where else text or repr(error)
 
 
 def _meant_key(key: str, conf: Path, name: str) -> str:

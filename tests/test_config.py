@@ -245,7 +245,9 @@ def test_paths_need_no_quotes_for_hydra(given: str, parsed: str) -> None:
 
 
 SCRIPT = """
-from fkp import entry
+import os
+
+from fkp import config, entry
 from fkp.errors import FkpError
 
 @entry.main("root")
@@ -254,9 +256,14 @@ def run(cfg):
         raise FkpError("a mistake; do this instead")
     if cfg.word == "bug":
         raise RuntimeError("a bug")
-    print("ran", cfg.word)
+    if "part" in cfg:
+        config.build(cfg.part)
+    print("ran", cfg.word, os.environ.get("HYDRA_FULL_ERROR"))
 
-run()
+try:
+    run()
+finally:
+    print("after", os.environ.get("HYDRA_FULL_ERROR"))
 """
 
 
@@ -265,19 +272,29 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("script")
     (folder / "conf").mkdir()
     (folder / "conf/root.yaml").write_text("word: good\nhydra: {run: {dir: 'outputs/${now:%f}'}}\n")
+    (folder / "conf/broken").mkdir()
+    (folder / "conf/broken/yaml.yaml").write_text("a: 1\nb: [1\nc: 2\n")
     (folder / "run.py").write_text(SCRIPT)
+    (folder / "generated_parts.py").write_text(PARTS)
     return folder / "run.py"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [
-        ([], 0, "ran good", ""),
+        ([], 0, "ran good None\nafter None\n", ""),
         (["word=mistake"], 2, "", "a mistake; do this instead\n"),
         (["wrd=x"], 2, "", "wrd: no such key; did you mean word?\n"),
         (["+x={_target_: fkp.transforms.Rescale, siz: 3}"], 2, "", "did you mean 'size'?"),
         (["word"], 2, "", "word: not key=value"),
         (["-m", "word=a,b"], 0, "ran b", ""),
+        (["+broken=yaml"], 2, "after None", "conf/broken/yaml.yaml:3:2: expected ',' or ']', but got ':'\n"),
+        (["hydra.job.num=x"], 2, "", "hydra.job.num=x\nValue 'x' of type 'str' could not be converted to Integer\n"),
+        (["+word=x"], 2, "", "Or add a second + to add or override 'word': '++word=x'\n"),
+        (["hydra.run.dir=${no}"], 2, "", "hydra.run.dir: Interpolation key 'no' not found\n"),
+        (["broken@x=3"], 2, "", "must be a string or a list"),
+        (["+part={_target_: generated_parts.Part, value: mistake}"], 2, "", "part: no such file\n"),
+        (["+part.x={_target_: generated_parts.Part, value: refused}"], 2, "", "part.x: value must be good\n"),
     ],
 )
 def test_mistakes_are_one_message_and_2(
@@ -290,9 +307,24 @@ def test_mistakes_are_one_message_and_2(
         assert not list(tmp_path.glob("outputs/*"))
 
 
-def test_bugs_keep_their_traceback(script: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(script), "word=bug"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "Traceback" in done.stderr and "a bug" in done.stderr
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("word=bug", "RuntimeError: a bug"),
+        ("+part={_target_: generated_parts.Part, value: bug}", "TypeError: unsupported operand"),
+        ("+part={_target_: generated_parts.Part, value: other}", "RuntimeError: out of memory"),
+    ],
+)
+def test_bugs_keep_their_traceback(script: Path, tmp_path: Path, argument: str, message: str) -> None:
+    done = subprocess.run([sys.executable, str(script), argument], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr and message in done.stderr
+
+
+def test_who_asks_for_tracebacks_gets_them(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, argument, traceback in (("1", "wrd=x", True), ("1", "word=mistake", True), ("0", "wrd=x", False)):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+        done = subprocess.run([sys.executable, str(script), argument], cwd=tmp_path, capture_output=True, text=True)
+        assert f"after {value}" in done.stdout and ("Traceback" in done.stderr) == traceback
 
 
 def test_shell_completion_and_help_do_not_wait_for_torch() -> None:
