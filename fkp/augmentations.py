@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,7 +34,9 @@ class Augmentation(Protocol):
 
 
 def resample(canvases: Tensor, affines: Tensor, size: tuple[int, int]) -> Tensor:
-    """The crops of canvases, bilinear, black outside: `fkp.geometry.warp` for a batch.
+    """The crops of canvases, bilinear, black outside: what `fkp.geometry.warp` does, for a batch.
+
+    On a CPU it is done by OpenCV, as in prediction, which is a little quicker there; the two agree to a gray level.
 
     Args:
         canvases: (B, C, H, W) uint8.
@@ -42,6 +46,12 @@ def resample(canvases: Tensor, affines: Tensor, size: tuple[int, int]) -> Tensor
     Returns:
         (B, C, h, w) float32, 0 … 255.
     """
+    if canvases.device.type == "cpu":
+        return _by_opencv(canvases.numpy(), affines.double().numpy(), size)
+    return _by_torch(canvases, affines, size)
+
+
+def _by_torch(canvases: Tensor, affines: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = canvases.shape[2:]
     # grid_sample's coordinates run from -1 to 1 over the edges of the pixels.
     scale = affines.new_tensor([2 / width, 2 / height])
@@ -53,6 +63,15 @@ def resample(canvases: Tensor, affines: Tensor, size: tuple[int, int]) -> Tensor
         rows = linear[:, axis, 1, None, None] * y + offset[:, axis, None, None]
         torch.add(rows, linear[:, axis, 0, None, None] * x, out=grid[..., axis])
     return F.grid_sample(canvases.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _by_opencv(canvases: np.ndarray, affines: np.ndarray, size: tuple[int, int]) -> Tensor:
+    crops = np.empty((*canvases.shape[:2], size[1], size[0]), np.uint8)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for canvas, affine, crop in zip(canvases, affines, crops, strict=True):
+        for channel, part in zip(canvas, crop, strict=True):
+            cv2.warpAffine(channel, affine, size, dst=part, flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    return torch.from_numpy(crops).float()
 
 
 def to_gray(images: Tensor) -> Tensor:

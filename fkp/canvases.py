@@ -98,7 +98,8 @@ def decode(
     for i in np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
         reasons.setdefault(i, "its labelled points lie on one line, so no face box can be drawn round them")
     file = folder / "pixels.bin"
-    pixels = np.memmap(file, np.uint8, mode="r") if file.stat().st_size else np.zeros(0, np.uint8)
+    # A plain array over the mapped file: slices of a memmap are slow to make.
+    pixels = np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
     return Canvases(pixels, boxes=boxes, **columns), reasons
 
 

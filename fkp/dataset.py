@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from fkp.augmentations import Augmentation, resample, to_gray
 from fkp.canvases import Canvases
-from fkp.geometry import compose, invert, shrunk
+from fkp.geometry import apply, compose, enlargement, invert, shrunk
 from fkp.markup import Markup
 from fkp.sources.table import FaceTable
 from fkp.transforms import Crops, Normalize, Transform, run
@@ -78,12 +78,20 @@ class FacialKeypointsDataset(Dataset[Batch]):
         crops = self.crops(faces, None if draws is None else draws[:, : self.geometric])
         assert crops.points is not None
         to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
-        images = [self.canvases[face] for face in faces]
-        if (np.linalg.det(to_canvas[:, :, :2]) >= 4).any():
-            pairs = [shrunk(im, invert(a), crops.size) for im, a in zip(images, to_canvas, strict=True)]
-            images, to_canvas = [im for im, _ in pairs], np.stack([invert(a) for _, a in pairs])
-        heights, widths, channels = zip(*(image.shape for image in images), strict=True)
-        canvases = np.zeros((len(images), channels[0], max(heights), max(widths)), np.uint8)
+        # Of each canvas only what the crop shows, so that less is copied, and to the device.
+        width, height = crops.size
+        corners = apply(to_canvas, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]))
+        shapes = self.canvases.shapes[faces, 1::-1]
+        low = np.clip(np.floor(corners.min(1)).astype(int), 0, shapes - 1)
+        high = np.clip(np.floor(corners.max(1)).astype(int) + 2, low + 1, shapes)
+        to_canvas[:, :, 2] -= low
+        spans = zip(faces, low.tolist(), high.tolist(), strict=True)
+        images = [self.canvases[face][top:bottom, left:right] for face, (left, top), (right, bottom) in spans]
+        for i in np.flatnonzero(enlargement(to_canvas) >= 2).tolist():
+            images[i], affine = shrunk(images[i], invert(to_canvas[i]), crops.size)
+            to_canvas[i] = invert(affine)
+        tallest, widest, channels = np.max([image.shape for image in images], 0).tolist()
+        canvases = np.zeros((len(images), channels, tallest, widest), np.uint8)
         for canvas, image in zip(canvases, images, strict=True):
             canvas[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
         batch = {

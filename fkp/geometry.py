@@ -56,8 +56,14 @@ def compose(*affines: Array) -> Array:
 
 def invert(affine: Array) -> Array:
     """The affine (..., 2, 3) that leads back."""
-    back = np.linalg.inv(affine[..., :2])
-    return np.concatenate([back, -back @ affine[..., 2:]], -1)
+    a, b, x, c, d, y = np.moveaxis(affine.reshape(*affine.shape[:-2], 6), -1, 0)
+    area = a * d - b * c  # by hand: ten times quicker than a general inverse
+    return _affine(d / area, -b / area, (b * y - d * x) / area, -c / area, a / area, (c * x - a * y) / area)
+
+
+def enlargement(affine: Array) -> Array:
+    """By how much affines (..., 2, 3) lengthen lines: the root of the factor of areas, (...)."""
+    return np.sqrt(np.abs(affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0]))
 
 
 def apply(affine: ArrayLike, points: ArrayLike) -> Array:
@@ -120,7 +126,7 @@ def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
 
 def shrunk(image: np.ndarray, affine: Array, size: tuple[int, int]) -> tuple[np.ndarray, Array]:
     """The picture, in whole blocks averaged, and the affine from it, so that bilinear sampling skips no pixel."""
-    shrink = int(1 / np.sqrt(abs(np.linalg.det(affine[:, :2]))) + 1e-6)
+    shrink = int(1 / enlargement(affine) + 1e-6)
     if shrink >= 2:
         height, width = image.shape[:2]
         corners = apply(invert(affine), [[0, 0], [size[0], 0], [0, size[1]], [size[0], size[1]]])

@@ -89,7 +89,7 @@ class LabelledCsv(Source):
         half = np.isfinite(points).sum(2) == 1
         labelled = np.isfinite(points).any((1, 2))
         boxes = numbers[:, len(order) :] if len(columns) > len(order) else np.full((len(lines), 4), np.nan)
-        flat = np.isfinite(boxes).all(1) & (boxes[:, 2:] <= boxes[:, :2]).any(1)
+        flat = np.asarray(np.isfinite(boxes).all(1) & (boxes[:, 2:] <= boxes[:, :2]).any(1))
 
         names, people, rows, good = [], [], [], []
         for i, (line, row) in enumerate(lines):
