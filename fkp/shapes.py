@@ -60,3 +60,35 @@ def prove_flip(points: np.ndarray, markup: Markup) -> None:
             + "\n  ".join([*worse, *faults])
             + "\nName the points so that partners differ only in `right` and `left`, in the order of the labels."
         )
+
+
+def aligned(points: np.ndarray, rounds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised Procrustes analysis (Gower, 1975): every shape turned, scaled and moved onto their mean.
+
+    Args:
+        points: (F, K, 2); NaN where a point is not labelled.
+
+    Returns:
+        the affines (F, 2, 3) that do it, and the mean (K, 2), upright as the average face is, from its middle, of size
+        sqrt(w * h) = 1.
+    """
+    mean = mean_shape(points)
+    for _ in range(rounds):
+        affines = onto(points, mean)
+        moved = np.einsum("fij,fkj->fki", affines[:, :, :2], points) + affines[:, None, :, 2]
+        mean = mean_shape(np.nanmean(moved, 0)[None])
+    return onto(points, mean), mean
+
+
+def onto(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """The similarities (F, 2, 3) that bring shapes (F, K, 2) nearest to one (K, 2), over their labelled points."""
+    labelled = np.isfinite(points).all(2) & np.isfinite(shape).all(1)
+    weight = labelled / np.maximum(labelled.sum(1, keepdims=True), 1)
+    z = np.where(labelled, points[..., 0] + 1j * points[..., 1], 0)
+    m = np.where(labelled, shape[:, 0] + 1j * shape[:, 1], 0)
+    z_mean, m_mean = (weight * z).sum(1), (weight * m).sum(1)
+    z, m = z - z_mean[:, None], m - m_mean[:, None]
+    turn = (weight * z.conj() * m).sum(1) / np.maximum((weight * np.abs(z) ** 2).sum(1), 1e-12)
+    move = m_mean - turn * z_mean
+    rows = [turn.real, -turn.imag, move.real, turn.imag, turn.real, move.imag]
+    return np.stack(rows, -1).reshape(-1, 2, 3)
