@@ -12,19 +12,14 @@ from fkp import config, entry
 def evaluate(cfg: DictConfig) -> float:
     """Print the table, save it, and end with one line of JSON; returns the NME on the label's box, percent."""
     from fkp import evaluation, runs
-    from fkp.errors import FkpError
     from fkp.predictor import Predictor
 
     ckpt = cfg.ckpt or runs.last_checkpoint()
     predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
     source = config.build(cfg.data)
-    parts = source.read().split(source.split)
-    if cfg.part not in parts:
-        raise FkpError(f"part={cfg.part}: no such part; there is {', '.join(parts)}")
-    mean_shape = evaluation.mean_in_box(parts["train"], predictor.markup)
-    rows = evaluation.evaluate(predictor, parts[cfg.part], mean_shape)
+    rows, count = evaluation.evaluate(predictor, source, cfg.part)
 
-    title = f"{ckpt} on {len(parts[cfg.part])} {cfg.part} faces, split={source.split}, % of the outer-eye distance"
+    title = f"{ckpt} on {count} {cfg.part} faces, split={source.split}, % of the outer-eye distance"
     runs.show_figures(rows, title)
     figures = {f"{name}_{row}": round(value, 4) for row, of_row in rows.items() for name, value in of_row.items()}
     record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.part, **figures}

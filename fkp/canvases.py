@@ -79,9 +79,7 @@ def decode(
     Returns:
         F canvases; and what is wrong with those that cannot be used, by their index.
     """
-    with np.errstate(all="ignore"):
-        drawn = np.array([face_box(points, markup) for points in table.points], np.float32).reshape(-1, 4)
-    boxes = np.where(np.isfinite(table.boxes).all(1, keepdims=True), table.boxes, drawn).astype(np.float32)
+    boxes = face_boxes(table, markup)
     kept = None if margin is None else boxes
     key = fingerprint(
         _contents(table.paths), b"" if kept is None else kept.tobytes(), repr((VERSION, gray, margin, longest))
@@ -101,6 +99,12 @@ def decode(
     # A plain array over the mapped file: slices of a memmap are slow to make.
     pixels = np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
     return Canvases(pixels, boxes=boxes, **columns), reasons
+
+
+def face_boxes(table: FaceTable, markup: Markup) -> np.ndarray:
+    """(F, 4) float32: the table's own boxes, and where it has none, those drawn round the points; IMAGE pixels."""
+    drawn = np.array([face_box(points, markup) for points in table.points], np.float32).reshape(-1, 4)
+    return np.where(np.isfinite(table.boxes).all(1, keepdims=True), table.boxes, drawn).astype(np.float32)
 
 
 def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool, margin: float, longest: int) -> None:

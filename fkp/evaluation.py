@@ -6,25 +6,27 @@ from collections import defaultdict
 
 import numpy as np
 
-from fkp.geometry import centre_and_side, face_box, overlap
+from fkp.canvases import face_boxes
+from fkp.errors import FkpError
+from fkp.geometry import centre_and_side, overlap
 from fkp.markup import Markup
 from fkp.metrics import point_errors, summary
 from fkp.pictures import read_picture
 from fkp.predictor import Face, Predictor
 from fkp.progress import track
-from fkp.sources.table import FaceTable
+from fkp.sources.table import FaceTable, Fault, Source
 
 SAME_FACE = 0.3  # intersection over union from which a detected box is taken for the labelled face
 Figures = dict[str, float]
 
 
-def evaluate(predictor: Predictor, faces: FaceTable, mean_shape: np.ndarray) -> dict[str, Figures]:
-    """Score every face.
+def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str, Figures], int]:
+    """Score every face of a part.
 
     Args:
         predictor: what is scored, with its detector.
-        faces: F labelled faces.
-        mean_shape: (K, 2), the baseline, from `mean_in_box`.
+        source: of the faces, and of those in training, whose mean face is the baseline.
+        part: `test` or `val`.
 
     Returns:
         row -> figures in percent, a mean per region among them:
@@ -32,14 +34,32 @@ def evaluate(predictor: Predictor, faces: FaceTable, mean_shape: np.ndarray) -> 
         `detector`: round the detector's, and again round the points found, with the counts `missed` and
             `false_boxes`; a missed face is a failure;
         `as_trained`: the crop of training without its draws, the whole picture for the published system;
-        `mean_shape`: the mean training face put into the label's face box.
+        `mean_shape`: the mean training face put into the label's face box;
+        and the number of faces.
+
+    Raises:
+        FkpError: other points than the model's, no such part, or bad rows, unless they are to be skipped.
     """
     markup = predictor.markup
+    if source.markup.points != markup.points:
+        ours, theirs = (f"{m.name} ({len(m.points)} points)" for m in (markup, source.markup))
+        raise FkpError(f"the model finds the points of {ours}; the data have {theirs}")
+    parts = source.read().split(source.split)
+    if part not in parts:
+        raise FkpError(f"part={part}: no such part; there is {', '.join(parts)}")
+    faces, mean_shape = parts[part], mean_in_box(parts["train"], markup)
+    faults, scored = [], []
     points: dict[str, list[np.ndarray]] = defaultdict(list)
     missed = false_boxes = 0
-    for path, label in track(zip(faces.paths, faces.points, strict=True), f"scoring {len(faces)} faces", len(faces)):
-        image = read_picture(path, predictor.gray)
-        box = face_box(label, markup)
+    boxes = face_boxes(faces, markup)
+    for i in track(range(len(faces)), f"scoring {len(faces)} faces", len(faces)):
+        label, box = faces.points[i], boxes[i]
+        try:
+            image = read_picture(faces.paths[i], predictor.gray)
+        except FkpError as error:
+            faults.append(Fault(faces.rows[i], str(error)))
+            continue
+        scored.append(i)
         (own,), found = predictor(image, boxes=box[None]), predictor(image)
         face = _nearest(found, box)
         missed += face is None
@@ -49,18 +69,16 @@ def evaluate(predictor: Predictor, faces: FaceTable, mean_shape: np.ndarray) -> 
         points["detector"].append(np.full_like(label, np.inf) if face is None else face.points)
         points["as_trained"].append(predictor.predict(image, box[None], label[None])[0][0])
         points["mean_shape"].append(mean_shape * side + (x, y))
-    rows = {row: _figures(np.array(found, float), faces.points, markup) for row, found in points.items()}
-    rows["detector"] |= {"missed": missed, "false_boxes": false_boxes}
-    return rows
+    source.answer(faults, len(scored))
+    figures = {row: _figures(np.array(found, float), faces.points[scored], markup) for row, found in points.items()}
+    figures["detector"] |= {"missed": missed, "false_boxes": false_boxes}
+    return figures, len(scored)
 
 
 def mean_in_box(faces: FaceTable, markup: Markup) -> np.ndarray:
     """(K, 2): the mean face, from the centre of its face box, in box sides."""
-    shapes = []
-    for label in faces.points:
-        x, y, side = centre_and_side(face_box(label, markup))
-        shapes.append((label - (x, y)) / side)
-    return np.nanmean(shapes, axis=0)
+    x, y, side = (part[:, None] for part in centre_and_side(face_boxes(faces, markup)))
+    return np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
 
 
 def _nearest(found: list[Face], box: np.ndarray) -> Face | None:

@@ -53,13 +53,17 @@ def summary(faces: Points) -> dict[str, float]:
     """Figures of a set of faces, in percent.
 
     Args:
-        faces: (F,) NME of each face, a fraction; infinite for a face that was not found.
+        faces: (F,) NME of each face, a fraction; infinite for a face that was not found, NaN for one that cannot be
+            scored, as its normalising pair is not labelled: it is left out.
 
     Returns:
         nme (over found faces), median, fr8 and fr10 (failure rate: faces worse than 8 % and 10 %, or not found), auc10
         (area under the CED curve up to 10 %, 100 for a perfect system).
     """
     errors = np.asarray(faces.cpu() if isinstance(faces, Tensor) else faces, float)
+    errors = errors[~np.isnan(errors)]
+    if not errors.size:
+        return dict.fromkeys(("nme", "median", "fr8", "fr10", "auc10"), float("nan"))
     found = errors[np.isfinite(errors)]
     return {
         "nme": 100 * float(found.mean()) if found.size else float("nan"),

@@ -10,6 +10,7 @@ from conftest import ROOT
 ROOMS = {
     **{path.stem: path for path in (ROOT / "fkp").glob("*.py")},
     "sources": ROOT / "fkp/sources",
+    "doctor": ROOT / "fkp/doctor",
 }
 # Each room with what it may import of fkp, besides errors.
 MAY = {
@@ -33,7 +34,20 @@ MAY = {
     "detectors": {"geometry", "pictures"},
     "predictor": {"codecs", "detectors", "geometry", "markup", "pictures", "transforms"},
     "draw": {"dataset", "geometry", "markup", "predictor"},
-    "evaluation": {"geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},
+    "evaluation": {"canvases", "geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},
+    "doctor": {
+        "canvases",
+        "config",
+        "doctor",
+        "draw",
+        "entry",
+        "geometry",
+        "markup",
+        "pictures",
+        "progress",
+        "shapes",
+        "sources",
+    },
     "callbacks": {"draw", "geometry", "metrics", "module", "pictures"},
     "runs": {"datamodule", "draw", "pictures", "predictor"},
     "signatures": set(),

@@ -20,6 +20,7 @@ from fkp.sources.table import FaceTable
 TINY_FACE = 32  # pixels of a face box's side
 FAR_OUTSIDE = 0.25  # of a face box's side
 ODD_SHAPE = 8.0  # a point's distance from where the others put it, in robust standard deviations of that point
+BROKEN = 0.3  # of a face's size: no face is so odd
 SIDE, REACH = 64, 12  # of the patch on which a face is compared with the mean face, and how far it is looked for
 UNIT = 40.0  # pixels of the patch that are the size of a face
 MISPLACED, BETTER = 0.12, 0.25  # of a face's size; and in correlation: from these a face is said to lie elsewhere
@@ -41,13 +42,14 @@ def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Fi
         findings = list(_numbers(table, canvases, markup))
         affines, mean = aligned(table.points)
         swapped = _swapped(table, markup, mean)
-        shapes = _odd_shapes(table, markup, affines, mean)
+        shapes, broken = _odd_shapes(table, markup, affines, mean)
         patches = _patches(canvases, affines)
         places, likeness = _misplaced(patches)
         shift = _shift(table, markup, affines, mean, canvases)
-    suspects = sorted([*swapped, *shapes, *places], key=lambda suspect: -suspect.score)
+    suspects = sorted([*swapped, *broken, *shapes, *places], key=lambda suspect: -suspect.score)
     for level, name, what, some in (
         ("error", "left and right swapped", "the labels fit a face only with left and right swapped", swapped),
+        ("error", "broken shape", "a point lies nowhere near where the other points of the face put it", broken),
         ("warning", "odd shape", "a point lies far from where the other points of the face put it", shapes),
         (
             "warning",
@@ -140,8 +142,10 @@ def _swapped(table: FaceTable, markup: Markup, mean: np.ndarray) -> list[Suspect
     ]
 
 
-def _odd_shapes(table: FaceTable, markup: Markup, affines: np.ndarray, mean: np.ndarray) -> list[Suspect]:
-    """Faces with a point far from where a principal component model of the others' shapes puts it."""
+def _odd_shapes(
+    table: FaceTable, markup: Markup, affines: np.ndarray, mean: np.ndarray
+) -> tuple[list[Suspect], list[Suspect]]:
+    """Faces with a point far from where a principal component model of the others' shapes puts it: odd, and broken."""
     shapes = apply(affines, table.points) - mean
     shapes = np.where(np.isfinite(shapes), shapes, 0).reshape(len(shapes), -1)
     keep = np.ones(len(shapes), bool)
@@ -155,17 +159,16 @@ def _odd_shapes(table: FaceTable, markup: Markup, affines: np.ndarray, mean: np.
         score = distance / usual / ODD_SHAPE
         keep = score.max(1) < 1
         if keep.sum() < 2:
-            return []
+            return [], []
     chosen = np.flatnonzero(~keep)
-    names, worst = markup.points, score.argmax(1)
-    return [
-        Suspect(
-            float(score[i, worst[i]]),
-            int(i),
-            f"{names[worst[i]]} {100 * distance[i, worst[i]]:.0f} % of the face's size off",
-        )
-        for i in chosen[np.argsort(-score.max(1)[chosen])]
-    ]
+    worst = score.argmax(1)
+    odd: list[Suspect] = []
+    broken: list[Suspect] = []
+    for i in chosen[np.argsort(-score.max(1)[chosen])].tolist():
+        off = distance[i, worst[i]]
+        why = f"{markup.points[worst[i]]} {100 * off:.0f} % of the face's size off"
+        (broken if off > BROKEN else odd).append(Suspect(float(score[i, worst[i]]), i, why))
+    return odd, broken
 
 
 def _patches(canvases: Canvases, affines: np.ndarray) -> np.ndarray:
