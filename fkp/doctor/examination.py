@@ -29,8 +29,11 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     seen = pictures.look(table.paths)
     canvases, reasons = decode(table, source.markup, gray=True, margin=3.0)
     if reasons:
-        cases = [Case(table.rows[i], str(table.paths[i]), what) for i, what in reasons.items()]
-        findings.append(Finding("error", "unusable", "faces that cannot be decoded", cases))
+        paths = {i: table.paths[i] for i in sorted(reasons)}
+        told = {i: seen[path].fault or reasons[i].removeprefix(f"{path.name}: ") for i, path in paths.items()}
+        cases = [Case(table.rows[i], str(path), told[i]) for i, path in paths.items()]
+        findings.append(Finding("error", "unusable", "pictures or labels that cannot be used", cases))
+        seen = {path: picture for path, picture in seen.items() if path not in set(paths.values())}
     part = np.full(len(table), "", object)
     try:
         for name, chosen in table.parts(source.split).items():

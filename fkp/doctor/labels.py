@@ -46,6 +46,8 @@ def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Fi
         patches = _patches(canvases, affines)
         places, likeness = _misplaced(patches)
         shift = _shift(table, markup, affines, mean, canvases)
+    known = {suspect.face for suspect in swapped}
+    shapes, broken = ([s for s in some if s.face not in known] for some in (shapes, broken))
     suspects = sorted([*swapped, *broken, *shapes, *places], key=lambda suspect: -suspect.score)
     for level, name, what, some in (
         ("error", "left and right swapped", "the labels fit a face only with left and right swapped", swapped),
@@ -150,10 +152,10 @@ def _odd_shapes(
     shapes = np.where(np.isfinite(shapes), shapes, 0).reshape(len(shapes), -1)
     keep = np.ones(len(shapes), bool)
     modes = min(16, len(shapes) // 25, shapes.shape[1] // 4)
-    for _ in range(3):  # without those that it finds, lest they teach it themselves
+    for count in (0, modes, modes):  # first bare, and each time without those it found, lest they teach it themselves
         _, _, axes = np.linalg.svd(shapes[keep] - shapes[keep].mean(0), full_matrices=False)
         rest = shapes - shapes[keep].mean(0)
-        rest = rest - (rest @ axes[:modes].T) @ axes[:modes]
+        rest = rest - (rest @ axes[:count].T) @ axes[:count]
         distance = np.linalg.norm(rest.reshape(len(shapes), -1, 2), axis=2)
         usual = np.maximum(np.median(distance[keep], 0), 1e-3)
         score = distance / usual / ODD_SHAPE

@@ -115,6 +115,7 @@ class LabelledCsv(Source):
                 match = self.identity.match(name)
                 people.append(said or (match.group(1) if match else name))
                 rows.append(where)
+        faults.sort(key=lambda fault: int(fault.row.rpartition(":")[2]))
         return FaceTable(names, points[good], people, rows, [official] * len(good), boxes[good]), faults
 
 
