@@ -22,6 +22,7 @@ class PtsFolders(Source):
         root: the folder; those below it are read too.
         identity: regular expression; group 1 of a file's name is the person, or the photo, as faces of one photo
             should not be shared between parts either.
+        same: names, as `identity` gives them, of photos that are one: each list counts as its first.
         split: `identity`; these sets come without a publisher's test part of their own.
         markup: name of a markup that comes with fkp, or path of a YAML file.
         on_bad: `stop` or `skip`.
@@ -31,12 +32,14 @@ class PtsFolders(Source):
         self,
         root: str,
         identity: str = r"(.+?)(?:_\d{1,2})?\.pts$",
+        same: list[list[str]] | None = None,
         split: Literal["identity"] = "identity",
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
     ):
         self.root, self.split, self.on_bad, self.identity = Path(root), split, on_bad, re.compile(identity)
         self.markup = load_markup(markup)
+        self.one = {name: names[0] for names in same or [] for name in names}
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """All faces, in the order of their paths.
@@ -68,6 +71,7 @@ class PtsFolders(Source):
                 points.append(found)
                 rows.append(row)
         people = [match.group(1) if (match := self.identity.match(row)) else row for row in rows]
+        people = [self.one.get(name, name) for name in people]
         return FaceTable(paths, np.array(points).reshape(-1, wanted, 2), people, rows), faults
 
 
