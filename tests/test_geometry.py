@@ -62,3 +62,70 @@ def test_overlap() -> None:
     assert g.overlap([0, 0, 2, 2], [0, 0, 2, 2]) == pytest.approx(1)
     assert g.overlap([0, 0, 2, 2], [1, 0, 3, 2]) == pytest.approx(1 / 3)
     assert g.overlap([0, 0, 1, 1], [2, 2, 3, 3]) == 0
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    numbers, centres, factors = rng.uniform(-200, 200, (4, 5)), rng.uniform(0, 300, (5, 2)), rng.uniform(0.1, 9, 5)
+    together = {
+        "translation": g.translation(numbers[0], numbers[1]),
+        "rescaling": g.rescaling(factors),
+        "rotation": g.rotation(numbers[2], centres),
+        "mirroring": g.mirroring(numbers[3]),
+    }
+    for i in range(5):
+        np.testing.assert_array_equal(together["translation"][i], g.translation(numbers[0, i], numbers[1, i]))
+        np.testing.assert_array_equal(together["rescaling"][i], g.rescaling(factors[i]))
+        np.testing.assert_allclose(together["rotation"][i], g.rotation(numbers[2, i], centres[i]), atol=1e-9)
+        np.testing.assert_array_equal(together["mirroring"][i], g.mirroring(numbers[3, i]))
+    whole, points = g.compose(*together.values()), rng.uniform(-50, 300, (5, 68, 2))
+    moved, back = g.apply(whole, points), g.invert(whole)
+    for i in range(5):
+        alone = g.compose(*(affines[i] for affines in together.values()))
+        np.testing.assert_allclose(whole[i], alone, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(moved[i], g.apply(alone, points[i]), rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(back[i], g.invert(alone), rtol=1e-6, atol=1e-6)
+
+
+@given(st.floats(1, 400))
+def test_a_mirror_swaps_the_edges_and_twice_is_identity(width: float) -> None:
+    mirror = g.mirroring(width)
+    np.testing.assert_allclose(g.apply(mirror, [[-0.5, 3], [width - 0.5, 7]]), [[width - 0.5, 3], [-0.5, 7]], atol=1e-9)
+    np.testing.assert_allclose(g.compose(mirror, mirror), g.IDENTITY, atol=1e-9)
+
+
+@given(st.floats(0.1, 10), st.floats(0.1, 10))
+def test_resizing_twice_is_resizing_once(a: float, b: float) -> None:
+    np.testing.assert_allclose(g.compose(g.rescaling(a), g.rescaling(b)), g.rescaling(a * b), rtol=1e-9, atol=1e-9)
+
+
+@given(st.floats(-180, 180), numbers, numbers)
+def test_turning_leaves_the_centre_and_goes_clockwise(degrees: float, x: float, y: float) -> None:
+    turn, side = g.rotation(degrees, (x, y)), np.deg2rad(degrees)
+    np.testing.assert_allclose(g.apply(turn, [x, y]), [x, y], atol=1e-9)
+    np.testing.assert_allclose(g.apply(turn, [x + 1, y]), [x + np.cos(side), y + np.sin(side)], atol=1e-9)
+
+
+@given(numbers, numbers, st.floats(0.1, 500), st.floats(0.1, 500))
+def test_squares_and_their_centres_agree(x: float, y: float, side: float, other: float) -> None:
+    np.testing.assert_allclose(g.centre_and_side(g.square(x, y, side)), (x, y, side), atol=1e-6)
+    oblong = [x, y, x + side, y + other]
+    np.testing.assert_allclose(
+        g.centre_and_side(oblong), (x + side / 2, y + other / 2, np.sqrt(side * other)), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.21, 0.26, 0.5, 0.51, 1.0, 3.0])
+def test_shrunk_pictures_keep_their_places_and_skip_no_pixel(factor: float) -> None:
+    """The affine of the shrunk picture shrinks by less than 2; a ramp still shows the coordinates it showed."""
+    y, x = np.mgrid[:240, :240]
+    ramp = np.stack([x, y], -1).astype(np.uint8)
+    affine = g.compose(g.rotation(10, (120, 120)), g.rescaling(factor))
+    size = (round(240 * factor), round(240 * factor))
+    image, rest = g.shrunk(ramp, affine, size)
+    assert np.sqrt(np.linalg.det(rest[:, :2])) > 0.5 + 1e-7
+    places = np.stack(np.meshgrid(np.arange(image.shape[1]), np.arange(image.shape[0])), -1).reshape(-1, 2)
+    shown = image.reshape(-1, 2)
+    np.testing.assert_allclose(g.apply(affine, shown), g.apply(rest, places), atol=0.51 * max(factor, 0.5) * 1.5)
+    assert (image is ramp) == (factor > 0.5)
