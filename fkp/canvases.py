@@ -22,7 +22,7 @@ from fkp.pictures import read_picture
 from fkp.progress import track
 from fkp.sources.table import FaceTable
 
-VERSION = 2  # of the layout of the cached file; raise it when that changes
+VERSION = 3  # of the layout of the cached file; raise it when that changes
 Made = tuple[np.ndarray, np.ndarray, tuple[int, int]] | str  # canvas, affine, extent; or why there is none
 AHEAD = 256  # faces that may be decoded before they are written: a set larger than memory passes through
 
@@ -92,7 +92,8 @@ def decode(
                 _write(folder, table, kept, gray, margin or 1.0, longest)
     with np.load(folder / "index.npz") as index:
         columns = {name: index[name] for name in ("starts", "shapes", "affines", "extents")}
-        reasons = dict(zip(index["bad"].tolist(), index["reasons"].tolist(), strict=True))
+        told = zip(index["bad"].tolist(), index["reasons"].tolist(), strict=True)
+        reasons = {i: f"{table.paths[i].name}: {reason}" for i, reason in told}
     for i in np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
         reasons.setdefault(i, "its labelled points lie on one line, so no face box can be drawn round them")
     file = folder / "pixels.bin"
@@ -125,7 +126,7 @@ def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool,
         with open(Path(half, "pixels.bin"), "wb") as file:
             for i, made in enumerate(track(_ahead(one, len(table)), f"decoding {len(table)} faces", len(table))):
                 if isinstance(made, str):
-                    reasons[i] = f"{table.paths[i].name}: {made}"
+                    reasons[i] = made
                     made = np.zeros((0, 0, 1), np.uint8), IDENTITY, (0, 0)
                 canvas, affine, extent = made
                 file.write(canvas.data)
