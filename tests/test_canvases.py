@@ -72,8 +72,9 @@ def test_the_second_time_nothing_is_read(
     stubborn()
     again, again_reasons = c.decode(table, IBUG68, gray, margin)
     assert equal(first, again) and reasons == again_reasons == {} and len(first) == 4
-    with pytest.raises(AssertionError, match="read again"):  # another question, another answer
-        c.decode(table, IBUG68, gray, 2.0)
+    for other in ((gray, 2.0, 512), (not gray, margin, 512), (gray, margin, 50)):  # another question, another answer
+        with pytest.raises(AssertionError, match="read again"):
+            c.decode(table, IBUG68, *other)
 
 
 @pytest.mark.parametrize("gray", [True, False])

@@ -103,6 +103,19 @@ def test_augmentations_change_the_pixels_of_a_draw_and_not_its_place(everything:
     assert images.min() >= 0 and images.max() <= 1 and images.dtype == torch.float32
 
 
+@pytest.mark.parametrize("gray", [True, False])
+def test_each_augmentation_gets_its_own_draws_and_the_first_the_colours(everything: Everything, gray: bool) -> None:
+    steps = [a.Colour(0.3), a.Light(0.2, 0.05), a.Noise(0.03), a.Occlusion(0.5)]
+    dataset = FacialKeypointsDataset(everything[0], everything[2], STEPS, IBUG68, steps, gray=gray, seed=5)
+    batch = dataset.__getitems__(KEYS)
+    plain = FacialKeypointsDataset(everything[0], everything[2], STEPS, IBUG68, gray=False)
+    images, draws = plain.finish({**batch})["image"], batch["draws"]
+    images = steps[0](images, draws[:, :3])
+    images = a.to_gray(images) if gray else images
+    images = steps[3](steps[2](steps[1](images, draws[:, 3:8]), draws[:, 8:10]), draws[:, 10:16])
+    torch.testing.assert_close(dataset.finish(batch)["image"], images.clamp(0, 1), atol=1e-6, rtol=0)
+
+
 def test_items_do_not_share_what_is_drawn(dataset: FacialKeypointsDataset) -> None:
     """Geometry and each augmentation read draws of their own: all of a batch's numbers differ."""
     batch = dataset.__getitems__(KEYS)
@@ -147,6 +160,16 @@ def test_cached_pixels_are_those_of_the_file(everything: Everything, size: int) 
         wanted = warp(image, item["to_crop"].double().numpy(), (size, size)) / 255
         difference = np.abs(item["image"][0].numpy() - wanted) * 255
         assert difference.mean() < 0.6 and np.quantile(difference, 0.97) < 3
+
+
+def test_a_tight_canvas_gives_the_same_crop(everything: Everything) -> None:
+    table, gray, _ = everything
+    tight = decode(table, IBUG68, True, 1.8)[0]
+    assert (tight.affines[:, :, 2] < -5).any()
+    ours, wanted = (FacialKeypointsDataset(table, pixels, STEPS[:3], IBUG68) for pixels in (tight, gray))
+    for face in range(len(table)):
+        difference = (ours[face]["image"] - wanted[face]["image"]).abs() * 255
+        assert difference.mean() < 1  # blocks of shrunk pixels may begin elsewhere
 
 
 def test_the_crops_points_are_where_the_items_affine_puts_them(dataset: FacialKeypointsDataset) -> None:
