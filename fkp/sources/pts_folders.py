@@ -64,7 +64,13 @@ class PtsFolders(Source):
                 faults.append(Fault(row, f"no picture of that name beside it ({', '.join(PICTURES)})"))
             elif len(found) != wanted:
                 faults.append(Fault(row, f"{len(found)} points, but {self.markup.name} has {wanted}"))
-            elif not np.isfinite(found).all(1).any():
+            elif np.isinf(found).any():
+                point = self.markup.points[int(np.flatnonzero(np.isinf(found).any(1))[0])]
+                faults.append(Fault(row, f"{point} is not at a finite place"))
+            elif (np.isnan(found).sum(1) == 1).any():
+                point = self.markup.points[int(np.flatnonzero(np.isnan(found).sum(1) == 1)[0])]
+                faults.append(Fault(row, f"{point} has one coordinate of two"))
+            elif np.isnan(found).all():
                 faults.append(Fault(row, "no point is labelled"))
             else:
                 paths.append(beside[0])
