@@ -1,0 +1,320 @@
+"""Laws of anybody's CSV: two layouts, one meaning; and every fault named by its row, all at once."""
+
+import csv
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fkp.errors import FkpError
+from fkp.markup import IBUG68, Markup, load_markup
+from fkp.sources.labelled_csv import LabelledCsv, write_csv
+from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
+from fkp.sources.table import FaceTable
+
+FACE5 = load_markup("face5")
+Cells = list[list[object]]
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    """Pictures that need not be decoded: eight people, three of each."""
+    (tmp_path / "images").mkdir()
+    for name in names(24):
+        (tmp_path / "images" / name).write_bytes(b"not looked into")
+    return tmp_path
+
+
+def names(count: int) -> list[str]:
+    return [f"person{i % 8}_{i:02d}.png" for i in range(count)]
+
+
+def labels(count: int, markup: Markup = FACE5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-5, 200, (count, len(markup.points), 2)).round(3)
+
+
+def headers(markup: Markup = FACE5) -> list[str]:
+    return [f"{point}_{axis}" for point in markup.points for axis in "xy"]
+
+
+def rows(points: np.ndarray) -> Cells:
+    return [[name, *face.ravel().tolist()] for name, face in zip(names(len(points)), points, strict=True)]
+
+
+def write(folder: Path, header: list[str], lines: Cells, encoding: str = "utf-8") -> None:
+    with (folder / "keypoints.csv").open("w", newline="", encoding=encoding) as text:
+        csv.writer(text).writerows([header, *lines])
+
+
+def read(folder: Path, markup: str = "face5") -> FaceTable:
+    return LabelledCsv(str(folder), markup=markup).read()
+
+
+def same(one: FaceTable, other: FaceTable) -> None:
+    for name, column in vars(one).items():
+        np.testing.assert_array_equal(column, vars(other)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("markup", [FACE5, IBUG68], ids=lambda markup: markup.name)
+def test_the_published_layout_is_read_as_it_was_written(folder: Path, markup: Markup) -> None:
+    points = labels(5, markup)
+    points[2, 1] = np.nan
+    write_csv(folder / "keypoints.csv", names(5), points)
+    faces = read(folder, markup.name)
+    np.testing.assert_array_equal(faces.points, points)
+    assert [path.name for path in faces.paths] == names(5) and faces.identity[4] == "person4"
+    assert faces.rows.tolist() == [f"keypoints.csv:{line}" for line in range(2, 7)]
+    assert np.isnan(faces.boxes).all() and (faces.weights == 1).all() and (faces.official == "train").all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_named_columns_in_any_order_are_the_published_ones(folder: Path, seed: int) -> None:
+    points = labels(6)
+    points[1, 3] = np.nan
+    whole = [*headers(), "identity", "box_left", "box_top", "box_right", "box_bottom"]
+    lines = [[*row[1:], f"somebody{i}", i, i + 1, i + 50.5, i + 60] for i, row in enumerate(rows(points))]
+    lines = [["" if cell != cell else cell for cell in line] for line in lines]
+    published = ["", *(f"any {i}" for i in range(10)), *whole[10:]]
+    write(folder, published, [[name, *line] for name, line in zip(names(6), lines, strict=True)])
+    wanted = read(folder)
+    order = np.random.default_rng(seed).permutation(len(whole))
+    shuffled = [[name, *(line[i] for i in order)] for name, line in zip(names(6), lines, strict=True)]
+    write(folder, ["file", *(whole[i] for i in order)], shuffled)
+    same(read(folder), wanted)
+    np.testing.assert_array_equal(wanted.points, points)
+    assert wanted.identity.tolist() == [f"somebody{i}" for i in range(6)]
+    np.testing.assert_array_equal(wanted.boxes, [[i, i + 1, i + 50.5, i + 60] for i in range(6)])
+
+
+def test_points_without_a_column_are_not_labelled(folder: Path) -> None:
+    points = labels(3)
+    kept = [0, 2]
+    write(folder, ["", *(h for i in kept for h in headers()[2 * i : 2 * i + 2])], rows(points[:, kept]))
+    faces = read(folder)
+    np.testing.assert_array_equal(faces.points[:, kept], points[:, kept])
+    assert np.isnan(np.delete(faces.points, kept, 1)).all()
+
+
+def test_an_empty_identity_is_taken_from_the_name_and_an_empty_box_is_none(folder: Path) -> None:
+    box = ["box_left", "box_top", "box_right", "box_bottom"]
+    lines = [[*rows(labels(2))[0], "", *[""] * 4], [*rows(labels(2))[1], "B", 1, 2, 3, 4]]
+    write(folder, ["", *headers(), "identity", *box], lines)
+    faces = read(folder)
+    assert faces.identity.tolist() == ["person0", "B"]
+    assert np.isnan(faces.boxes[0]).all() and faces.boxes[1].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_byte_order_mark_and_blanks_do_not_matter(folder: Path, named: bool) -> None:
+    points = labels(3)
+    header = headers() if named else [str(i) for i in range(10)]
+    write(folder, ["file", *header], rows(points))
+    wanted = read(folder)
+    spaced = [[f" {cell} " for cell in row] for row in rows(points)]
+    write(folder, ["file, quoted", *(f" {name} " for name in header)], spaced, "utf-8-sig")
+    same(read(folder), wanted)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"nose_x": "nsoe_x"}, r"nsoe_x \(did you mean nose_x\?\)"),
+        ({"eye_left_y": "left_eye_y"}, r"left_eye_y.*without their other coordinate: eye_left_x"),
+        ({"nose_y": "nose_x"}, r"or twice: nose_x, nose_x"),
+        ({"nose_y": "zzz"}, r"does not know, or twice: zzz;.*other coordinate: nose_x; its points are eye_right, eye_"),
+    ],
+)
+def test_columns_that_are_not_known_are_told_with_what_was_meant(
+    folder: Path, change: dict[str, str], told: str
+) -> None:
+    write(folder, ["", *(change.get(name, name) for name in headers())], rows(labels(2)))
+    with pytest.raises(FkpError, match=told):
+        read(folder)
+
+
+def test_x_without_y_is_refused(folder: Path) -> None:
+    write(folder, ["", *headers()[:-1]], [row[:-1] for row in rows(labels(2))])
+    with pytest.raises(FkpError, match="without their other coordinate: mouth_left_x"):
+        read(folder)
+
+
+def test_a_box_needs_all_its_columns(folder: Path) -> None:
+    write(folder, ["", *headers(), "box_left"], [[*row, 1] for row in rows(labels(2))])
+    with pytest.raises(FkpError, match="a box needs the four columns"):
+        read(folder)
+
+
+def test_another_number_of_columns_says_how_many(folder: Path) -> None:
+    write(folder, ["", *map(str, range(8)), "identity"], [[*row[:9], "A"] for row in rows(labels(2))])
+    with pytest.raises(FkpError, match="10 columns, but face5 needs 12: a file name and 5 pairs"):
+        read(folder)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"name,a_x,a_y\n", b"\xff\xfe\x00bin\x00ary,1\n2"])
+def test_what_is_no_csv_is_one_error(folder: Path, data: bytes) -> None:
+    (folder / "keypoints.csv").write_bytes(data)
+    with pytest.raises(FkpError, match="keypoints.csv: not a CSV of key points"):
+        read(folder)
+
+
+def spoil(lines: Cells) -> list[str]:
+    """Make a row of every kind bad; return what is to be said of each."""
+    lines[0][0] = "gone.png"
+    lines[1].append(7)
+    lines[2] = lines[2][:5]
+    lines[3][4] = "12o"
+    lines[4][6] = ""
+    lines[5][1:11] = [""] * 10
+    lines[6][11:] = [20, 20, 10, 40]
+    lines[7][9] = "inf"
+    return [
+        "keypoints.csv:2: no picture",
+        "keypoints.csv:3: 16 cells, but the header has 15",
+        "keypoints.csv:4: 5 cells, but the header has 15",
+        "keypoints.csv:5: '12o' in column 5 is not a number",
+        "keypoints.csv:6: nose has one coordinate of two",
+        "keypoints.csv:7: no point is labelled",
+        "keypoints.csv:8: its box has no area",
+        "keypoints.csv:9: 'inf' in column 10 is not a number",
+    ]
+
+
+@pytest.fixture()
+def spoilt(folder: Path) -> tuple[Path, list[str]]:
+    lines = [[*row, 1, 2, 30, 40] for row in rows(labels(12))]
+    told = spoil(lines)
+    write(folder, ["", *headers(), "box_left", "box_top", "box_right", "box_bottom"], lines)
+    return folder, told
+
+
+def test_every_bad_row_is_named_at_once(spoilt: tuple[Path, list[str]]) -> None:
+    with pytest.raises(FkpError) as error:
+        read(spoilt[0])
+    assert "8 bad rows, 4 good ones" in str(error.value) and "data.on_bad=skip" in str(error.value)
+    for fault in spoilt[1]:
+        assert fault in str(error.value)
+    assert len(str(error.value).splitlines()) == 10
+
+
+def test_skip_leaves_out_exactly_the_bad_rows_and_counts_them(
+    spoilt: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        faces = LabelledCsv(str(spoilt[0]), markup="face5", on_bad="skip").read()
+    np.testing.assert_array_equal(faces.points, labels(12)[8:])
+    assert [path.name for path in faces.paths] == names(12)[8:]
+    assert faces.rows.tolist() == [f"keypoints.csv:{line}" for line in range(10, 14)]
+    assert "8 bad rows left out, 4 faces kept" in caplog.text
+    for fault in spoilt[1]:
+        assert fault in caplog.text
+
+
+def test_nothing_is_said_where_nothing_is_bad(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder, ["", *headers()], rows(labels(2)))
+    with caplog.at_level(logging.WARNING):
+        LabelledCsv(str(folder), markup="face5", on_bad="skip").read()
+    assert not caplog.records
+
+
+def test_of_very_many_bad_rows_the_first_are_named_and_all_counted(folder: Path) -> None:
+    write(folder, ["", *headers()], [[f"gone{i}.png", *range(10)] for i in range(33)])
+    with pytest.raises(FkpError, match="33 bad rows, 0 good ones") as error:
+        read(folder)
+    assert "13 more" in str(error.value) and "gone19" in str(error.value) and "gone20" not in str(error.value)
+
+
+def test_rows_may_all_have_the_wrong_number_of_cells(folder: Path) -> None:
+    write(folder, ["", *headers()], [row[:4] for row in rows(labels(3))])
+    with pytest.raises(FkpError, match="3 bad rows, 0 good ones"):
+        read(folder)
+
+
+def test_a_second_file_is_the_publishers_test_part(folder: Path) -> None:
+    points = labels(24)
+    write_csv(folder / "train.csv", names(16), points[:16])
+    write_csv(folder / "test.csv", names(24)[16:], points[16:])
+    source = LabelledCsv(str(folder), file="train.csv", test_file="test.csv", split="official", markup="face5")
+    faces = source.read()
+    assert (faces.official == "test").tolist() == [False] * 16 + [True] * 8
+    np.testing.assert_array_equal(faces.points, points)
+    assert faces.parts("official")["test"].tolist() == list(range(16, 24))
+    assert faces.rows[16] == "test.csv:2"
+
+
+CUSTOM = {"name": "mine", "points": ["tip", "ear_left", "ear_right"], "pair": ["ear_left", "ear_right"]}
+
+
+@pytest.fixture()
+def custom(tmp_path: Path) -> str:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(CUSTOM))
+    return str(tmp_path / "mine.yaml")
+
+
+def test_a_markup_of_ones_own_is_given_by_its_path(folder: Path, custom: str) -> None:
+    write(folder, ["", "ear_right_x", "ear_right_y", "tip_y", "tip_x"], [[names(1)[0], 1, 2, 3, 4]])
+    source = LabelledCsv(str(folder), markup=custom)
+    np.testing.assert_array_equal(source.read().points, [[[4, 3], [np.nan] * 2, [1, 2]]])
+    assert source.markup.name == "mine" and source.markup.flip.tolist() == [0, 2, 1]
+
+
+@given(seed=st.integers(0, 99), bare=st.booleans())
+def test_pts_are_counted_from_one_with_a_header_or_bare(
+    seed: int, bare: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file, points = tmp_path_factory.getbasetemp() / "any.pts", labels(1, seed=seed)[0]
+    write_pts(file, points)
+    if bare:
+        file.write_text("\n".join(line for line in file.read_text().splitlines() if line[0] in "-0123456789"))
+        first = [float(word) for word in file.read_text().splitlines()[0].split()]
+        np.testing.assert_allclose(first, points[0] + 1, atol=1e-3)
+    else:
+        assert "n_points: 5" in file.read_text()
+    np.testing.assert_allclose(read_pts(file), points, atol=1e-3)
+
+
+def write_set(folder: Path, points: np.ndarray) -> Path:
+    for i, face in enumerate(points):
+        (folder / f"{i}.jpg").write_bytes(b"not looked into")
+        write_pts(folder / f"{i}.pts", face)
+    return folder
+
+
+@pytest.mark.parametrize("given", ["face5", "custom"])
+def test_pts_take_any_markup_and_refuse_other_counts(given: str, custom: str, tmp_path: Path) -> None:
+    markup = custom if given == "custom" else given
+    count = len(load_markup(markup).points)
+    (tmp_path / "set").mkdir()
+    points = labels(4)[:, :count]
+    faces = PtsFolders(str(write_set(tmp_path / "set", points)), markup=markup).read()
+    np.testing.assert_allclose(faces.points, points, atol=1e-3)
+    write_pts(tmp_path / "set" / "2.pts", labels(1)[0, :2])
+    with pytest.raises(FkpError, match=f"1 bad rows, 3 good ones:\n  2.pts: 2 points, but .* has {count}"):
+        PtsFolders(str(tmp_path / "set"), markup=markup).read()
+    kept = PtsFolders(str(tmp_path / "set"), markup=markup, on_bad="skip").read()
+    assert [path.name for path in kept.paths] == ["0.jpg", "1.jpg", "3.jpg"]
+
+
+def lines_of(*lines: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "spoil, told",
+    [
+        (lines_of("1 2", "nan 3", "1 1", "2 2", "3 3"), "2.pts: eye_left has one coordinate of two"),
+        (lines_of("1 2", "3 3", "inf inf", "2 2", "3 3"), "2.pts: nose is not at a finite place"),
+        (lines_of(*["nan nan"] * 5), "2.pts: no point is labelled"),
+        (lines_of("{", "1 2", "1 2 3", "}"), "2.pts:3: '1 2 3' is not a point x y"),
+        (lines_of("n_points: 4", "1 2"), "2.pts: says n_points: 4, but has 1"),
+    ],
+)
+def test_bad_pts_are_named(spoil: Callable[[Path], object], told: str, tmp_path: Path) -> None:
+    spoil(write_set(tmp_path, labels(4)) / "2.pts")
+    with pytest.raises(FkpError, match="1 bad rows, 3 good ones") as error:
+        PtsFolders(str(tmp_path), markup="face5").read()
+    assert told in str(error.value)
