@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ class Joined(Source):
         on_bad: `stop` or `skip`, for all of them.
 
     Raises:
-        FkpError: a name that is not known, weights of another number, or markups that differ.
+        FkpError: a name that is not known or comes twice, weights of another number, or markups that differ.
     """
 
     def __init__(
@@ -39,19 +40,20 @@ class Joined(Source):
         strange = [name for name in sources if name not in known]
         if strange or not sources:
             raise FkpError(f"data.sources: no {', '.join(map(str, strange)) or 'name'}; there is {', '.join(known)}")
+        twice = sorted({name for name in sources if sources.count(name) > 1})
+        if twice:
+            raise FkpError(f"data.sources: {', '.join(twice)} twice; data.weights says how often faces are shown")
         weights = [1.0] * len(sources) if weights is None else weights
-        if len(weights) != len(sources) or not all(weight > 0 for weight in weights):
+        if len(weights) != len(sources) or not all(0 < weight < inf for weight in weights):
             raise FkpError(f"data.weights: give a positive number for each of {', '.join(sources)}, not {weights}")
         self.sources, self.weights = {name: known[name] for name in sources}, weights
         self.split, self.on_bad, self.root = split, on_bad, Path(root)
         for source in self.sources.values():
             source.root = self.root / source.root
-        markups = {source.markup.name: source.markup for source in self.sources.values()}
-        if len(markups) > 1:
-            raise FkpError(
-                f"data.sources: they have different markups, {' and '.join(markups)}; join only like with like"
-            )
-        (self.markup,) = markups.values()
+        self.markup, *others = (source.markup for source in self.sources.values())
+        if any(markup != self.markup for markup in others):
+            names = " and ".join(dict.fromkeys(markup.name for markup in (self.markup, *others)))
+            raise FkpError(f"data.sources: they have different markups, {names}; join only like with like")
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """All faces, source by source; rows begin with the source's name."""
