@@ -44,10 +44,11 @@ class Markup:
             raise FkpError(f"markup {self.name}: pair must name two of its points, got {self.pair}")
         ranges = [*self.regions.values(), *(line for lines in self.lines.values() for line in lines)]
         outside = [span for span in ranges if not 0 <= span[0] <= span[1] < len(self.points)]
-        if outside or set(self.lines) - {"open", "ring"} or set(self.box) != {"up", "side"}:
+        numbers = all(isinstance(value, (int, float)) for value in self.box.values())
+        if outside or set(self.lines) - {"open", "ring"} or set(self.box) != {"up", "side"} or not numbers:
             raise FkpError(
                 f"markup {self.name}: regions and lines (open, ring) are [first, last] of points 0 to "
-                f"{len(self.points) - 1}{f', not {outside[0]}' if outside else ''}; box has up and side"
+                f"{len(self.points) - 1}{f', not {outside[0]}' if outside else ''}; box has numbers up and side"
             )
         _ = self.flip  # each left has its right
 
@@ -91,7 +92,7 @@ def load_markup(name: str) -> Markup:
         raise FkpError(f"no markup {name!r}; there is {', '.join(known)}, or give the path of a YAML file")
     try:
         return Markup(**yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, LookupError) as error:
         raise FkpError(f"{file}: not a markup ({' '.join(str(error).split())}); see fkp/markups/face5.yaml") from None
 
 
