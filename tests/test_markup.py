@@ -1,5 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup, load_markup
@@ -39,3 +44,82 @@ def test_point_without_partner_is_named() -> None:
     values = IBUG68.as_dict() | {"points": [*IBUG68.points[:-1], "ear"]}
     with pytest.raises(FkpError, match="mouth_left_bottom has no partner mouth_right_bottom"):
         _ = Markup(**values).flip
+
+
+@st.composite
+def markups(draw: st.DrawFn) -> Markup:
+    """Names of up to four words, some of them sides, in any order, each with its partner."""
+    words = st.sampled_from(["right", "left", "eye", "ear", "1", "2", "upright"])
+    names = draw(st.lists(st.lists(words, min_size=1, max_size=4).map("_".join), min_size=2, max_size=9))
+    swap = {"right": "left", "left": "right"}
+    partners = ["_".join(swap.get(word, word) for word in name.split("_")) for name in names]
+    points = draw(st.permutations(sorted({*names, *partners})))
+    return Markup("generated", points, [points[0], points[-1]])
+
+
+@given(markups())
+def test_flip_of_any_names_is_an_involution_that_swaps_their_sides(markup: Markup) -> None:
+    flip = markup.flip
+    np.testing.assert_array_equal(flip[flip], np.arange(len(markup.points)))
+    for name, place in zip(markup.points, flip, strict=True):
+        sides = [word for word in name.split("_") if word in ("right", "left")]
+        swapped = [word for word in markup.points[place].split("_") if word in ("right", "left")]
+        assert (markup.points[place] == name) == (not sides)
+        assert [{"right": "left", "left": "right"}[word] for word in sides] == swapped
+
+
+def test_face5_swaps_eyes_and_corners_of_the_mouth() -> None:
+    assert load_markup("face5").flip.tolist() == [1, 0, 2, 4, 3]
+
+
+FINE = {"name": "mine", "points": ["tip", "ear_left", "ear_right"], "pair": ["ear_left", "ear_right"]}
+FAULTS: dict[str, object] = {
+    "nothing": None,
+    "a list": [1, 2],
+    "a word": "points",
+    "a field too many": FINE | {"pionts": []},
+    "a field too few": {name: value for name, value in FINE.items() if name != "pair"},
+    "one point twice": FINE | {"points": ["tip", "tip", "ear_left", "ear_right"]},
+    "no partner": FINE | {"points": ["tip", "ear_left"], "pair": ["tip", "ear_left"]},
+    "points that are numbers": FINE | {"points": [1, 2], "pair": [1, 2]},
+    "points that are one number": FINE | {"points": 5},
+    "points that are nothing": FINE | {"points": None},
+    "a pair of one": FINE | {"pair": ["tip"]},
+    "a pair of strangers": FINE | {"pair": ["tip", "nose"]},
+    "a pair that is nothing": FINE | {"pair": None},
+    "a region outside": FINE | {"regions": {"ears": [1, 3]}},
+    "a region backwards": FINE | {"regions": {"ears": [2, 1]}},
+    "a region of one number": FINE | {"regions": {"ears": [1]}},
+    "a region that is no range": FINE | {"regions": {"ears": 1}},
+    "regions without names": FINE | {"regions": [[0, 1]]},
+    "lines without kind": FINE | {"lines": [[0, 1]]},
+    "lines of another kind": FINE | {"lines": {"closed": [[0, 1]]}},
+    "a line of words": FINE | {"lines": {"open": [["tip", "ear_left"]]}},
+    "a box of one side": FINE | {"box": {"up": 0.1}},
+    "a box of words": FINE | {"box": {"up": "high", "side": "wide"}},
+    "a box that is a number": FINE | {"box": 1.5},
+    "a box that is nothing": FINE | {"box": None},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_file_is_one_error_that_names_the_file_or_the_markup(fault: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(FINE))
+    assert load_markup(str(file)).flip.tolist() == [0, 2, 1]
+    file.write_text(yaml.safe_dump(FAULTS[fault]))
+    with pytest.raises(FkpError, match=r"mine") as error:
+        load_markup(str(file))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("data", [b"points: [a, b", b"\xff\xfe\x00", b"", b"a: b: c"])
+def test_what_is_no_yaml_is_one_error(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(data)
+    with pytest.raises(FkpError, match=r"mine.yaml: not a markup.*see fkp/markups/face5.yaml"):
+        load_markup(str(tmp_path / "mine.yaml"))
+
+
+def test_a_file_that_is_not_there_names_the_known() -> None:
+    with pytest.raises(FkpError, match="face5, ibug68, or give the path"):
+        load_markup("nowhere/mine.yaml")
