@@ -1,0 +1,164 @@
+"""Laws of the proof that left and right fit the labels: it passes what is right and names the pair that is not."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fkp.errors import FkpError
+from fkp.markup import IBUG68, Markup, load_markup
+from fkp.shapes import centred, mean_shape, prove_flip
+from fkp.sources.painter import place_face
+from fkp.sources.painter.shape_model import ShapeModel
+from fkp.sources.pts_folders import PtsFolders
+from fkp.sources.youtube_faces import YoutubeFaces
+
+FACE5 = load_markup("face5")
+
+
+@lru_cache
+def faces68() -> np.ndarray:
+    """400 faces as the painter places them, without painting them: as turned and as tilted."""
+    rng = np.random.default_rng(0)
+    model = ShapeModel.load()
+    return np.stack([place_face(model.sample(rng), rng)[1] for _ in range(400)])
+
+
+def faces5() -> np.ndarray:
+    whole = faces68()
+    eyes = [whole[:, 36:42].mean(1), whole[:, 42:48].mean(1)]
+    return np.stack([*eyes, whole[:, 30], whole[:, 48], whole[:, 54]], 1)
+
+
+SETS = {"ibug68": (faces68, IBUG68), "face5": (faces5, FACE5)}
+
+
+def turned_to_one_side(points: np.ndarray, side: int, share: int = 10) -> np.ndarray:
+    """The tenth of the faces whose nose lies furthest to one side between the eyes."""
+    whole = faces68()
+    middle = (whole[:, 36:42].mean(1) + whole[:, 42:48].mean(1)) / 2
+    across = whole[:, 45] - whole[:, 36]
+    turn = ((whole[:, 30] - middle) * across).sum(1) / (across**2).sum(1)
+    return points[np.argsort(side * turn)[: len(points) // share]]
+
+
+def renamed(markup: Markup, **names: str) -> Markup:
+    """Names given to other points: `renamed(m, a=b, b=a)` swaps two."""
+    return replace(markup, points=[names.get(name, name) for name in markup.points])
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_right_markups_pass(name: str) -> None:
+    points, markup = SETS[name][0](), SETS[name][1]
+    prove_flip(points, markup)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("count", [3, 12])
+def test_a_handful_of_faces_is_enough(name: str, count: int) -> None:
+    points, markup = SETS[name][0](), SETS[name][1]
+    for start in range(0, 400 - count, count):
+        prove_flip(points[start : start + count], markup)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("side", [-1, 1])
+def test_faces_that_are_all_turned_to_one_side_pass(name: str, side: int) -> None:
+    points, markup = SETS[name][0](), SETS[name][1]
+    for share in (3, 10, 80):
+        prove_flip(turned_to_one_side(points, side, share), markup)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_points_without_label_do_not_matter(name: str) -> None:
+    points, markup = SETS[name][0]().copy(), SETS[name][1]
+    rng = np.random.default_rng(0)
+    points[rng.random(points.shape[:2]) < 0.3] = np.nan
+    points[:, 3] = np.nan  # one nowhere
+    prove_flip(points[np.isfinite(points).all(2).sum(1) > 2], markup)
+
+
+def test_a_face_whose_labels_lie_on_one_line_does_not_decide() -> None:
+    points = faces5()[:40].copy()
+    points[0] = np.nan
+    points[0, [0, 1, 2]] = [[10, 50], [20, 50], [90, 50]]
+    prove_flip(points, FACE5)
+
+
+@given(st.floats(0.1, 9), st.floats(-500, 500), st.floats(-500, 500))
+def test_place_and_size_of_faces_do_not_matter(size: float, x: float, y: float) -> None:
+    points = faces68()[:20]
+    np.testing.assert_allclose(centred(points * size + (x, y)), centred(points), atol=1e-6)
+    np.testing.assert_allclose(np.nanmean(centred(points), 1), 0, atol=1e-9)
+    np.testing.assert_allclose(np.ptp(centred(points), axis=1).max(1), 1)
+    np.testing.assert_allclose(mean_shape(points), centred(points).mean(0))
+
+
+@pytest.mark.parametrize(
+    "name, one, other, told",
+    [
+        ("face5", "eye_right", "mouth_right", ("eye_right", "mouth_right")),
+        ("face5", "eye_right", "nose", ("nose is its own partner", "eye_right is paired with eye_left")),
+        ("face5", "mouth_left", "nose", ("mouth_left",)),
+        ("ibug68", "jaw_right_1", "chin", ("chin is its own partner",)),
+        ("ibug68", "eye_right_outer", "lip_right_corner", ("eye_right_outer", "lip_right_corner")),
+        ("ibug68", "brow_left_3", "jaw_left_6", ("brow_left_3", "jaw_left_6")),
+    ],
+)
+def test_two_points_with_each_others_names_are_named(name: str, one: str, other: str, told: tuple[str, ...]) -> None:
+    points, markup = SETS[name][0](), SETS[name][1]
+    for some in (points, points[:12]):
+        with pytest.raises(FkpError, match=f"markup {name}: left and right do not fit the labels") as error:
+            prove_flip(some, renamed(markup, **{one: other, other: one}))
+        for words in told:
+            assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_names_without_sides_are_refused(name: str) -> None:
+    points, markup = SETS[name][0](), SETS[name][1]
+    bare = {n: n.replace("right", "a").replace("left", "b") for n in markup.points}
+    with pytest.raises(FkpError, match="eye.* is its own partner, but its mirror image lies on eye"):
+        prove_flip(points, replace(markup, points=list(bare.values()), pair=[bare[n] for n in markup.pair]))
+
+
+@pytest.mark.parametrize(
+    "name, one, other",
+    [("face5", "eye_right", "mouth_left"), ("ibug68", "eye_right_outer", "lip_left_corner")],
+)
+def test_a_pair_crossed_with_another_is_refused(name: str, one: str, other: str) -> None:
+    """The points' pairs are (eye, mouth) and (mouth, eye): right and left, but of other things."""
+    points, markup = SETS[name][0](), SETS[name][1]
+    swap = {"right": "left", "left": "right"}
+    partner = "_".join(swap.get(word, word) for word in other.split("_"))
+    crossed = renamed(markup, **{one: partner, partner: one})
+    with pytest.raises(FkpError) as error:
+        prove_flip(points, crossed)
+    assert one in str(error.value) and other in str(error.value)
+    assert "Name the points so that partners differ only in `right` and `left`" in str(error.value)
+
+
+def test_all_sides_may_be_swapped_for_flips_are_the_same() -> None:
+    """Whoever calls the picture's right "right" gets the same flips."""
+    swap = {n: FACE5.points[i] for n, i in zip(FACE5.points, FACE5.flip, strict=True)}
+    prove_flip(faces5(), renamed(FACE5, **swap))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("source", ["youtube_faces", "300w_train"])
+def test_real_faces_pass_and_with_two_names_exchanged_do_not(source: str, shared: Path) -> None:
+    folder = str(shared / "data" / source)
+    points = (YoutubeFaces(folder) if source == "youtube_faces" else PtsFolders(folder)).survey()[0].points
+    middle, across = points[:, 36:48].mean(1), points[:, 45] - points[:, 36]
+    order = np.argsort(((points[:, 30] - middle) * across).sum(1) / (across**2).sum(1))
+    rng = np.random.default_rng(0)
+    handful = [rng.choice(len(points), 5, replace=False) for _ in range(20)]
+    wrong = renamed(IBUG68, eye_right_outer="lip_right_corner", lip_right_corner="eye_right_outer")
+    for some in (slice(None), order[:50], order[-50:], *handful):
+        prove_flip(points[some], IBUG68)
+        with pytest.raises(FkpError, match="eye_right_outer is paired"):
+            prove_flip(points[some], wrong)
