@@ -111,11 +111,11 @@ def test_an_empty_identity_is_taken_from_the_name_and_an_empty_box_is_none(folde
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_byte_order_mark_and_blanks_do_not_matter(folder: Path, named: bool) -> None:
-    points = labels(3)
-    header = headers() if named else [str(i) for i in range(10)]
-    write(folder, ["file", *header], rows(points))
+    header = [*(headers()[::-1] if named else map(str, range(10))), "identity"]
+    lines = [[*row, f"somebody{i}"] for i, row in enumerate(rows(labels(3)))]
+    write(folder, ["file", *header], lines)
     wanted = read(folder)
-    spaced = [[f" {cell} " for cell in row] for row in rows(points)]
+    spaced = [*([f" {cell} " for cell in row] for row in lines), []]
     write(folder, ["file, quoted", *(f" {name} " for name in header)], spaced, "utf-8-sig")
     same(read(folder), wanted)
 
@@ -186,7 +186,7 @@ def spoil(lines: Cells) -> list[str]:
 
 @pytest.fixture()
 def spoilt(folder: Path) -> tuple[Path, list[str]]:
-    lines = [[*row, 1, 2, 30, 40] for row in rows(labels(12))]
+    lines = [[*row, i, 2, 30, 40] for i, row in enumerate(rows(labels(12)))]
     told = spoil(lines)
     write(folder, ["", *headers(), "box_left", "box_top", "box_right", "box_bottom"], lines)
     return folder, told
@@ -207,6 +207,7 @@ def test_skip_leaves_out_exactly_the_bad_rows_and_counts_them(
     with caplog.at_level(logging.WARNING):
         faces = LabelledCsv(str(spoilt[0]), markup="face5", on_bad="skip").read()
     np.testing.assert_array_equal(faces.points, labels(12)[8:])
+    assert faces.boxes[:, 0].tolist() == [8, 9, 10, 11]
     assert [path.name for path in faces.paths] == names(12)[8:]
     assert faces.rows.tolist() == [f"keypoints.csv:{line}" for line in range(10, 14)]
     assert "8 bad rows left out, 4 faces kept" in caplog.text

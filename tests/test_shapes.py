@@ -82,6 +82,16 @@ def test_points_without_label_do_not_matter(name: str) -> None:
     prove_flip(points[np.isfinite(points).all(2).sum(1) > 2], markup)
 
 
+def test_wrong_names_are_found_beside_points_without_label() -> None:
+    points = faces68().copy()
+    points[:, [0, 3, 20]] = np.nan
+    wrong = renamed(IBUG68, brow_left_3="jaw_left_6", jaw_left_6="brow_left_3")
+    with pytest.raises(
+        FkpError, match="jaw_right_6 is paired with jaw_left_6, but its mirror image lies on brow_left_"
+    ):
+        prove_flip(points, wrong)
+
+
 def test_a_face_whose_labels_lie_on_one_line_does_not_decide() -> None:
     points = faces5()[:40].copy()
     points[0] = np.nan

@@ -28,6 +28,44 @@ def test_people_are_never_shared_and_no_face_is_lost() -> None:
     assert 0.08 < len(people["test"]) / 200 < 0.22 and 0.08 < len(people["val"]) / 200 < 0.22
 
 
+def full(count: int, seed: int = 0) -> FaceTable:
+    """Every column filled with something else for every face."""
+    rng, names = np.random.default_rng(seed), [f"{seed}-{i}" for i in range(count)]
+    official = ["test" if i % 3 else "train" for i in range(count)]
+    points, boxes = rng.random((count, 5, 2)), rng.random((count, 4))
+    return FaceTable([Path(n) for n in names], points, names, names, official, boxes, rng.random(count))
+
+
+def test_faces_keep_all_their_columns_when_chosen_and_joined() -> None:
+    one, other = full(7), full(4, seed=1)
+    joined = FaceTable.joined([one, other])
+    assert len(joined) == 11
+    assert len(set(one.weights)) == 7 and len(set(one.boxes.ravel())) == 28 and set(one.official) == {"test", "train"}
+    for table, chosen in ((one, np.arange(7)), (other, np.arange(7, 11))):
+        for name, column in vars(joined.select(chosen)).items():
+            np.testing.assert_array_equal(column, vars(table)[name], err_msg=name)
+    mask = np.arange(11) % 2 == 1
+    for name, column in vars(joined.select(mask)).items():
+        np.testing.assert_array_equal(column, vars(joined)[name][1::2], err_msg=name)
+        assert len(column) == 5
+
+
+@pytest.mark.parametrize("rule", ["identity", "official"])
+def test_parts_are_each_face_once_and_splits_are_their_faces(rule: str) -> None:
+    whole = full(120)
+    parts = whole.parts(rule)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(120))
+    for name, faces in whole.split(rule).items():
+        np.testing.assert_array_equal(faces.boxes, whole.boxes[parts[name]])
+        if rule == "official":
+            assert (faces.official == "test").all() == (name == "test")
+
+
+def test_an_unknown_rule_is_told() -> None:
+    with pytest.raises(FkpError, match="data.split=people: no such rule; there is official and identity"):
+        full(9).parts("people")
+
+
 def test_the_rule_is_the_same_everywhere() -> None:
     parts = table(20, 1).split("identity")
     assert sorted(parts["test"].identity) == ["person1", "person17", "person2"]
