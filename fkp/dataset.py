@@ -82,12 +82,15 @@ class FacialKeypointsDataset(Dataset[Batch]):
         width, height = crops.size
         corners = apply(to_canvas, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]))
         shapes = self.canvases.shapes[faces, 1::-1]
-        low = np.clip(np.floor(corners.min(1)).astype(int), 0, shapes - 1)
-        high = np.clip(np.floor(corners.max(1)).astype(int) + 2, low + 1, shapes)
+        larger = enlargement(to_canvas)
+        # Where pixels are averaged in blocks, the blocks beyond the edge count too: without them it would be dark.
+        round_it = np.where(larger >= 2, np.ceil(3 * larger), 0).astype(int)[:, None]
+        low = np.clip(np.floor(corners.min(1)).astype(int) - round_it, 0, shapes - 1)
+        high = np.clip(np.floor(corners.max(1)).astype(int) + 2 + round_it, low + 1, shapes)
         to_canvas[:, :, 2] -= low
         spans = zip(faces, low.tolist(), high.tolist(), strict=True)
         images = [self.canvases[face][top:bottom, left:right] for face, (left, top), (right, bottom) in spans]
-        for i in np.flatnonzero(enlargement(to_canvas) >= 2).tolist():
+        for i in np.flatnonzero(larger >= 2).tolist():
             images[i], affine = shrunk(images[i], invert(to_canvas[i]), crops.size)
             to_canvas[i] = invert(affine)
         tallest, widest, channels = np.max([image.shape for image in images], 0).tolist()
