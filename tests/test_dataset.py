@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp import augmentations as a
@@ -132,7 +132,7 @@ def test_a_gray_network_gets_one_channel_of_colour_canvases(everything: Everythi
     wanted = FacialKeypointsDataset(table, gray, STEPS, IBUG68, light, gray=True, seed=1)
     for key in (4, (3, 4), (0, 9)):
         assert ours[key]["image"].shape == (1, 64, 64)
-        torch.testing.assert_close(ours[key]["image"], wanted[key]["image"], atol=2 / 255, rtol=0)
+        torch.testing.assert_close(ours[key]["image"], wanted[key]["image"], atol=3 / 255, rtol=0)
     rgb = FacialKeypointsDataset(table, colour, STEPS, IBUG68, gray=False)[4]["image"]
     assert rgb.shape == (3, 64, 64) and not torch.equal(rgb[0], rgb[2])
     torch.testing.assert_close(a.to_gray(rgb[None])[0], ours[4]["image"])
@@ -160,6 +160,18 @@ def test_cached_pixels_are_those_of_the_file(everything: Everything, size: int) 
         wanted = warp(image, item["to_crop"].double().numpy(), (size, size)) / 255
         difference = np.abs(item["image"][0].numpy() - wanted) * 255
         assert difference.mean() < 0.6 and np.quantile(difference, 0.97) < 3
+
+
+def test_shrunk_crops_are_not_dark_at_their_edges(everything: Everything) -> None:
+    table, gray, _ = everything
+    white = Canvases(np.full(len(gray.pixels), 255, np.uint8), *list(vars(gray).values())[1:])
+    for size in (9, 16, 37):
+        dataset = FacialKeypointsDataset(
+            table, white, [FaceCrop(0.6, turn=10), Rescale(size), RandomCrop(size)], IBUG68
+        )
+        batch = dataset.finish(dataset.__getitems__(list(range(12))))
+        turned = dataset.finish(dataset.__getitems__([(0, i) for i in range(12)]))
+        assert min(batch["image"].min(), turned["image"].min()) > 0.99
 
 
 def test_a_tight_canvas_gives_the_same_crop(everything: Everything) -> None:
@@ -224,6 +236,7 @@ def epochs(weights: np.ndarray, count: int, seed: int = 0) -> list[list[Key]]:
     return taken
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 9))
 def test_weight_1_is_every_face_once(count: int, seed: int) -> None:
     for epoch in epochs(np.ones(count), 3, seed):
@@ -236,6 +249,7 @@ def test_weight_2_is_every_face_twice_with_different_draws(dataset: FacialKeypoi
     assert not torch.equal(dataset[(0, 3)]["to_crop"], dataset[(0, 15)]["to_crop"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0, 1.25, 2.0, 3.7]), min_size=1, max_size=60), st.integers(0, 9))
 def test_weights_are_counts_each_epoch_and_in_the_long_run(weights: list[float], seed: int) -> None:
     array, taken = np.array(weights), epochs(np.array(weights), 40, seed)

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp import geometry as g
@@ -18,11 +18,13 @@ def affines(draw: st.DrawFn) -> np.ndarray:
 POINTS = np.random.default_rng(0).uniform(-50, 300, (68, 2))
 
 
+@settings(deadline=None)
 @given(affines())
 def test_there_and_back_is_identity(affine: np.ndarray) -> None:
     np.testing.assert_allclose(g.apply(g.invert(affine), g.apply(affine, POINTS)), POINTS, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(affines(), affines())
 def test_compose_applies_the_first_first(a: np.ndarray, b: np.ndarray) -> None:
     np.testing.assert_allclose(g.apply(g.compose(a, b), POINTS), g.apply(b, g.apply(a, POINTS)), atol=1e-5)
@@ -64,6 +66,7 @@ def test_overlap() -> None:
     assert g.overlap([0, 0, 1, 1], [2, 2, 3, 3]) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -88,6 +91,7 @@ def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
         np.testing.assert_allclose(back[i], g.invert(alone), rtol=1e-6, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.floats(1, 400))
 def test_a_mirror_swaps_the_edges_and_twice_is_identity(width: float) -> None:
     mirror = g.mirroring(width)
@@ -95,11 +99,13 @@ def test_a_mirror_swaps_the_edges_and_twice_is_identity(width: float) -> None:
     np.testing.assert_allclose(g.compose(mirror, mirror), g.IDENTITY, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 10), st.floats(0.1, 10))
 def test_resizing_twice_is_resizing_once(a: float, b: float) -> None:
     np.testing.assert_allclose(g.compose(g.rescaling(a), g.rescaling(b)), g.rescaling(a * b), rtol=1e-9, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(-180, 180), numbers, numbers)
 def test_turning_leaves_the_centre_and_goes_clockwise(degrees: float, x: float, y: float) -> None:
     turn, side = g.rotation(degrees, (x, y)), np.deg2rad(degrees)
@@ -107,6 +113,7 @@ def test_turning_leaves_the_centre_and_goes_clockwise(degrees: float, x: float, 
     np.testing.assert_allclose(g.apply(turn, [x + 1, y]), [x + np.cos(side), y + np.sin(side)], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(numbers, numbers, st.floats(0.1, 500), st.floats(0.1, 500))
 def test_squares_and_their_centres_agree(x: float, y: float, side: float, other: float) -> None:
     np.testing.assert_allclose(g.centre_and_side(g.square(x, y, side)), (x, y, side), atol=1e-6)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
@@ -263,6 +263,7 @@ def test_a_markup_of_ones_own_is_given_by_its_path(folder: Path, custom: str) ->
     assert source.markup.name == "mine" and source.markup.flip.tolist() == [0, 2, 1]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 99), bare=st.booleans())
 def test_pts_are_counted_from_one_with_a_header_or_bare(
     seed: int, bare: bool, tmp_path_factory: pytest.TempPathFactory

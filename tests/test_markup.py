@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
@@ -57,6 +57,7 @@ def markups(draw: st.DrawFn) -> Markup:
     return Markup("generated", points, [points[0], points[-1]])
 
 
+@settings(deadline=None)
 @given(markups())
 def test_flip_of_any_names_is_an_involution_that_swaps_their_sides(markup: Markup) -> None:
     flip = markup.flip

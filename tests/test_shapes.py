@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
@@ -99,6 +99,7 @@ def test_a_face_whose_labels_lie_on_one_line_does_not_decide() -> None:
     prove_flip(points, FACE5)
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 9), st.floats(-500, 500), st.floats(-500, 500))
 def test_place_and_size_of_faces_do_not_matter(size: float, x: float, y: float) -> None:
     points = faces68()[:20]
