@@ -13,11 +13,15 @@ CLEARLY = 0.2  # of the face's size: points that lie nearer to each other may ch
 
 
 def centred(points: np.ndarray) -> np.ndarray:
-    """(F, K, 2) shapes, each from the mean of its points, in units of the longer side of its extent; NaN stays."""
+    """(F, K, 2) shapes, each from the mean of its points, in units of sqrt(w * h) of its extent; NaN stays NaN.
+
+    Labels that lie nearly on one line count as half as wide as long, so that they weigh no more than others.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a point that is labelled nowhere has no mean
         middle = np.nanmean(points, 1, keepdims=True)
-        size = np.maximum((np.nanmax(points, 1) - np.nanmin(points, 1)).max(1), 1e-9)
+        extent = np.nanmax(points, 1) - np.nanmin(points, 1)
+    size = np.maximum(np.sqrt(extent.prod(1)), np.maximum(extent.max(1) / 2, 1e-9))
     return (points - middle) / size[:, None, None]
 
 
