@@ -174,14 +174,14 @@ def test_shrunk_crops_are_not_dark_at_their_edges(everything: Everything) -> Non
         assert min(batch["image"].min(), turned["image"].min()) > 0.99
 
 
-@pytest.mark.parametrize("size", [16, 40, 100])
+@pytest.mark.parametrize("size", [16, 40])
 def test_mirrored_faces_are_as_smooth_as_the_others(everything: Everything, size: int) -> None:
     """A mirrored crop is the crop in a mirror, also where the picture is shrunk first."""
     steps = [FaceCrop(1.4), Rescale(size), RandomCrop(size)]
     plain, mirrored = (FacialKeypointsDataset(*everything[:2], s, IBUG68) for s in (steps, [*steps, RandomFlip(1.0)]))
-    for face in range(6):
-        difference = mirrored[(0, face)]["image"].flip(2) - plain[(0, face)]["image"]
-        assert difference.abs().mean() * 255 < 2.5  # blocks of shrunk pixels may begin elsewhere
+    pairs = [(mirrored[(0, face)]["image"].flip(2), plain[(0, face)]["image"]) for face in range(6)]
+    # Blocks of shrunk pixels may begin elsewhere; crops that skip pixels differ by 4 levels and more.
+    assert np.mean([(one - other).abs().mean() * 255 for one, other in pairs]) < 2
 
 
 def test_a_tight_canvas_gives_the_same_crop(everything: Everything) -> None:

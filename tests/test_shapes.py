@@ -105,7 +105,8 @@ def test_place_and_size_of_faces_do_not_matter(size: float, x: float, y: float) 
     points = faces68()[:20]
     np.testing.assert_allclose(centred(points * size + (x, y)), centred(points), atol=1e-6)
     np.testing.assert_allclose(np.nanmean(centred(points), 1), 0, atol=1e-9)
-    np.testing.assert_allclose(np.ptp(centred(points), axis=1).max(1), 1)
+    np.testing.assert_allclose(np.ptp(centred(points), axis=1).prod(1), 1)
+    assert np.ptp(centred(points * (1, 0.001)), axis=1).max() == pytest.approx(2)
     np.testing.assert_allclose(mean_shape(points), centred(points).mean(0))
 
 
