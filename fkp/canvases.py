@@ -196,7 +196,9 @@ def _contents(paths: np.ndarray) -> bytes:
     if changed.any():
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             todo = np.flatnonzero(changed)
-            digests[todo] = list(pool.map(_digest, paths[todo].tolist()))
+            for i, digest in zip(todo, pool.map(_digest, paths[todo].tolist()), strict=True):
+                digests[i] = 0 if digest is None else digest
+                stats[i] = -1 if digest is None else stats[i]  # not to be remembered: the next run reads it again
         file.parent.mkdir(parents=True, exist_ok=True)
         record = np.zeros(len(paths), [("stat", np.int64, 4), ("digest", np.uint8, 16)])
         record["stat"], record["digest"] = stats, digests
@@ -206,12 +208,12 @@ def _contents(paths: np.ndarray) -> bytes:
     return digests.tobytes()
 
 
-def _digest(path: Path) -> np.ndarray:
+def _digest(path: Path) -> np.ndarray | None:
     digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError:
-        pass
+        return None
     return np.frombuffer(digest.digest(), np.uint8)

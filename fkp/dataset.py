@@ -52,8 +52,8 @@ class FacialKeypointsDataset(Dataset[Batch]):
         self.table, self.canvases, self.transforms, self.gray, self.seed = table, canvases, transforms, gray, seed
         self.augmentations = [step for step in augmentations if step.active]
         self.partners = markup.flip
-        self.geometric = sum(step.draws for step in transforms)
-        self.draws = self.geometric + sum(step.draws for step in self.augmentations)
+        # How many draws a face needs: for its place, and for its pixels.
+        self.draws = tuple(sum(step.draws for step in steps) for steps in (transforms, self.augmentations))
         self.normalize = Normalize()
 
     def __len__(self) -> int:
@@ -72,10 +72,9 @@ class FacialKeypointsDataset(Dataset[Batch]):
         """Canvases (B, C, H, W) uint8, padded to one size, with the affines from and to the crop, labels and draws."""
         draws = None
         if isinstance(keys[0], tuple):
-            generators = [np.random.default_rng([self.seed, *key]) for key in keys]  # type: ignore[misc]
-            draws = np.stack([(g.random(self.draws), g.standard_normal(self.draws)) for g in generators]).swapaxes(1, 2)
+            draws = np.stack([self._draw(key) for key in keys])  # type: ignore[arg-type]
         faces = [(key[1] if isinstance(key, tuple) else key) % len(self) for key in keys]
-        crops = self.crops(faces, None if draws is None else draws[:, : self.geometric])
+        crops = self.crops(faces, None if draws is None else draws[:, : self.draws[0]])
         assert crops.points is not None
         to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
         # Of each canvas only what the crop shows, so that less is copied, and to the device.
@@ -105,8 +104,13 @@ class FacialKeypointsDataset(Dataset[Batch]):
             "to_crop": torch.from_numpy(crops.to_crop).float(),
         }
         if draws is not None and self.augmentations:
-            batch["draws"] = torch.from_numpy(draws[:, self.geometric :]).float()
+            batch["draws"] = torch.from_numpy(draws[:, self.draws[0] :]).float()
         return batch
+
+    def _draw(self, key: Key) -> np.ndarray:
+        """(draws, 2): uniform and normal numbers; those of the geometry do not depend on what follows."""
+        rng = np.random.default_rng([self.seed, *key])
+        return np.concatenate([np.stack([rng.random(n), rng.standard_normal(n)], 1) for n in self.draws])
 
     @torch.no_grad()
     def finish(self, batch: Batch) -> Batch:

@@ -48,7 +48,8 @@ def prove_flip(points: np.ndarray, markup: Markup) -> None:
     partners = mirrored[markup.flip]
     along = ((mean[:, None] - mean[None]) * (partners[:, None] - partners[None])).sum(2)
     against = (along < -(CLEARLY**2)).any(1)
-    if against.any():
+    swap, stay = (np.nansum(np.linalg.norm(mean - other, axis=1)) for other in (partners, mirrored))
+    if against.any() or swap > stay:
         distance = np.linalg.norm(mean[:, None] - mirrored[None], axis=2)  # [i, j]: of point i to the mirror of point j
         distance[~against] = 0
         nearest = np.where(np.isfinite(distance), distance, np.inf).argmin(1)
@@ -59,6 +60,8 @@ def prove_flip(points: np.ndarray, markup: Markup) -> None:
             name, partner, best = (markup.points[k] for k in (i, markup.flip[i], nearest[i]))
             pair = f"is paired with {partner}" if partner != name else "is its own partner"
             faults.append(f"{name} {pair}, but its mirror image lies on {best}")
+        if swap > stay:
+            faults.insert(0, "with left and right swapped, the mirrored mean face fits worse than without")
         raise FkpError(
             f"markup {markup.name}: left and right do not fit the labels, so flips would teach wrong points:\n  "
             + "\n  ".join(faults)

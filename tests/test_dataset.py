@@ -228,12 +228,12 @@ def test_a_face_at_the_edge_of_shrinking_does_not_depend_on_its_neighbours(tmp_p
 
 
 def test_draws_and_faces_go_through_the_steps_as_they_are(dataset: FacialKeypointsDataset) -> None:
-    """The geometric draws are the first of `default_rng([seed, epoch, draw])`, uniform and normal."""
+    """The geometric draws are the first of `default_rng([seed, epoch, draw])`, whatever is drawn for the pixels."""
     rng = np.random.default_rng([5, 1, 3])
-    draws = np.stack([rng.random(dataset.draws), rng.standard_normal(dataset.draws)], -1)[None]
+    draws = np.stack([rng.random(dataset.draws[0]), rng.standard_normal(dataset.draws[0])], -1)[None]
     crops = dataset.crops([3])
     boxes, extents, points = crops.boxes, crops.extents, dataset.table.points[[3]]
-    wanted = run(STEPS, type(crops)(boxes, extents, points, IBUG68.flip), draws[:, :7])
+    wanted = run(STEPS, type(crops)(boxes, extents, points, IBUG68.flip), draws)
     np.testing.assert_allclose(dataset[(1, 3)]["to_crop"], wanted.to_crop[0], rtol=1e-6)
 
 
