@@ -44,7 +44,7 @@ def resample(canvases: Tensor, affines: Tensor, size: tuple[int, int]) -> Tensor
         size: width, height of the crops.
 
     Returns:
-        (B, C, h, w) float32, 0 … 255.
+        (B, C, h, w), 0 … 255: uint8 from a CPU, float32 from a GPU.
     """
     if canvases.device.type == "cpu":
         return _by_opencv(canvases.numpy(), affines.double().numpy(), size)
@@ -71,7 +71,7 @@ def _by_opencv(canvases: np.ndarray, affines: np.ndarray, size: tuple[int, int])
     for canvas, affine, crop in zip(canvases, affines, crops, strict=True):
         for channel, part in zip(canvas, crop, strict=True):
             cv2.warpAffine(channel, affine, size, dst=part, flags=flags, borderMode=cv2.BORDER_CONSTANT)
-    return torch.from_numpy(crops).float()
+    return torch.from_numpy(crops)
 
 
 def to_gray(images: Tensor) -> Tensor:

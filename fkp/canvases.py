@@ -196,7 +196,7 @@ def _contents(paths: np.ndarray) -> bytes:
     if changed.any():
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             todo = np.flatnonzero(changed)
-            for i, digest in zip(todo, pool.map(_digest, paths[todo].tolist()), strict=True):
+            for i, digest in zip(todo.tolist(), pool.map(_digest, paths[todo].tolist()), strict=True):
                 digests[i] = 0 if digest is None else digest
                 stats[i] = -1 if digest is None else stats[i]  # not to be remembered: the next run reads it again
         file.parent.mkdir(parents=True, exist_ok=True)

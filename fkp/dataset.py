@@ -34,7 +34,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
         canvases: their decoded pixels, from `fkp.canvases.decode`.
         transforms: the geometric steps, from the picture to the crop.
         markup: says which points a flip swaps.
-        augmentations: what a random draw changes in the pixels, in order.
+        augmentations: what a random draw changes in the pixels, in order, those of colour first.
         gray: the network wants one channel, even of coloured canvases.
         seed: of the random draws.
     """
@@ -50,7 +50,8 @@ class FacialKeypointsDataset(Dataset[Batch]):
         seed: int = 0,
     ):
         self.table, self.canvases, self.transforms, self.gray, self.seed = table, canvases, transforms, gray, seed
-        self.augmentations = [step for step in augmentations if step.active]
+        # Those that need colours come first: after them, a gray network's crops are gray.
+        self.augmentations = sorted((step for step in augmentations if step.active), key=lambda step: not step.colour)
         self.partners = markup.flip
         # How many draws a face needs: for its place, and for its pixels.
         self.draws = tuple(sum(step.draws for step in steps) for steps in (transforms, self.augmentations))

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fkp.geometry import IDENTITY, Array, apply, centre_and_side, compose, mirroring, rescaling, rotation, translation
-
-Pixels = TypeVar("Pixels", np.ndarray, Tensor)
 
 
 @dataclass
@@ -177,15 +175,15 @@ class RandomFlip:
 
 
 class ToTensor:
-    """Crops (B, h, w) or (B, h, w, C) uint8 to a float tensor (B, C, h, w) of the same values."""
+    """Crops (B, h, w) or (B, h, w, C) uint8 to a tensor (B, C, h, w) of the same values."""
 
     def __call__(self, pixels: np.ndarray) -> Tensor:
         channels = pixels[..., None] if pixels.ndim == 3 else pixels
-        return torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2))).float()
+        return torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2)))
 
 
 class Normalize:
-    """Pixels from 0 … 255 to [0, 1]."""
+    """Pixels from 0 … 255, uint8 or float, to float32 in [0, 1]."""
 
-    def __call__(self, pixels: Pixels) -> Pixels:
+    def __call__(self, pixels: Tensor) -> Tensor:
         return pixels * (1 / 255)
