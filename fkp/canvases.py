@@ -38,6 +38,7 @@ class Canvases:
         affines: (F, 2, 3), IMAGE -> canvas.
         extents: (F, 2), width and height of the whole picture, IMAGE pixels.
         boxes: (F, 4), the face boxes, IMAGE pixels.
+        file: the file that pixels is a view of, if it is: a process that is handed the canvases then maps it anew.
     """
 
     pixels: np.ndarray
@@ -46,6 +47,15 @@ class Canvases:
     affines: np.ndarray
     extents: np.ndarray
     boxes: np.ndarray
+    file: Path | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self) | ({"pixels": None} if self.file else {})
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        if self.file:
+            vars(self)["pixels"] = _mapped(self.file)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -57,7 +67,7 @@ class Canvases:
 
     def select(self, chosen: np.ndarray) -> Canvases:
         """Those of the faces at these indices; no pixel is copied."""
-        columns = {name: column[chosen] for name, column in vars(self).items() if name != "pixels"}
+        columns = {name: column[chosen] for name, column in vars(self).items() if name not in ("pixels", "file")}
         return replace(self, **columns)
 
 
@@ -97,9 +107,12 @@ def decode(
     for i in np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
         reasons.setdefault(i, "its labelled points lie on one line, so no face box can be drawn round them")
     file = folder / "pixels.bin"
-    # A plain array over the mapped file: slices of a memmap are slow to make.
-    pixels = np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
-    return Canvases(pixels, boxes=boxes, **columns), reasons
+    return Canvases(_mapped(file), boxes=boxes, file=file, **columns), reasons
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """A file's bytes, mapped, as a plain array: slices of a memmap are slow to make."""
+    return np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
 
 
 def face_boxes(table: FaceTable, markup: Markup) -> np.ndarray:

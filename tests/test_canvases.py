@@ -1,6 +1,7 @@
 """Laws of the decoded pixels: decoded once, named by content, whole or not at all."""
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -213,6 +214,14 @@ def test_selecting_copies_no_pixels(table: FaceTable) -> None:
         np.testing.assert_array_equal(some.boxes[place], canvases.boxes[i])
         np.testing.assert_array_equal(some.affines[place], canvases.affines[i])
         np.testing.assert_array_equal(some.extents[place], canvases.extents[i])
+
+
+def test_canvases_handed_to_a_process_map_the_file_anew(table: FaceTable) -> None:
+    """Their pickle, as a spawned loader process gets it, holds no pixels."""
+    canvases, _ = c.decode(table, IBUG68, True, 3.0)
+    data = pickle.dumps(canvases)
+    assert len(data) < len(canvases.pixels) / 4
+    np.testing.assert_array_equal(pickle.loads(data)[1], canvases[1])
 
 
 def test_a_failure_in_the_middle_leaves_nothing(table: FaceTable, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
