@@ -12,7 +12,6 @@ from fkp import config, entry
 def train(cfg: DictConfig) -> float:
     """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
     from fkp import runs
-    from fkp.errors import FkpError
 
     values, ckpt_path = config.plain(cfg), runs.existing(cfg.ckpt_path)
     import pytorch_lightning as pl
@@ -20,11 +19,8 @@ def train(cfg: DictConfig) -> float:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
-    if cfg.debug == "augment":
-        runs.show_draws(data, Path(cfg.run_dir))
-        return float("nan")
     if cfg.debug:
-        raise FkpError(f"debug={cfg.debug}: there is augment")
+        return runs.debug(cfg.debug, data, Path(cfg.run_dir))
     markup = data.source.markup
     module = config.build(cfg.model, markup=markup, recipe=runs.recipe(values, markup.as_dict()))
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]

@@ -97,14 +97,21 @@ def close(
     say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
 
 
-def show_draws(data: FacesDataModule, run_dir: Path) -> None:
-    """Draw what training will see, and print where."""
+def debug(what: str, data: FacesDataModule, run_dir: Path) -> float:
+    """Draw what training would see (`augment`), print where, and have no figure to give: NaN.
+
+    Raises:
+        FkpError: another word than `augment`.
+    """
+    if what != "augment":
+        raise FkpError(f"debug={what}: there is augment")
     from fkp.draw import visualize_draws
     from fkp.pictures import write_picture
 
     data.setup()
     sheet = visualize_draws(data.parts["train"], data.source.markup)
     say(f"faces       {near(write_picture(run_dir / 'augment.png', sheet))}: a row each, first without a draw")
+    return float("nan")
 
 
 def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
