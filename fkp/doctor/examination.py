@@ -47,7 +47,8 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
         return worst_first(findings), None
     table, canvases = table.select(good), canvases.select(good)
     found, suspects = labels.check(table, canvases, source.markup)
-    return worst_first(findings + found), _sheet(table, canvases, source.markup, suspects[:worst])
+    sheet = _sheet(table, canvases, source.markup, suspects[:worst]) if worst > 0 else None
+    return worst_first(findings + found), sheet
 
 
 def _sheet(table: FaceTable, canvases: Canvases, markup: Markup, suspects: list[Suspect]) -> np.ndarray:

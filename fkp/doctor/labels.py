@@ -19,11 +19,12 @@ from fkp.sources.table import FaceTable
 
 TINY_FACE = 32  # pixels of a face box's side
 FAR_OUTSIDE = 0.25  # of a face box's side
-ODD_SHAPE = 8.0  # a point's distance from where the others put it, in robust standard deviations of that point
+ODD_SHAPE = 8.0  # times as far from where the other points put it as is usual for that point
 BROKEN = 0.3  # of a face's size: no face is so odd
 SIDE, REACH = 64, 12  # of the patch on which a face is compared with the mean face, and how far it is looked for
 UNIT = 40.0  # pixels of the patch that are the size of a face
 MISPLACED, BETTER = 0.12, 0.25  # of a face's size; and in correlation: from these a face is said to lie elsewhere
+FEW = 20  # faces, whose mean is no mean face
 GROUPS = 24  # of faces, each with a mean face of its own, for the error of the shift
 
 
@@ -43,8 +44,7 @@ def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Fi
         affines, mean = aligned(table.points)
         swapped = _swapped(table, markup, mean)
         shapes, broken = _odd_shapes(table, markup, affines, mean)
-        patches = _patches(canvases, affines)
-        places, likeness = _misplaced(patches)
+        places, likeness = _misplaced(canvases, affines)
         shift = _shift(table, markup, affines, mean, canvases)
     known = {suspect.face for suspect in swapped}
     shapes, broken = ([s for s in some if s.face not in known] for some in (shapes, broken))
@@ -53,19 +53,16 @@ def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Fi
         ("error", "left and right swapped", "the labels fit a face only with left and right swapped", swapped),
         ("error", "broken shape", "a point lies nowhere near where the other points of the face put it", broken),
         ("warning", "odd shape", "a point lies far from where the other points of the face put it", shapes),
-        (
-            "warning",
-            "unlike a face",
-            "labelled wrongly, or hard to see: more like a face elsewhere",
-            places,
-        ),
+        ("warning", "unlike a face", "labelled wrongly, or hard to see: more like a face elsewhere", places),
     ):
         cases = [Case(table.rows[s.face], str(table.paths[s.face]), s.why) for s in some]
         if cases:
             findings.append(Finding(level, name, what, cases))  # type: ignore[arg-type]
-    order = {s.face for s in suspects}
+    once: dict[int, Suspect] = {}
+    for suspect in suspects:
+        once.setdefault(suspect.face, suspect)
     rest = [Suspect(0.0, int(i), f"likeness to the mean face {likeness[i]:.2f}") for i in np.argsort(likeness)]
-    return findings + shift, suspects + [s for s in rest if s.face not in order]
+    return findings + shift, [*once.values(), *(s for s in rest if s.face not in once)]
 
 
 def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[Finding]:
@@ -173,25 +170,26 @@ def _odd_shapes(
     return odd, broken
 
 
-def _patches(canvases: Canvases, affines: np.ndarray) -> np.ndarray:
-    """(F, n, n) float32: each face turned, scaled and moved onto the mean shape, with a margin of REACH."""
+def _patches(canvases: Canvases, affines: np.ndarray, faces: np.ndarray) -> Iterator[np.ndarray]:
+    """(n, n) float32 of each of these faces, turned, scaled and moved onto the mean shape, with a margin of REACH."""
     side = SIDE + 2 * REACH
     place = np.array([[UNIT, 0, (side - 1) / 2], [0, UNIT, (side - 1) / 2]])
-    patches = np.zeros((len(affines), side, side), np.float32)
-    for i, affine in enumerate(affines):
-        to_patch = compose(invert(canvases.affines[i]), affine, place)
-        patches[i] = cv2.warpAffine(canvases[i], to_patch, (side, side), flags=cv2.INTER_LINEAR)
-    return patches
+    for i in faces.tolist():
+        to_patch = compose(invert(canvases.affines[i]), affines[i], place)
+        yield cv2.warpAffine(canvases[i], to_patch, (side, side), flags=cv2.INTER_LINEAR).astype(np.float32)
 
 
-def _misplaced(patches: np.ndarray) -> tuple[list[Suspect], np.ndarray]:
+def _misplaced(canvases: Canvases, affines: np.ndarray) -> tuple[list[Suspect], np.ndarray]:
     """Faces that are more like the mean face where the label is not; and how like it each is, -1 … 1."""
-    even = np.stack([_evenly_lit(patch) for patch in patches])
-    inner = even[:, REACH:-REACH, REACH:-REACH]
-    mean = (inner / (inner.std((1, 2), keepdims=True) + 1e-3)).mean(0)
-    likeness, suspects = np.zeros(len(even)), []
-    for i, patch in enumerate(even):
-        fit = cv2.matchTemplate(patch, mean, cv2.TM_CCOEFF_NORMED)
+    count, mean = len(canvases), np.zeros((SIDE, SIDE), np.float32)
+    likeness, suspects = np.ones(count), []
+    if count < FEW:
+        return [], likeness
+    for patch in _patches(canvases, affines, np.unique(np.linspace(0, count - 1, 4000).astype(int))):
+        inner = _evenly_lit(patch)[REACH:-REACH, REACH:-REACH]
+        mean += inner / (inner.std() + 1e-3)
+    for i, patch in enumerate(_patches(canvases, affines, np.arange(count))):
+        fit = cv2.matchTemplate(_evenly_lit(patch), mean, cv2.TM_CCOEFF_NORMED)
         _, best, _, (x, y) = cv2.minMaxLoc(fit)
         likeness[i] = here = fit[REACH, REACH]
         off = np.hypot(x - REACH, y - REACH) / UNIT
@@ -218,12 +216,15 @@ def _shift(
     frontal = np.flatnonzero(np.nanmean(asymmetry, 1) <= np.nanmedian(np.nanmean(asymmetry, 1)))
     if len(frontal) < 8 * GROUPS:
         return []
-    patches = _patches(canvases.select(frontal), onto(table.points[frontal], symmetric))
-    centre = patches - patches.mean((1, 2), keepdims=True)
-    centre /= centre.std((1, 2), keepdims=True) + 1e-3
-    people = {name: i for i, name in enumerate(dict.fromkeys(table.identity[frontal]))}
-    group = np.array([people[name] % GROUPS for name in table.identity[frontal]])
-    found = np.array([_axis(centre[group == g].mean(0)) for g in range(GROUPS) if (group == g).any()])
+    people = {name: i % GROUPS for i, name in enumerate(dict.fromkeys(table.identity[frontal]))}
+    means: dict[int, np.ndarray] = {}
+    patches = _patches(canvases, onto(table.points, symmetric), frontal)
+    for person, patch in zip(table.identity[frontal], patches, strict=True):
+        standard = (patch - patch.mean()) / (patch.std() + 1e-3)
+        means[people[person]] = means.get(people[person], 0) + standard
+    if len(means) < 2:
+        return []
+    found = np.array([_axis(mean_picture) for mean_picture in means.values()])
     # The axis of the picture lies `found` right of the labels' axis, so the labels lie that far left of the face.
     width = np.ptp(symmetric[:, 0])
     share = -found / UNIT / width
