@@ -1,7 +1,7 @@
 """Points <-> what a network emits; encode and decode live in one object.
 
-Every codec has `encode` (labels to what a loss compares), `coordinates` (raw output to the same) and `decode` (raw
-output to CROP pixels and confidence).
+Every codec has `encode` (labels to what a loss compares), `coordinates` (raw output to the same), `points` (the same to
+CROP pixels) and `decode` (raw output to CROP pixels and confidence).
 """
 
 from __future__ import annotations
@@ -19,10 +19,27 @@ class Codec(Protocol):
 
     def coordinates(self, output: Tensor) -> Tensor: ...
 
+    def points(self, coordinates: Tensor) -> Tensor: ...
+
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class Coordinates:
+class _Units:
+    """Points from the middle of a crop of `size` pixels, in units of `unit` pixels."""
+
+    def __init__(self, size: int, unit: float):
+        self.size, self.middle, self.unit = size, (size - 1) / 2, unit
+
+    def encode(self, points: Tensor) -> Tensor:
+        """(B, K, 2) CROP pixels to (B, 2 K)."""
+        return ((points - self.middle) / self.unit).flatten(-2)
+
+    def points(self, coordinates: Tensor) -> Tensor:
+        """(B, 2 K) to (B, K, 2) CROP pixels: `encode` undone."""
+        return coordinates.unflatten(-1, (-1, 2)) * self.unit + self.middle
+
+
+class Coordinates(_Units):
     """The network emits the points themselves, from the middle of the crop, in units of `unit` pixels.
 
     The published system normalised points as (x - 100) / 50; here the middle is the crop's own.
@@ -33,11 +50,7 @@ class Coordinates:
     """
 
     def __init__(self, size: int = 224, unit: float = 50.0):
-        self.middle, self.unit = (size - 1) / 2, unit
-
-    def encode(self, points: Tensor) -> Tensor:
-        """(B, K, 2) CROP pixels to (B, 2 K)."""
-        return ((points - self.middle) / self.unit).flatten(-2)
+        super().__init__(size, unit)
 
     def coordinates(self, output: Tensor) -> Tensor:
         """(B, 2 K) as it is."""
@@ -48,11 +61,11 @@ class Coordinates:
 
         Bare coordinates say nothing of how sure they are: confidence is 1.
         """
-        points = output.unflatten(-1, (-1, 2)) * self.unit + self.middle
+        points = self.points(output)
         return points, torch.ones_like(points[..., 0])
 
 
-class SoftArgmax:
+class SoftArgmax(_Units):
     """The network emits a map of logits for each point; the point is the mean place under the map's softmax.
 
     Differentiable, and finer than a cell (Nibali et al., "Numerical Coordinate Regression with CNNs", 2018; Sun et al.,
@@ -64,11 +77,7 @@ class SoftArgmax:
     """
 
     def __init__(self, size: int = 112, unit: float = 1.12):
-        self.size, self.unit = size, unit
-
-    def encode(self, points: Tensor) -> Tensor:
-        """(B, K, 2) CROP pixels to (B, 2 K), from the middle of the crop, in units."""
-        return ((points - (self.size - 1) / 2) / self.unit).flatten(-2)
+        super().__init__(size, unit)
 
     def coordinates(self, output: Tensor) -> Tensor:
         """(B, K, h, w) logits to (B, 2 K), as `encode` gives labels."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from fkp.codecs import Codec
 from fkp.markup import IBUG68, Markup
@@ -43,7 +44,9 @@ class KeypointModule(pl.LightningModule):
         self.network = network(points=len(markup.points))
         self.codec, self.loss, self.markup, self.recipe = codec, loss, markup, recipe
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in ("train", "val", "test")})
+        stages = ("train", "val", "test")
+        self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in stages})
+        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in stages})
 
     def setup(self, stage: str) -> None:
         """Before weights are restored: let a network that can start at the mean training face."""
@@ -60,20 +63,22 @@ class KeypointModule(pl.LightningModule):
         output = self.network(batch["image"])
         target = self.codec.encode(label)
         labelled = torch.isfinite(target)
-        loss = self.loss(self.codec.coordinates(output)[labelled], target[labelled])
-        points, _ = self.codec.decode(output.detach())
-        errors = self.errors[f"{stage}_errors"]
+        coordinates = self.codec.coordinates(output)
+        loss = self.loss(coordinates[labelled], target[labelled])
         # Affines keep ratios of lengths, so NME is the same in CROP and IMAGE pixels.
-        errors.update(nme(points, label, self.markup))  # type: ignore[operator]
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(label), prog_bar=stage == "train")
+        found = self.codec.points(coordinates.detach())
+        self.errors[f"{stage}_errors"].update(nme(found, label, self.markup))  # type: ignore[operator]
+        self.losses[f"{stage}_loss"].update(loss.detach(), len(label))  # type: ignore[operator]
         return loss
 
     def _end(self, stage: str) -> None:
-        errors = self.errors[f"{stage}_errors"]
-        figures = errors.compute()  # type: ignore[operator]
+        # Logged once an epoch, from sums of our own: `log` in every step is slow beside a small network.
+        errors, loss = self.errors[f"{stage}_errors"], self.losses[f"{stage}_loss"]
+        figures = {"loss": loss.compute(), **errors.compute()}  # type: ignore[operator]
         errors.reset()  # type: ignore[operator]
+        loss.reset()  # type: ignore[operator]
         for name, value in figures.items():
-            self.log(f"{stage}/{name}", value, prog_bar=stage == "val" and name == "nme")
+            self.log(f"{stage}/{name}", value, prog_bar=(stage, name) in (("train", "loss"), ("val", "nme")))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step."""

@@ -33,9 +33,10 @@ def test_what_a_loss_compares_is_what_is_decoded(name: str) -> None:
     assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
-def test_coordinates_decode_undoes_encode() -> None:
-    points, codec = torch.rand(3, 68, 2) * 64, Coordinates(64)
-    torch.testing.assert_close(codec.decode(codec.encode(points))[0], points, atol=1e-4, rtol=0)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_points_undoes_encode(name: str) -> None:
+    points, codec = torch.rand(3, 68, 2) * 64, NETWORKS[name][1]
+    torch.testing.assert_close(codec.points(codec.encode(points)), points, atol=1e-4, rtol=0)
 
 
 def test_a_map_that_surrounds_a_point_decodes_to_it() -> None:
