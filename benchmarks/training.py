@@ -31,7 +31,7 @@ from hydra import compose, initialize_config_dir
 
 from fkp import config, entry
 
-entry.patient_threads()  # as the scripts do, before torch comes
+entry.settle()  # as the scripts do, before torch comes
 
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402

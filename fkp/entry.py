@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import functools
 import os
@@ -58,7 +59,7 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
         def entry() -> float | None:
             import hydra
 
-            patient_threads()
+            settle()
             sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
             nonlocal full_error, begun
             full_error, begun = os.environ.get("HYDRA_FULL_ERROR"), False
@@ -94,14 +95,20 @@ def _full_error(value: str | None) -> Iterator[None]:
         os.environ |= {"HYDRA_FULL_ERROR": before} if before is not None else {}
 
 
-def patient_threads() -> None:
-    """Let torch's threads sleep soon when they wait for each other; call it before torch is imported.
+def settle() -> None:
+    """Set what the C libraries below torch do with threads and memory; call it before torch is imported.
 
-    As they come, they spin: on cores that others use too, a step then takes up to five times as long; on a quiet
-    machine this costs nothing that could be measured.
+    Threads that wait for each other are to sleep soon: as they come they spin, and on cores that others use too a step
+    then takes up to five times as long. And freed memory is to be kept: glibc gives large blocks back to the system and
+    gets them anew, page by page, in every step; without that, a step of `two_conv` takes a fifth less.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
+        if mallopt is not None:
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
+            mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
 
 
 def _say(message: object) -> int:
