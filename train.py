@@ -31,7 +31,7 @@ def train(cfg: DictConfig) -> float:
     best = trainer.checkpoint_callback.best_model_score
     if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
         return float("nan")
-    figures = trainer.test(module, data, ckpt_path="best", verbose=False)[0]
+    figures = trainer.test(module, data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)[0]
     if trainer.is_global_zero:
         photo = data.parts["test"].table.paths[0]
         runs.close(Path(cfg.run_dir), values, config.varied(cfg), logger, figures, photo)
