@@ -1,6 +1,6 @@
 """How detectors' boxes lie round the points: `python benchmarks/boxes.py path/to/youtube_faces`.
 
-The constants of fkp/markups/ibug68.yaml (box) and the framing in conf/ are these medians, over the training part of
+The constants of fkp/markups/*.yaml (box) and the framing in conf/ are these medians, over the training part of
 the identity split: no test face is looked at.
 """
 
@@ -34,11 +34,15 @@ def main(root: str) -> None:
         mean = points.mean(0)
         own_x, own_y, own_side = centre_and_side(box)
         low, high = points.min(0), points.max(0)
+        five = np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
+        five_unit = float(np.sqrt(np.prod(np.ptp(five, axis=0))))
         rows.append(
             {
                 "up": (mean[1] - y) / unit,
                 "left": (mean[0] - x) / unit,
                 "side": side / unit,
+                "face5_up": (five[:, 1].mean() - own_y) / five_unit,
+                "face5_side": own_side / five_unit,
                 "shift_x": (x - own_x) / own_side,
                 "shift_y": (y - own_y) / own_side,
                 "zoom": np.log(side / own_side),
