@@ -103,7 +103,7 @@ def settle() -> None:
     gets them anew, page by page, in every step; without that, a step of `two_conv` takes a fifth less.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
         if mallopt is not None:

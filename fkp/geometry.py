@@ -92,6 +92,27 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
     return np.array([x - half, y - half, x + half, y + half], np.float32)
 
 
+def tilted_box(points: ArrayLike, markup: Markup = IBUG68) -> tuple[NDArray[np.float32], float]:
+    """`face_box` of a face as if it were upright, turned with it about the mean of the points.
+
+    Args:
+        points: (K, 2), IMAGE pixels.
+
+    Returns:
+        (4,) float32, the box to be turned about its own centre, and the tilt: the angle of the line from the first to the
+        second of the markup's normalising pair, degrees clockwise.
+    """
+    points = np.asarray(points, float)
+    first, second = markup.eyes
+    across, down = points[second] - points[first]
+    tilt = float(np.rad2deg(np.arctan2(down, across)))
+    middle = points.mean(0)
+    upright = face_box(apply(rotation(-tilt, middle), points), markup)
+    x, y, side = centre_and_side(upright)
+    x, y = apply(rotation(tilt, middle), np.array([x, y]))
+    return square(x, y, side).astype(np.float32), tilt
+
+
 def centre_and_side(box: ArrayLike) -> tuple[Array, Array, Array]:
     """Boxes' (..., 4) centres x, y and the geometric means of their sides, each (...)."""
     left, top, right, bottom = np.moveaxis(np.asarray(box, float), -1, 0)

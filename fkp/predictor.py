@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from fkp.codecs import Codec
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.geometry import apply, face_box, invert, warp
+from fkp.geometry import apply, invert, tilted_box, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
 from fkp.transforms import Crops, Normalize, ToTensor, Transform, run
@@ -69,8 +69,8 @@ class Predictor:
         markup: the meaning of the points.
         gray: the network wants one channel.
         detector: finds the boxes when none are given.
-        passes: how often a detected face is looked at; from the second time on, the crop is drawn round the points
-            found before, as detectors' boxes scatter more than points do. A box that is given is taken as it is.
+        passes: how often a face is looked at; from the second time on, the crop is drawn round the points found before,
+            and turned with them, as boxes scatter more than points do.
         batch_size: faces the network sees at once.
     """
 
@@ -161,14 +161,20 @@ class Predictor:
         canvas = to_gray(pixels) if self.gray else np.atleast_3d(pixels)
         if not self.gray and canvas.shape[2] == 1:
             canvas = np.repeat(canvas, 3, 2)
-        framed = found
-        for _ in range(max(1, self.passes) if boxes is None else 1):
-            points, confidence = self.predict(canvas, framed)
-            framed = np.array([face_box(face, self.markup) for face in points]).reshape(-1, 4)
+        framed, tilts = found, None
+        for _ in range(max(1, self.passes)):
+            points, confidence = self.predict(canvas, framed, tilts=tilts)
+            frames = [tilted_box(face, self.markup) for face in points]
+            framed = np.array([box for box, _ in frames]).reshape(-1, 4)
+            tilts = np.array([tilt for _, tilt in frames])
         return [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
 
     def predict(
-        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray | None = None
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray | None = None,
+        tilts: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the points of the faces in these boxes.
 
@@ -176,6 +182,7 @@ class Predictor:
             image: uint8 (H, W), or RGB (H, W, 3) if the network wants colours.
             boxes: (F, 4), IMAGE pixels.
             labels: (F, K, 2), to crop as labelled faces are cropped in training, where that is another way.
+            tilts: (F,) how far the faces are known to be turned, degrees clockwise; None for upright.
 
         Returns:
             points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
@@ -183,7 +190,7 @@ class Predictor:
         count, extent = len(self.markup.points), np.array(image.shape[1::-1])
         points, confidence = np.zeros((len(boxes), count, 2), np.float32), np.zeros((len(boxes), count), np.float32)
         device = next(self.network.parameters()).device
-        crops = run(self.transforms, Crops(boxes, np.repeat(extent[None], len(boxes), 0), labels))
+        crops = run(self.transforms, Crops(boxes, np.repeat(extent[None], len(boxes), 0), labels, tilts=tilts))
         for start in range(0, len(boxes), self.batch_size):
             some = slice(start, start + self.batch_size)
             pixels = np.stack([warp(image, affine, crops.size) for affine in crops.to_crop[some]])

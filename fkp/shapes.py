@@ -1,4 +1,4 @@
-"""Labels as a set of shapes: the mean face, and whether its mirror image agrees with the markup."""
+"""Labels as a set of shapes: the mean face, its mirror image, and how one set's convention differs from another's."""
 
 from __future__ import annotations
 
@@ -99,3 +99,28 @@ def onto(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
     move = m_mean - turn * z_mean
     rows = [turn.real, -turn.imag, move.real, turn.imag, turn.real, move.imag]
     return np.stack(rows, -1).reshape(-1, 2, 3)
+
+
+def moved(points: np.ndarray, offsets: np.ndarray, markup: Markup) -> np.ndarray:
+    """Shapes (F, K, 2), each point moved by its offset (K, 2) in the face's eye-line frame: x along the line from the
+    first to the second of the markup's normalising pair, y a quarter turn clockwise, in units of that line's length."""
+    line = _eye_line(points, markup)[:, None]
+    z = (offsets[:, 0] + 1j * offsets[:, 1]) * line
+    return points + np.stack([z.real, z.imag], -1)
+
+
+def convention(points: np.ndarray, labels: np.ndarray, markup: Markup) -> np.ndarray:
+    """The offsets (K, 2) that bring points (F, K, 2) onto labels (F, K, 2), as `moved` takes them: medians over faces.
+
+    What a set's labels call the corner of an eye may lie beside what another's do. One offset a point takes most of
+    that out, and cannot take out errors.
+    """
+    apart = labels - points
+    z = (apart[..., 0] + 1j * apart[..., 1]) / _eye_line(points, markup)[:, None]
+    return np.stack([np.nanmedian(z.real, 0), np.nanmedian(z.imag, 0)], -1)
+
+
+def _eye_line(points: np.ndarray, markup: Markup) -> np.ndarray:
+    first, second = markup.eyes
+    line = points[:, second] - points[:, first]
+    return line[:, 0] + 1j * line[:, 1]

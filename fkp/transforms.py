@@ -27,6 +27,7 @@ class Crops:
         extents: (B, 2) width, height of the whole pictures, IMAGE pixels.
         points: (B, K, 2) labels, IMAGE pixels; None in prediction.
         partners: (K,) the markup's `flip`, where a labelled face may be mirrored.
+        tilts: (B,) how far each face is known to be turned, degrees clockwise; None for upright.
         to_crop: (B, 2, 3), IMAGE -> CROP, what the transforms so far make; `sizes` (B, 2) the width, height it fills.
     """
 
@@ -34,6 +35,7 @@ class Crops:
     extents: np.ndarray
     points: np.ndarray | None = None
     partners: np.ndarray | None = None
+    tilts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.sizes = np.asarray(self.extents, float)
@@ -84,7 +86,8 @@ def run(transforms: Sequence[Transform], crops: Crops, draws: np.ndarray | None 
 
 
 class FaceCrop:
-    """A square round the face box; in training shifted, scaled and turned as detectors' boxes are.
+    """A square round the face box, turned with the face if its tilt is known; in training shifted, scaled and turned as
+    detectors' boxes are.
 
     Args:
         scale: the square's side, in face-box sides.
@@ -92,6 +95,8 @@ class FaceCrop:
         shift: standard deviation of the centre in training, in face-box sides.
         zoom: standard deviation of the log of the side in training.
         turn: standard deviation of the rotation in training, degrees.
+        tail: share of training faces for which the three deviations are three times as wide: a detector's rare bad box,
+            a head on its side.
         whole: labelled faces keep their whole picture, as the published system trained; the square is for prediction
             alone, where it should frame a face as the median training picture does.
     """
@@ -105,21 +110,26 @@ class FaceCrop:
         shift: float = 0.0,
         zoom: float = 0.0,
         turn: float = 0.0,
+        tail: float = 0.0,
         whole: bool = False,
     ):
-        self.scale, self.lower, self.shift, self.zoom, self.turn, self.whole = scale, lower, shift, zoom, turn, whole
+        self.scale, self.lower, self.shift, self.zoom, self.turn = scale, lower, shift, zoom, turn
+        self.tail, self.whole = tail, whole
 
     def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
         if self.whole and crops.points is not None:
             return crops
         x, y, side = centre_and_side(crops.boxes)
-        y = y + self.lower * side
-        wanted, turned = self.scale * side, IDENTITY
+        tilts = np.zeros_like(x) if crops.tilts is None else np.asarray(crops.tilts, float)
+        # Lower is towards the chin, wherever that is.
+        x, y = x - np.sin(np.deg2rad(tilts)) * self.lower * side, y + np.cos(np.deg2rad(tilts)) * self.lower * side
+        wanted, turned = self.scale * side, rotation(-tilts, np.stack([x, y], -1))
         if draws is not None:
-            dx, dy, zoom, turn = draws[..., 1].T
+            # The uniform half of a draw is free to say which faces are in the tail.
+            dx, dy, zoom, turn = draws[..., 1].T * np.where(draws[:, 0, 0] < self.tail, 3.0, 1.0)
             x, y = x + dx * self.shift * side, y + dy * self.shift * side
             wanted = wanted * np.exp(zoom * self.zoom)
-            turned = rotation(turn * self.turn, np.stack([x, y], -1))
+            turned = rotation(turn * self.turn - tilts, np.stack([x, y], -1))
         # Edges lie half a pixel from centres: the square's left edge becomes the edge of the first pixel.
         corner = translation(wanted / 2 - x - 0.5, wanted / 2 - y - 0.5)
         return crops.move(compose(turned, corner), np.stack([wanted, wanted], -1))

@@ -20,7 +20,7 @@ MAY = {
     "geometry": {"markup"},
     "pictures": set(),
     "cache": set(),
-    "sources": {"cache", "markup", "pictures", "progress", "sources"},
+    "sources": {"cache", "markup", "pictures", "progress", "shapes", "sources"},
     "canvases": {"cache", "geometry", "markup", "pictures", "progress", "sources"},
     "shapes": {"markup"},
     "transforms": {"geometry"},

@@ -9,8 +9,8 @@ from fkp import Face, Predictor
 from fkp.detectors import HaarCascade
 from fkp.draw import draw, visualize_output
 from fkp.errors import FkpError
-from fkp.geometry import face_box, overlap
-from fkp.pictures import read_picture
+from fkp.geometry import apply, face_box, overlap, rotation, tilted_box, warp
+from fkp.pictures import read_picture, to_gray
 from fkp.sources import painter
 
 Run = tuple[Path, str]
@@ -49,9 +49,26 @@ def test_the_second_pass_is_drawn_round_the_points_of_the_first(predictor: Predi
     for one in (once, twice):
         one.detector = lambda _: (face_box(label)[None], np.ones(1, np.float32))
     (first,), (second,) = once(image), twice(image)
-    np.testing.assert_array_equal(first.points, predictor(image, boxes=face_box(label)[None])[0].points)
-    np.testing.assert_array_equal(second.points, predictor(image, boxes=face_box(first.points)[None])[0].points)
+    gray = to_gray(image)
+    np.testing.assert_array_equal(first.points, once.predict(gray, face_box(label)[None])[0][0])
+    box, tilt = tilted_box(first.points)
+    np.testing.assert_array_equal(second.points, once.predict(gray, box[None], tilts=np.array([tilt]))[0][0])
     np.testing.assert_array_equal(second.box, first.box)
+    given = twice(image, boxes=face_box(label)[None])
+    np.testing.assert_array_equal(given[0].points, second.points)
+
+
+def test_a_turned_picture_turns_the_points(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 4)
+    gray, height, width = to_gray(image), *image.shape[:2]
+    about = rotation(30.0, ((width - 1) / 2, (height - 1) / 2))
+    turned = warp(gray, about, (width, height))
+    box, tilt = tilted_box(label)
+    upright, _ = predictor.predict(gray, box[None], tilts=np.array([tilt]))
+    box, tilt = tilted_box(apply(about, label))
+    tilted, _ = predictor.predict(turned, box[None], tilts=np.array([tilt]))
+    off = np.linalg.norm(tilted[0] - apply(about, upright[0]), axis=1)
+    assert np.median(off) < 0.02 * (box[2] - box[0])
 
 
 def test_gray_and_colour_are_the_same_face(predictor: Predictor) -> None:
