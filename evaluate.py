@@ -14,7 +14,7 @@ def evaluate(cfg: DictConfig) -> float:
     from fkp import evaluation, runs
     from fkp.predictor import Predictor
 
-    ckpt = cfg.ckpt or runs.last_checkpoint()
+    ckpt = runs.chosen(cfg.ckpt)
     predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
     source = config.build(cfg.data)
     rows, count = evaluation.evaluate(predictor, source, cfg.part)

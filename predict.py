@@ -17,7 +17,7 @@ def predict(cfg: DictConfig) -> None:
     from fkp.predictor import Predictor
 
     image = read_picture(cfg.image)
-    ckpt = cfg.ckpt or runs.last_checkpoint()
+    ckpt = runs.chosen(cfg.ckpt)
     predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
     faces = predictor(image)
 

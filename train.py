@@ -23,6 +23,8 @@ def train(cfg: DictConfig) -> float:
         return runs.debug(cfg.debug, data, Path(cfg.run_dir))
     markup = data.source.markup
     module = config.build(cfg.model, markup=markup, recipe=runs.recipe(values, markup.as_dict()))
+    if cfg.weights:
+        runs.start_from(module, cfg.weights)
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
     logger = config.build(cfg.logger) if cfg.logger else False
     trainer = config.build(cfg.trainer, callbacks=callbacks, logger=logger)

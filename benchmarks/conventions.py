@@ -3,9 +3,9 @@
     python train.py experiment=heatmap data=300w data.root=…
     python benchmarks/conventions.py path/to/youtube_faces path/to/300w_train path/to/best.ckpt
 
-A network that has seen 300-W alone looks at training faces of youtube_faces, upright and in a mirror; the median of what
-their labels differ by from its points, less what it errs by on validation faces of its own set, is the offset of each
-point in the eye-line frame: fkp/sources/youtube_faces_offsets.csv, which `data.labels=human` takes out.
+A network that has seen 300-W alone looks at training faces of youtube_faces, upright and in a mirror; the median of
+what their labels differ by from its points, less what it errs by on validation faces of its own set, is the offset of
+each point in the eye-line frame: fkp/sources/youtube_faces_offsets.csv, which `data.labels=human` takes out.
 """
 
 import json

@@ -20,7 +20,14 @@ from fkp import signatures
 from fkp.errors import FkpError
 
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
-PATHS = ("image", "ckpt", "ckpt_path", "data.root", "run_dir")  # their values may hold what Hydra's grammar does not
+PATHS = (
+    "image",
+    "ckpt",
+    "ckpt_path",
+    "weights",
+    "data.root",
+    "run_dir",
+)  # their values may hold what Hydra's grammar does not
 EVERYBODY = ("seed", "trainer.max_epochs", "datamodule.batch_size", "model.optimizer.lr")
 PLAIN: dict[str, tuple[type, ...]] = {
     "int": (int,),

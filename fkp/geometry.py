@@ -99,8 +99,8 @@ def tilted_box(points: ArrayLike, markup: Markup = IBUG68) -> tuple[NDArray[np.f
         points: (K, 2), IMAGE pixels.
 
     Returns:
-        (4,) float32, the box to be turned about its own centre, and the tilt: the angle of the line from the first to the
-        second of the markup's normalising pair, degrees clockwise.
+        (4,) float32, the box to be turned about its own centre, and the tilt: the angle of the line from the first to
+        the second of the markup's normalising pair, degrees clockwise.
     """
     points = np.asarray(points, float)
     first, second = markup.eyes

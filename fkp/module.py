@@ -44,15 +44,21 @@ class KeypointModule(pl.LightningModule):
         self.network = network(points=len(markup.points))
         self.codec, self.loss, self.markup, self.recipe = codec, loss, markup, recipe
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.fresh = True  # untrained: no weights but the network's own first ones
         stages = ("train", "val", "test")
         self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in stages})
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in stages})
 
     def setup(self, stage: str) -> None:
         """Before weights are restored: let a network that can start at the mean training face."""
-        if stage == "fit" and hasattr(self.network, "start_at"):
+        if stage == "fit" and self.fresh and hasattr(self.network, "start_at"):
             mean = torch.as_tensor(self.trainer.datamodule.mean_points(), dtype=torch.float32)  # type: ignore[attr-defined]
             self.network.start_at(self.codec.encode(mean[None])[0])  # type: ignore[operator]
+
+    def start_from(self, network: nn.Module) -> None:
+        """Take over the weights of a trained network; RuntimeError if they do not fit."""
+        self.network.load_state_dict(network.state_dict())
+        self.fresh = False
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, C, h, w) to points (B, K, 2) in CROP pixels."""

@@ -20,6 +20,7 @@ from fkp.geometry import apply, invert, tilted_box, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
 from fkp.transforms import Crops, Normalize, ToTensor, Transform, run
+from fkp.weights import shipped
 
 # The only modules a checkpoint may name: loading a file never runs foreign code.
 REBUILT = ("fkp.networks", "fkp.codecs", "fkp.transforms")
@@ -94,7 +95,7 @@ class Predictor:
         """Rebuild a predictor from a checkpoint of `train.py`.
 
         Args:
-            path: a `.ckpt` file; None for the weights that come with the package, once there are any.
+            path: a `.ckpt` file; None for the weights that come with the package.
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda"; None takes a GPU if there is one.
             passes: how often a detected face is looked at.
@@ -102,9 +103,7 @@ class Predictor:
         Raises:
             FkpError: no such file, or not a checkpoint of fkp.
         """
-        if path is None:
-            raise FkpError("no weights come with this version of fkp; train some with `python train.py` and name them")
-        path = Path(path)
+        path = shipped() if path is None else Path(path)
         if not path.is_file():
             raise FkpError(f"{path}: no such checkpoint; train one with `python train.py`")
         try:

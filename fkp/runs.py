@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fkp.errors import FkpError
+from fkp.weights import shipped
 
 if TYPE_CHECKING:
     from fkp.datamodule import FacesDataModule
+    from fkp.module import KeypointModule
     from fkp.predictor import Face
 
 CONSOLE = Console()
@@ -50,6 +52,36 @@ def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
     if not made:
         raise FkpError(f"no trained model in {outputs.resolve()}; train one with `python train.py`, or give ckpt=…")
     return made[-1]
+
+
+def chosen(ckpt: str | None) -> Path:
+    """What a script is to load: the shipped weights for None, the newest run's for `last`, or a path.
+
+    Raises:
+        FkpError: nothing has been trained yet, or the shipped weights are not there.
+    """
+    if ckpt is None:
+        return shipped()
+    return last_checkpoint() if ckpt == "last" else Path(ckpt)
+
+
+def start_from(module: KeypointModule, path: str) -> None:
+    """Give a module's network the weights of a checkpoint, for a training of its own schedule.
+
+    Args:
+        module: before its training.
+        path: of a checkpoint, or `shipped`.
+
+    Raises:
+        FkpError: no such file, or weights that do not fit.
+    """
+    from fkp.predictor import Predictor
+
+    other = Predictor.load(None if path == "shipped" else path, device="cpu")
+    try:
+        module.start_from(other.network)
+    except RuntimeError as error:
+        raise FkpError(f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})") from None
 
 
 def existing(path: str | None) -> str | None:

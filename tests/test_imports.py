@@ -11,6 +11,7 @@ ROOMS = {
     **{path.stem: path for path in (ROOT / "fkp").glob("*.py")},
     "sources": ROOT / "fkp/sources",
     "doctor": ROOT / "fkp/doctor",
+    "weights": ROOT / "fkp/weights",
 }
 # Each room with what it may import of fkp, besides errors.
 MAY = {
@@ -32,7 +33,8 @@ MAY = {
     "metrics": {"markup"},
     "module": {"codecs", "markup", "metrics"},
     "detectors": {"geometry", "pictures"},
-    "predictor": {"codecs", "detectors", "geometry", "markup", "pictures", "transforms"},
+    "predictor": {"codecs", "detectors", "geometry", "markup", "pictures", "transforms", "weights"},
+    "weights": {"weights"},
     "draw": {"dataset", "geometry", "markup", "predictor"},
     "evaluation": {"canvases", "geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},
     "doctor": {
@@ -49,7 +51,7 @@ MAY = {
         "sources",
     },
     "callbacks": {"draw", "geometry", "metrics", "module", "pictures"},
-    "runs": {"datamodule", "draw", "pictures", "predictor"},
+    "runs": {"datamodule", "draw", "module", "pictures", "predictor", "weights"},
     "signatures": set(),
     "config": {"signatures"},
     "entry": {"config", "signatures"},

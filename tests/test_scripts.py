@@ -39,7 +39,7 @@ def test_predict_draws_and_writes_what_it_found(trained: Run, photo: Path, tmp_p
 
 def test_predict_takes_the_last_trained_model(trained: Run, photo: Path) -> None:
     cwd = trained[0].parents[2]
-    done = call("predict.py", f"image={photo}", cwd=cwd)
+    done = call("predict.py", f"image={photo}", "ckpt=last", cwd=cwd)
     assert done.returncode == 0 and "checkpoints/best.ckpt" in done.stdout
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
+from fkp.geometry import apply, rotation
 from fkp.markup import IBUG68, Markup, load_markup
-from fkp.shapes import centred, mean_shape, prove_flip
+from fkp.shapes import centred, convention, mean_shape, moved, prove_flip
 from fkp.sources.painter import place_face
 from fkp.sources.painter.shape_model import ShapeModel
 from fkp.sources.pts_folders import PtsFolders
@@ -174,3 +175,26 @@ def test_real_faces_pass_and_with_two_names_exchanged_do_not(source: str, shared
         prove_flip(points[some], IBUG68)
         with pytest.raises(FkpError, match="eye_right_outer is paired"):
             prove_flip(points[some], wrong)
+
+
+def test_a_convention_is_found_and_taken_out_whatever_the_pose() -> None:
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(0, 0.03, (68, 2))
+    points = faces68()
+    angles = rng.uniform(-180, 180, len(points))
+    turned = np.stack(
+        [
+            apply(rotation(a, (50, 50)), face) * s
+            for a, face, s in zip(angles, points, rng.uniform(0.2, 5, len(points)), strict=True)
+        ]
+    )
+    labels = moved(turned, offsets, IBUG68)
+    np.testing.assert_allclose(convention(turned, labels, IBUG68), offsets, atol=1e-9)
+    np.testing.assert_allclose(moved(turned, np.zeros((68, 2)), IBUG68), turned)
+
+
+def test_shared_offsets_to_the_right_move_upright_faces_right() -> None:
+    points = faces68()[:1]
+    line = points[0, 45] - points[0, 36]
+    there = moved(points, np.tile([0.5, 0.0], (68, 1)), IBUG68)
+    np.testing.assert_allclose(there - points, np.tile(line / 2, (1, 68, 1)), atol=1e-9)

@@ -88,6 +88,31 @@ def test_a_run_goes_on_from_its_last_checkpoint(trained: Run, faces_folder: Path
     assert after["global_step"] == before["global_step"] * 3 // 2
 
 
+def test_a_run_starts_from_other_weights(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+    best = trained[0] / "checkpoints/best.ckpt"
+    still = [f"weights={best}", "trainer.max_epochs=1", "model.optimizer.lr=1e-9"]
+    done = call("train.py", *TINY, f"data.root={faces_folder}", *still, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")), weights_only=True)
+    for name, value in weights(trained[0], "best").items():
+        torch.testing.assert_close(after["state_dict"][name], value, atol=1e-5, rtol=0)
+
+
+def test_averaged_weights_are_what_is_tested_and_kept(faces_folder: Path, tmp_path: Path) -> None:
+    average = "+callbacks.average={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.5}"
+    done = call("train.py", *TINY, f"data.root={faces_folder}", average, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = next(tmp_path.glob("outputs/*/*/checkpoints")).parent
+    kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    moved = [not torch.equal(value, kept["current_model_state"][name]) for name, value in kept["state_dict"].items()]
+    assert any(moved)
+    data = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={run / 'checkpoints/best.ckpt'}"]
+    done = call("evaluate.py", *data, cwd=tmp_path)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    tested = json.loads((run / "figures.json").read_text())["test/nme"]
+    assert figures["nme_as_trained"] == pytest.approx(tested, rel=0.02)
+
+
 def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
     arguments = ["+trainer.fast_dev_run=true", "datamodule.batch_size=8", f"data.root={faces_folder}"]
     done = call("train.py", "data=youtube_faces", "experiment=heatmap", *arguments, cwd=tmp_path)

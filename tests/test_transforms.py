@@ -257,3 +257,23 @@ def test_tensors_hold_the_pixels_channel_first_in_zero_to_one() -> None:
         tensor = t.Normalize()(t.ToTensor()(pixels))
         assert tensor.shape == (2, 3 if pixels.ndim == 4 else 1, 5, 7) and tensor.dtype == torch.float32
         np.testing.assert_allclose(tensor[1, 0].numpy() * 255, colour[1, ..., 0], rtol=1e-6)
+
+
+def test_a_tilt_that_is_known_is_taken_out() -> None:
+    """A face turned with its picture, cropped with its tilt, lies in the crop as the upright one does."""
+    steps, upright = [t.FaceCrop(1.3, 0.1), t.Rescale(64)], faces()
+    wanted = apply(t.run(steps, upright).to_crop, upright.points)
+    for tilt in (-170.0, -30.0, 45.0):
+        start = faces()
+        centres = (start.boxes[:, :2] + start.boxes[:, 2:]) / 2
+        turned = apply(rotation(tilt, centres), start.points)
+        crops = t.run(steps, t.Crops(start.boxes, start.extents, turned, IBUG68.flip, np.full(FACES, tilt)))
+        np.testing.assert_allclose(crops.crop_points(), wanted, atol=1e-6)
+
+
+def test_a_share_of_faces_is_in_the_tail() -> None:
+    drawn = np.stack([np.random.default_rng(0).random((FACES, 4)), np.ones((FACES, 4))], -1)
+    thin, wide = (t.run([t.FaceCrop(1.0, shift=0.1, tail=tail)], faces(), drawn).to_crop for tail in (0.0, 0.5))
+    middle = t.run([t.FaceCrop(1.0)], faces()).to_crop
+    ratio = (wide - middle)[:, 0, 2] / (thin - middle)[:, 0, 2]
+    np.testing.assert_allclose(ratio, np.where(drawn[:, 0, 0] < 0.5, 3.0, 1.0), atol=1e-6)

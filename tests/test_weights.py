@@ -1,0 +1,55 @@
+"""The shipped weights are what was shipped, small, and find points."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fkp import Predictor
+from fkp.errors import FkpError
+from fkp.geometry import face_box
+from fkp.markup import IBUG68
+from fkp.metrics import nme
+from fkp.sources import painter
+from fkp.weights import FILE, shipped
+from fkp.weights.__main__ import ship
+
+Run = tuple[Path, str]
+
+
+def test_shipped_weights_are_small_and_whole() -> None:
+    assert sum(file.stat().st_size for file in FILE.parent.iterdir() if file.is_file()) <= 8e6
+    assert FILE.stat().st_size <= 4e6 and shipped() == FILE
+    assert sum(p.numel() for p in Predictor.load(device="cpu").network.parameters()) <= 1e6
+
+
+def test_shipped_weights_find_drawn_faces() -> None:
+    predictor = Predictor.load(device="cpu")
+    errors = []
+    for i in range(12):
+        image, label = painter.paint(5, i)
+        errors.append(nme(predictor(image, boxes=face_box(label)[None])[0].points, label, IBUG68))
+    assert np.median(errors) < 0.08
+
+
+def test_what_is_shipped_predicts_as_its_checkpoint(trained: Run, tmp_path: Path) -> None:
+    checkpoint = trained[0] / "checkpoints/best.ckpt"
+    file = ship(checkpoint, tmp_path / "small.ckpt")
+    assert shipped(file) == file and file.stat().st_size < checkpoint.stat().st_size
+    image, label = painter.paint(2, 0)
+    ours, theirs = (Predictor.load(path)(image, boxes=face_box(label)[None])[0] for path in (file, checkpoint))
+    np.testing.assert_array_equal(ours.points, theirs.points)
+    assert set(torch.load(file, weights_only=True)) == {"fkp", "state_dict"}
+
+
+def test_a_changed_or_missing_file_is_refused(trained: Run, tmp_path: Path) -> None:
+    file = ship(trained[0] / "checkpoints/best.ckpt", tmp_path / "small.ckpt")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(FkpError, match="SHA-256 differs"):
+        shipped(file)
+    file.unlink()
+    with pytest.raises(FkpError, match="not there"):
+        shipped(file)
