@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import BackboneFinetuning
 
 from fkp.draw import as_picture, visualize_output
 from fkp.geometry import apply
@@ -54,6 +55,17 @@ class FaceSheets(pl.Callback):
         module.train(training)
         labels = [apply(item["to_crop"], item["points"]) for item in items]
         return visualize_output([as_picture(image) for image in images], points, labels, markup=module.markup)
+
+
+class Release(BackboneFinetuning):
+    """Lightning's BackboneFinetuning, whose resumed run goes on as an unbroken one: a backbone that had been released
+    when the checkpoint was written is released again, where Lightning 2.6 leaves it frozen."""
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Restore the parameter groups, and what they train."""
+        super().on_fit_start(trainer, module)
+        if any(len(groups) > 1 for groups in self._internal_optimizer_metadata.values()):
+            self.make_trainable(module.backbone)
 
 
 class MeanShape(pl.Callback):

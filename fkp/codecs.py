@@ -1,7 +1,7 @@
 """Points <-> what a network emits; encode and decode live in one object.
 
 Every codec has `encode` (labels to what a loss compares), `coordinates` (raw output to the same), `points` (the same to
-CROP pixels) and `decode` (raw output to CROP pixels and confidence).
+CROP pixels), `decode` (raw output to CROP pixels and confidence) and `surprise` (how unlikely raw output finds a label).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class Codec(Protocol):
     def points(self, coordinates: Tensor) -> Tensor: ...
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def surprise(self, output: Tensor, points: Tensor) -> Tensor: ...
 
 
 class _Units:
@@ -64,6 +66,10 @@ class Coordinates(_Units):
         points = self.points(output)
         return points, torch.ones_like(points[..., 0])
 
+    def surprise(self, output: Tensor, points: Tensor) -> Tensor:
+        """(B, K) zeros: bare coordinates are no distribution."""
+        return torch.zeros_like(points[..., 0])
+
 
 class SoftArgmax(_Units):
     """The network emits a map of logits for each point; the point is the mean place under the map's softmax.
@@ -89,10 +95,26 @@ class SoftArgmax(_Units):
         A loss on the mean alone leaves the maps' spread free, so it says nothing of how sure a point is: confidence
         is 1.
         """
-        mass = output.flatten(-2).softmax(-1).view_as(output)
+        # Half precision has steps of a pixel at 112: places are summed in single.
+        mass = output.flatten(-2).float().softmax(-1).view_as(output)
         height, width = mass.shape[-2:]
         # A cell's place is its centre.
         x = (torch.arange(width, device=mass.device, dtype=mass.dtype) + 0.5) * self.size / width - 0.5
         y = (torch.arange(height, device=mass.device, dtype=mass.dtype) + 0.5) * self.size / height - 0.5
         points = torch.stack([(mass.sum(-2) * x).sum(-1), (mass.sum(-1) * y).sum(-1)], -1)
         return points, torch.ones_like(points[..., 0])
+
+    def surprise(self, output: Tensor, points: Tensor) -> Tensor:
+        """-log of the mass that maps (B, K, h, w) give the four cells round points (B, K, 2): (B, K), in nats.
+
+        Each cell counts as bilinear interpolation would weigh it, so the likeliest map decodes to its label.
+        """
+        logs = output.flatten(-2).float().log_softmax(-1).view_as(output)
+        height, width = logs.shape[-2:]
+        x, y = (self._shares(points[..., axis], cells) for axis, cells in ((0, width), (1, height)))
+        return -((logs * x[..., None, :]).sum(-1) * y).sum(-1)
+
+    def _shares(self, places: Tensor, cells: int) -> Tensor:
+        """(B, K) CROP pixels to (B, K, cells): how much of each belongs to which cell; outside, to the outermost."""
+        at = ((places + 0.5) * cells / self.size - 0.5).clamp(0, cells - 1)
+        return (1 - (at[..., None] - torch.arange(cells, device=at.device)).abs()).clamp_min(0)

@@ -27,6 +27,7 @@ class HaarCascade:
     Args:
         cascade: file name of a cascade that comes with OpenCV.
         scale_factor: step between the sizes that are searched.
+        finer: the step of a second search, where the first finds nothing; None for no second one.
         min_neighbors: how many overlapping hits make a face; more is stricter.
         min_size: smallest face, as a share of the picture's shorter side.
         min_score: boxes the cascade's last stage is less sure of are dropped.
@@ -37,6 +38,7 @@ class HaarCascade:
         self,
         cascade: str = "haarcascade_frontalface_default.xml",
         scale_factor: float = 1.1,
+        finer: float | None = 1.03,
         min_neighbors: int = 5,
         min_size: float = 0.05,
         min_score: float = 0.0,
@@ -45,7 +47,8 @@ class HaarCascade:
         self.classifier = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / cascade))
         if self.classifier.empty():
             raise FkpError(f"detector.cascade={cascade}: OpenCV brings no such cascade")
-        self.scale_factor, self.min_neighbors, self.min_size = scale_factor, min_neighbors, min_size
+        self.steps = [step for step in (scale_factor, finer) if step is not None]
+        self.min_neighbors, self.min_size = min_neighbors, min_size
         self.min_score, self.longest = min_score, longest
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,10 +57,13 @@ class HaarCascade:
         if factor < 1:
             gray = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         least = max(20, round(self.min_size * min(gray.shape)))
-        found, _, levels = self.classifier.detectMultiScale3(
-            gray, self.scale_factor, self.min_neighbors, minSize=(least, least), outputRejectLevels=True
-        )
-        if len(found) == 0:
+        for step in self.steps:
+            found, _, levels = self.classifier.detectMultiScale3(
+                gray, step, self.min_neighbors, minSize=(least, least), outputRejectLevels=True
+            )
+            if len(found):
+                break
+        else:
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         left, top, width, height = np.asarray(found, float).T
         boxes = np.stack([left, top, left + width, top + height], 1) / factor - 0.5  # pixel edges, not centres

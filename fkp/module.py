@@ -24,10 +24,14 @@ class KeypointModule(pl.LightningModule):
         network: takes the number of points and makes the network, image (B, C, h, w) to raw output.
         codec: points <-> raw output.
         loss: of raw output and encoded label.
+        likelihood: how much of the loss, besides, is the codec's surprise at the labels.
         optimizer: takes the parameters.
         scheduler: takes the optimizer; stepped once an epoch.
         markup: the meaning of the points.
         recipe: plain values from which `fkp.predictor` rebuilds what predicts; kept in every checkpoint.
+        channels_last: lay the network's weights out with channels last: faster where convolutions are depthwise, and
+            on a GPU with mixed precision.
+        compile: let torch.compile make the network's kernels; takes a compiler, and a minute at the start.
     """
 
     def __init__(
@@ -39,15 +43,27 @@ class KeypointModule(pl.LightningModule):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
         markup: Markup = IBUG68,
         recipe: dict[str, Any] | None = None,
+        likelihood: float = 0.0,
+        channels_last: bool = False,
+        compile: bool = False,
     ):
         super().__init__()
         self.network = network(points=len(markup.points))
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        if compile:
+            self.network.compile()
         self.codec, self.loss, self.markup, self.recipe = codec, loss, markup, recipe
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler, self.likelihood = optimizer, scheduler, likelihood
         self.fresh = True  # untrained: no weights but the network's own first ones
         stages = ("train", "val", "test")
         self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in stages})
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in stages})
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network's backbone, where it has one: what Lightning's BackboneFinetuning freezes and releases."""
+        return self.network.backbone  # type: ignore[return-value]
 
     def setup(self, stage: str) -> None:
         """Before weights are restored: let a network that can start at the mean training face."""
@@ -71,6 +87,11 @@ class KeypointModule(pl.LightningModule):
         labelled = torch.isfinite(target)
         coordinates = self.codec.coordinates(output)
         loss = self.loss(coordinates[labelled], target[labelled])
+        if self.likelihood:
+            known = torch.isfinite(label).all(-1)
+            # Unlabelled points are left out before the sum: a gradient of 0 times NaN is NaN.
+            surprise = self.codec.surprise(output, label.nan_to_num())[known]
+            loss = loss + self.likelihood * surprise.sum() / max(1, len(surprise))
         # Affines keep ratios of lengths, so NME is the same in CROP and IMAGE pixels.
         found = self.codec.points(coordinates.detach())
         self.errors[f"{stage}_errors"].update(nme(found, label, self.markup))  # type: ignore[operator]
@@ -112,7 +133,7 @@ class KeypointModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler if there is one."""
-        optimizer = self.optimizer(self.network.parameters())
+        optimizer = self.optimizer([weight for weight in self.network.parameters() if weight.requires_grad])
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

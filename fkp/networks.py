@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fkp.errors import FkpError
 
 
 class TwoConv(nn.Module):
@@ -70,13 +75,16 @@ class HeatMaps(nn.Module):
 
     def __init__(self, points: int = 68, channels: int = 1, width: int = 16):
         super().__init__()
-        w1, w2, w3 = 2 * width, 4 * width, 6 * width
+        w1, w2, w3 = 2 * width, 4 * width, 7 * width
         self.stem = _convolution(channels, width, 5, stride=2)
         self.fine = _Residual(width, w1, stride=2)
         self.middle = nn.Sequential(_Residual(w1, w2, stride=2), _Residual(w2, w2))
-        self.coarse = nn.Sequential(_Residual(w2, w3, stride=2), _Residual(w3, w3))
+        self.coarse = nn.Sequential(_Residual(w2, w3, stride=2), _Residual(w3, w3), _Residual(w3, w3))
         self.lateral = nn.ModuleList([nn.Conv2d(w, w2, 1) for w in (w1, w2, w3)])
-        self.smooth = _convolution(w2, w2, 3)
+        # Depthwise: a full 3x3 here, where the maps are largest, would be a quarter of the network's work.
+        self.smooth = nn.Sequential(
+            nn.Conv2d(w2, w2, 3, padding=1, groups=w2, bias=False), nn.BatchNorm2d(w2), _convolution(w2, w2, 1)
+        )
         self.maps = nn.Conv2d(w2, points, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -89,6 +97,94 @@ class HeatMaps(nn.Module):
         for lateral, finer in ((self.lateral[1], middle), (self.lateral[0], fine)):
             features = lateral(finer) + F.interpolate(features, size=finer.shape[2:], mode="bilinear")
         return self.maps(self.smooth(F.relu(features)))
+
+
+class Transfer(nn.Module):
+    """A torchvision backbone, trained for ImageNet if its weights are given, and one linear layer to the points.
+
+    Args:
+        points: K, key points.
+        size: side of the input, CROP pixels.
+        backbone: a torchvision classifier's name, such as mobilenet_v3_small or resnet18; what it does before it pools.
+        weights: `imagenet` for torchvision's, downloaded once; or a file of them; or None for none.
+        width: channels that the linear layer sees of each place.
+
+    Raises:
+        FkpError: no such backbone, or its weights cannot be had.
+    """
+
+    # What torchvision's classifiers were trained on: RGB, standardised with ImageNet's mean and deviation.
+    MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        points: int = 68,
+        size: int = 112,
+        backbone: str = "mobilenet_v3_small",
+        weights: str | None = None,
+        width: int = 64,
+    ):
+        super().__init__()
+        self.backbone = _backbone(backbone, weights)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.tensor(self.MEAN)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(self.DEVIATION)[:, None, None], persistent=False)
+        with torch.no_grad():
+            _, channels, height, wide = self.backbone.eval()(torch.zeros(1, 3, size, size)).shape
+        self.backbone.train()
+        self.neck = _convolution(channels, width, 1)
+        self.head = nn.Linear(width * height * wide, 2 * points)
+        nn.init.zeros_(self.head.weight)
+
+    start_at = TwoConv.start_at
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1 or 3, size, size) in [0, 1] to (B, 2 K)."""
+        return self.head(self.neck(self.backbone((image - self.mean) / self.deviation)).flatten(1))
+
+
+def _backbone(name: str, weights: str | None) -> nn.Sequential:
+    """The part of a torchvision classifier before its pooling."""
+    from torchvision import models  # a second of imports that no other network needs
+
+    try:
+        classifier = models.get_model(name, weights=None)
+    except ValueError:
+        raise FkpError(f"model.network.backbone={name}: torchvision has no such model") from None
+    if weights is not None:
+        state = _imagenet(name) if weights == "imagenet" else _of_file(weights)
+        try:
+            classifier.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = (str(error).splitlines() or [""])[-1].strip()
+            raise FkpError(f"model.network.weights={weights}: do not fit {name} ({reason})") from None
+    layers: list[nn.Module] = []
+    for layer in classifier.children():
+        if isinstance(layer, (nn.AdaptiveAvgPool2d, nn.Linear)):
+            break
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def _imagenet(name: str) -> dict[str, Tensor]:
+    from torchvision import models
+
+    best = models.get_model_weights(name).DEFAULT
+    try:
+        return dict(best.get_state_dict(progress=True, check_hash=True))
+    except (OSError, RuntimeError) as error:  # no network; or another file than torchvision expects
+        raise FkpError(
+            f"model.network.weights=imagenet: {best.url} cannot be fetched ({error}); fetch it elsewhere and give "
+            "the file, model.network.weights=path, or train without, model.network.weights=null"
+        ) from None
+
+
+def _of_file(path: str) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise FkpError(f"model.network.weights={path}: cannot be read as weights ({type(error).__name__})") from None
 
 
 class _Residual(nn.Module):

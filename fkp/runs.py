@@ -32,9 +32,12 @@ def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
         cfg: the resolved configuration of `train.py`.
         markup: `Markup.as_dict()`.
     """
+    network = dict(cfg["model"]["network"])
+    if "weights" in network:
+        network["weights"] = None  # where they came from; the checkpoint itself brings what became of them
     return {
         "version": 1,
-        "network": cfg["model"]["network"],
+        "network": network,
         "codec": cfg["model"]["codec"],
         "transforms": cfg["crop"],
         "gray": cfg["datamodule"]["gray"],

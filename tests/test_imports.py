@@ -29,6 +29,7 @@ MAY = {
     "dataset": {"augmentations", "canvases", "geometry", "markup", "sources", "transforms"},
     "datamodule": {"augmentations", "canvases", "dataset", "shapes", "sources", "transforms"},
     "networks": set(),
+    "losses": set(),
     "codecs": set(),
     "metrics": {"markup"},
     "module": {"codecs", "markup", "metrics"},

@@ -1,14 +1,20 @@
 """The laws that every network and codec obeys."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from fkp.codecs import Coordinates, SoftArgmax
-from fkp.networks import HeatMaps, TwoConv
+from fkp.errors import FkpError
+from fkp.module import KeypointModule
+from fkp.networks import HeatMaps, Transfer, TwoConv
 
 NETWORKS = {
     "two_conv": (lambda: TwoConv(size=64, width=4), Coordinates(64)),
     "heatmap": (lambda: HeatMaps(width=4), SoftArgmax(64)),
+    "transfer": (lambda: Transfer(size=64, backbone="resnet18", width=4), Coordinates(64)),
 }
 
 
@@ -56,8 +62,38 @@ def test_a_map_that_surrounds_a_point_decodes_to_it() -> None:
     torch.testing.assert_close(middle, torch.full_like(middle, 31.5))
 
 
-def test_starts_at_the_mean_face() -> None:
-    network, codec, mean = TwoConv(size=64, width=4).eval(), Coordinates(64), torch.rand(68, 2) * 64
+def test_the_least_surprised_maps_are_those_that_decode_to_the_label() -> None:
+    codec, label = SoftArgmax(64), 3 + 57 * torch.rand(2, 68, 2)
+    x, y = (codec._shares(label[..., axis], 16) for axis in (0, 1))
+    best = (y[..., None] * x[..., None, :]).clamp_min(1e-12).log()
+    torch.testing.assert_close(codec.decode(best)[0], label, atol=1e-3, rtol=0)
+    least = codec.surprise(best, label)
+    assert least.shape == (2, 68) and (least <= math.log(4) + 1e-3).all()
+    for other in (best / 2, best.roll(1, -1), torch.randn_like(best)):
+        assert (codec.surprise(other, label) > least - 1e-4).all()
+
+
+def test_only_labelled_points_surprise() -> None:
+    module = KeypointModule(
+        lambda points: HeatMaps(points, width=4), SoftArgmax(32), torch.nn.L1Loss(), torch.optim.SGD, likelihood=1.0
+    )
+    label, image = 32 * torch.rand(2, 68, 2), torch.rand(2, 1, 32, 32)
+    label[0, 5] = torch.nan
+    batch = {"image": image, "points": label, "to_crop": torch.eye(2, 3).expand(2, 2, 3)}
+    module.training_step(batch, 0).backward()
+    gradient = module.network.maps.weight.grad
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+    label[:, 7] = torch.nan
+    module.zero_grad()
+    module.training_step(batch, 0).backward()
+    gradient = module.network.maps.weight.grad
+    assert (gradient[7] == 0).all() and gradient[5].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["two_conv", "transfer"])
+def test_starts_at_the_mean_face(name: str) -> None:
+    make, codec = NETWORKS[name]
+    network, mean = make().eval(), torch.rand(68, 2) * 64
     network.start_at(codec.encode(mean[None])[0])
     points, _ = codec.decode(network(torch.rand(2, 1, 64, 64)))
     torch.testing.assert_close(points, mean.expand(2, -1, -1), atol=1e-4, rtol=0)
@@ -80,3 +116,39 @@ def test_published_sizes() -> None:
 
 def test_heat_maps_stay_under_a_million_parameters() -> None:
     assert sum(p.numel() for p in HeatMaps().parameters()) < 1_000_000
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "densenet121"])
+def test_any_backbone_of_torchvision_keeps_places(backbone: str) -> None:
+    assert Transfer(size=64, backbone=backbone, width=4).eval()(torch.rand(2, 1, 64, 64)).shape == (2, 136)
+
+
+def test_transfer_takes_weights_of_a_file(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    donor = resnet18()
+    torch.save(donor.state_dict(), tmp_path / "resnet18.pth")
+    backbone = Transfer(size=64, backbone="resnet18", weights=str(tmp_path / "resnet18.pth")).backbone
+    torch.testing.assert_close(backbone[0].weight, donor.conv1.weight, atol=0, rtol=0)
+
+
+def test_weights_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from urllib.error import URLError
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    for weights, message in [
+        ("imagenet", "cannot be fetched .*no route to host.*weights=null"),
+        (str(tmp_path / "gone.pth"), "gone.pth: cannot be read"),
+        (str(tmp_path / "text.pth"), "text.pth: cannot be read"),
+        (str(tmp_path / "other.pth"), "do not fit resnet18"),
+    ]:
+        with pytest.raises(FkpError, match=message):
+            Transfer(size=64, backbone="resnet18", weights=weights)
+    with pytest.raises(FkpError, match="resnet81: torchvision has no such model"):
+        Transfer(backbone="resnet81")

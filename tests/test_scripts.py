@@ -56,7 +56,7 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
     for arguments, message in [
         (["image=nowhere.jpg", ckpt], "nowhere.jpg: no such file"),
         (["image=text.jpg", ckpt], "text.jpg: not a picture"),
-        ([f"image={photo}"], "train one with `python train.py`"),
+        ([f"image={photo}", "ckpt=last"], "train one with `python train.py`"),
         ([f"image={photo}", "ckpt=gone.ckpt"], "gone.ckpt: no such checkpoint"),
         ([ckpt], "image"),
         (["text.jpg", ckpt], "did you mean image=text.jpg?"),
@@ -70,14 +70,14 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
 
 def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     arguments = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"]
-    done = call("evaluate.py", *arguments, cwd=tmp_path)
+    done = call("evaluate.py", *arguments, "passes=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout.splitlines()[-1])
     saved = json.loads(next(tmp_path.glob("outputs/evaluations/*/figures.json")).read_text())
     assert printed.items() <= saved.items()
     for name in ("nme", "median", "fr8", "fr10", "auc10", "nme_eyes", "nme_jaw"):
         assert {f"{name}_{row}" for row in ("label_box", "detector", "as_trained", "mean_shape")} <= set(printed)
-    # For crops of the face, the label's box is what training cut; and it is what the run itself has printed.
+    # Crops of the face, looked at once: the label's box is what training cut, and what the run itself has printed.
     assert printed["nme_label_box"] == pytest.approx(printed["nme_as_trained"], abs=1e-3)
     own = json.loads((trained[0] / "figures.json").read_text())
     assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)

@@ -9,6 +9,8 @@ import torch
 from conftest import TINY, call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fkp.predictor import Predictor
+
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
 
@@ -111,6 +113,41 @@ def test_averaged_weights_are_what_is_tested_and_kept(faces_folder: Path, tmp_pa
     figures = json.loads(done.stdout.splitlines()[-1])
     tested = json.loads((run / "figures.json").read_text())["test/nme"]
     assert figures["nme_as_trained"] == pytest.approx(tested, rel=0.02)
+
+
+def test_a_released_backbone_goes_on_as_if_unbroken(faces_folder: Path, tmp_path: Path) -> None:
+    """Also: its checkpoint predicts without the weights it began with."""
+    from torchvision.models import shufflenet_v2_x0_5
+
+    torch.save(shufflenet_v2_x0_5().state_dict(), tmp_path / "first.pth")
+    transfer = [
+        "experiment=transfer",
+        "model.network.backbone=shufflenet_v2_x0_5",
+        f"model.network.weights={tmp_path}/first.pth",
+    ]
+    short = [*transfer, *TINY, f"data.root={faces_folder}", "callbacks.release.unfreeze_backbone_at_epoch=1"]
+    for folder, more in (
+        ("whole", ["trainer.max_epochs=3"]),
+        ("begun", ["trainer.max_epochs=2"]),
+        ("ended", ["trainer.max_epochs=3", f"ckpt_path={tmp_path}/begun/checkpoints/last.ckpt"]),
+    ):
+        done = call("train.py", *short, *more, f"run_dir={tmp_path / folder}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    first = torch.load(tmp_path / "first.pth", weights_only=True)["conv5.0.weight"]
+    name = "network.backbone.5.0.weight"
+    assert not torch.equal(weights(tmp_path / "begun")[name], first)
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "ended")[key], value), key
+    (tmp_path / "first.pth").unlink()
+    assert len(Predictor.load(tmp_path / "whole/checkpoints/best.ckpt").markup.points) == 68
+
+
+def test_mixed_precision_trains(faces_folder: Path, tmp_path: Path) -> None:
+    options = ["trainer.precision=bf16-mixed", "model.channels_last=true", "experiment=shipped", "data=youtube_faces"]
+    done = call("train.py", *TINY, *options, f"data.root={faces_folder}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(next(tmp_path.glob("outputs/*/*/figures.json")).read_text())
+    assert 0 < figures["test/nme"] < 1000
 
 
 def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
