@@ -54,7 +54,7 @@ def test_nothing_is_wrong_with_a_good_one() -> None:
         (
             "network",
             {"_target_": "fkp.sources.youtube_faces.YoutubeFaces", "root": "x", "split": "identiy"},
-            "network.split: 'identiy' is not one of official, identity; did you mean 'identity'?",
+            "network.split: 'identiy' is not one of official, identity, strict; did you mean 'identity'?",
         ),
     ],
 )

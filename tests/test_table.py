@@ -64,8 +64,16 @@ def test_parts_are_each_face_once_and_splits_are_their_faces(rule: str) -> None:
             assert (faces.official == "test").all() == (name == "test")
 
 
+def test_strict_is_identity_without_the_publishers_test_faces_in_training() -> None:
+    whole = full(120)
+    identity, strict = whole.parts("identity"), whole.parts("strict")
+    np.testing.assert_array_equal(strict["test"], identity["test"])
+    for part in ("train", "val"):
+        assert set(strict[part]) == {i for i in identity[part] if whole.official[i] == "train"}
+
+
 def test_an_unknown_rule_is_told() -> None:
-    with pytest.raises(FkpError, match="data.split=people: no such rule; there is official and identity"):
+    with pytest.raises(FkpError, match="data.split=people: no such rule; there is official, identity, strict"):
         full(9).parts("people")
 
 

@@ -21,7 +21,7 @@ class Joined(Source):
         root: the folder from which their own roots start, unless those are absolute.
         weights: for each of `sources`, how often an epoch shows each of its training faces: 1 once, 2 twice, 0.5 every
             other epoch, and so on; None for once.
-        split: `identity`; or `official`, where only the publishers' test faces are tested on.
+        split: `identity`; `official`, where only the publishers' test faces are tested on; or `strict`.
         on_bad: `stop` or `skip`, for all of them.
 
     Raises:
@@ -34,7 +34,7 @@ class Joined(Source):
         known: dict[str, Source],
         root: str = ".",
         weights: list[float] | None = None,
-        split: Literal["official", "identity"] = "identity",
+        split: Literal["official", "identity", "strict"] = "identity",
         on_bad: OnBad = "stop",
     ):
         strange = [name for name in sources if name not in known]

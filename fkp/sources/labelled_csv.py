@@ -34,7 +34,7 @@ class LabelledCsv(Source):
         images: folder of the pictures, relative to root.
         identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
             if it does not match.
-        split: `identity`; `official` needs test_file.
+        split: `identity`; `official` and `strict` need test_file.
         test_file: a second CSV with the publisher's test rows, if there is one.
         test_images: the folder of its pictures, if it is another.
         markup: name of a markup that comes with fkp, or path of a YAML file.
@@ -47,7 +47,7 @@ class LabelledCsv(Source):
         file: str = "keypoints.csv",
         images: str = "images",
         identity: str = r"(.+)_\d+\.\w+$",
-        split: Literal["official", "identity"] = "identity",
+        split: Literal["official", "identity", "strict"] = "identity",
         test_file: str | None = None,
         test_images: str | None = None,
         markup: str = "ibug68",

@@ -23,7 +23,7 @@ class PtsFolders(Source):
         identity: regular expression; group 1 of a file's name is the person, or the photo, as faces of one photo
             should not be shared between parts either.
         same: names, as `identity` gives them, of photos that are one: each list counts as its first.
-        split: `identity`; these sets come without a publisher's test part of their own.
+        split: `identity`, which is `strict` too; these sets come without a publisher's test part of their own.
         markup: name of a markup that comes with fkp, or path of a YAML file.
         on_bad: `stop` or `skip`.
     """
@@ -33,7 +33,7 @@ class PtsFolders(Source):
         root: str,
         identity: str = r"(.+?)(?:_\d{1,2})?\.pts$",
         same: list[list[str]] | None = None,
-        split: Literal["identity"] = "identity",
+        split: Literal["identity", "strict"] = "identity",
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
     ):

@@ -15,7 +15,7 @@ import numpy as np
 from fkp.errors import FkpError
 from fkp.markup import Markup
 
-SPLITS = ("official", "identity")
+SPLITS = ("official", "identity", "strict")
 PARTS = ("train", "val", "test")
 # Shares of people in each part; the part of a person is a hash of the name, so the same on every machine.
 TEST_SHARE, VAL_SHARE = 0.15, 0.15
@@ -90,18 +90,21 @@ class FaceTable:
         """The indices of the faces in train, val and test.
 
         `identity`: all faces pooled, people never shared between parts. `official`: the publisher's test part is
-        test, whoever is in it; validation is cut from the rest by identity.
+        test, whoever is in it; validation is cut from the rest by identity. `strict`: as identity, but of the
+        publisher's test faces those of people in train or val are in no part, so that one model can be scored both
+        on people never seen and on the publisher's test faces.
 
         Raises:
             FkpError: unknown rule, or a part that would be empty.
         """
         if rule not in SPLITS:
-            raise FkpError(f"data.split={rule}: no such rule; there is {' and '.join(SPLITS)}")
+            raise FkpError(f"data.split={rule}: no such rule; there is {', '.join(SPLITS)}")
         place = np.array([_place(name) for name in self.identity])
         official = self.official == "test"
         test = official if rule == "official" else place < TEST_SHARE
         val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
-        parts = {"train": ~test & ~val, "val": val, "test": test}
+        left_out = official & (rule == "strict")
+        parts = {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
         empty = [name for name, mask in parts.items() if not mask.any()]
         if empty:
             raise FkpError(

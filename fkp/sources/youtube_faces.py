@@ -31,7 +31,7 @@ class YoutubeFaces(LabelledCsv):
     Args:
         root: folder of the two CSVs and of `training/` and `test/`.
         download: fetch the pinned archive (about 300 MB) into root if it is not there.
-        split: `identity` or `official`.
+        split: `identity`, `official` or `strict`.
         labels: `published`: as they are, beside the face; `human`: each point moved by one offset in the eye-line frame
             onto the convention of 300-W's hand-made labels (`benchmarks/conventions.py`).
         on_bad: `stop` or `skip`.
@@ -41,7 +41,7 @@ class YoutubeFaces(LabelledCsv):
         self,
         root: str,
         download: bool = False,
-        split: Literal["official", "identity"] = "identity",
+        split: Literal["official", "identity", "strict"] = "identity",
         on_bad: OnBad = "stop",
         labels: Literal["published", "human"] = "published",
         url: str = ARCHIVE,
