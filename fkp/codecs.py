@@ -1,7 +1,7 @@
 """Points <-> what a network emits; encode and decode live in one object.
 
 Every codec has `encode` (labels to what a loss compares), `coordinates` (raw output to the same), `points` (the same to
-CROP pixels), `decode` (raw output to CROP pixels and confidence) and `surprise` (how unlikely raw output finds a label).
+CROP pixels), `decode` (raw output to CROP pixels and confidence) and `surprise` (how unlikely it finds a label).
 """
 
 from __future__ import annotations
