@@ -35,6 +35,17 @@ def rotation(degrees: ArrayLike, centre: ArrayLike) -> Array:
     return _affine(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
 
+def stretching(factor: ArrayLike, degrees: ArrayLike, centre: ArrayLike) -> Array:
+    """The affine that makes pictures `factor` longer along a direction (degrees clockwise from x) and as much narrower
+    across it, about `centre` (..., 2): areas stay."""
+    longer, angle, centre = np.asarray(factor, float), np.deg2rad(degrees), np.asarray(centre, float)
+    cos, sin, narrower = np.cos(angle), np.sin(angle), 1 / longer
+    a, d = cos**2 * longer + sin**2 * narrower, sin**2 * longer + cos**2 * narrower
+    b = cos * sin * (longer - narrower)
+    x, y = centre[..., 0], centre[..., 1]
+    return _affine(a, b, x - a * x - b * y, b, d, y - b * x - d * y)
+
+
 def mirroring(width: ArrayLike) -> Array:
     """The affine of a picture `width` pixels wide seen in a mirror; (..., 2, 3) for arrays (...)."""
     return _affine(-1.0, 0.0, np.asarray(width, float) - 1, 0.0, 1.0, 0.0)

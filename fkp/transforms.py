@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fkp.geometry import IDENTITY, Array, apply, centre_and_side, compose, mirroring, rescaling, rotation, translation
+from fkp.geometry import (
+    IDENTITY,
+    Array,
+    apply,
+    centre_and_side,
+    compose,
+    mirroring,
+    rescaling,
+    rotation,
+    stretching,
+    translation,
+)
 
 
 @dataclass
@@ -87,7 +98,7 @@ def run(transforms: Sequence[Transform], crops: Crops, draws: np.ndarray | None 
 
 class FaceCrop:
     """A square round the face box, turned with the face if its tilt is known; in training shifted, scaled and turned as
-    detectors' boxes are.
+    detectors' boxes are, and stretched, as no two heads are alike.
 
     Args:
         scale: the square's side, in face-box sides.
@@ -95,13 +106,14 @@ class FaceCrop:
         shift: standard deviation of the centre in training, in face-box sides.
         zoom: standard deviation of the log of the side in training.
         turn: standard deviation of the rotation in training, degrees.
-        tail: share of training faces for which the three deviations are three times as wide: a detector's rare bad box,
-            a head on its side.
+        tail: share of training faces for which these three deviations are three times as wide: a detector's rare bad
+            box, a head on its side.
+        stretch: standard deviation of the log of how much longer faces get in a random direction in training.
         whole: labelled faces keep their whole picture, as the published system trained; the square is for prediction
             alone, where it should frame a face as the median training picture does.
     """
 
-    draws = 4
+    draws = 5
 
     def __init__(
         self,
@@ -111,10 +123,11 @@ class FaceCrop:
         zoom: float = 0.0,
         turn: float = 0.0,
         tail: float = 0.0,
+        stretch: float = 0.0,
         whole: bool = False,
     ):
         self.scale, self.lower, self.shift, self.zoom, self.turn = scale, lower, shift, zoom, turn
-        self.tail, self.whole = tail, whole
+        self.tail, self.stretch, self.whole = tail, stretch, whole
 
     def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
         if self.whole and crops.points is not None:
@@ -126,10 +139,14 @@ class FaceCrop:
         wanted, turned = self.scale * side, rotation(-tilts, np.stack([x, y], -1))
         if draws is not None:
             # The uniform half of a draw is free to say which faces are in the tail.
-            dx, dy, zoom, turn = draws[..., 1].T * np.where(draws[:, 0, 0] < self.tail, 3.0, 1.0)
+            dx, dy, zoom, turn = draws[:, :4, 1].T * np.where(draws[:, 0, 0] < self.tail, 3.0, 1.0)
             x, y = x + dx * self.shift * side, y + dy * self.shift * side
             wanted = wanted * np.exp(zoom * self.zoom)
-            turned = rotation(turn * self.turn - tilts, np.stack([x, y], -1))
+            centre = np.stack([x, y], -1)
+            turned = rotation(turn * self.turn - tilts, centre)
+            if self.stretch:
+                longer = np.exp(self.stretch * draws[:, 4, 1])
+                turned = compose(turned, stretching(longer, 180 * draws[:, 4, 0], centre))
         # Edges lie half a pixel from centres: the square's left edge becomes the edge of the first pixel.
         corner = translation(wanted / 2 - x - 0.5, wanted / 2 - y - 0.5)
         return crops.move(compose(turned, corner), np.stack([wanted, wanted], -1))

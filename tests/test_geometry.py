@@ -136,3 +136,14 @@ def test_shrunk_pictures_keep_their_places_and_skip_no_pixel(factor: float) -> N
     shown = image.reshape(-1, 2)
     np.testing.assert_allclose(g.apply(affine, shown), g.apply(rest, places), atol=0.51 * max(factor, 0.5) * 1.5)
     assert (image is ramp) == (factor > 0.5)
+
+
+@given(st.floats(0.5, 2), st.floats(0, 180), st.floats(-50, 50), st.floats(-50, 50))
+def test_stretching_lengthens_narrows_and_leaves_areas(s: float, angle: float, x: float, y: float) -> None:
+    affine, centre = g.stretching(s, angle, (x, y)), np.array([x, y])
+    along = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+    across = along[::-1] * (-1, 1)
+    moved = g.apply(affine, np.stack([centre, centre + along, centre + across]))
+    np.testing.assert_allclose(moved, [centre, centre + s * along, centre + across / s], atol=1e-8)
+    np.testing.assert_allclose(g.enlargement(affine), 1, atol=1e-9)
+    np.testing.assert_allclose(g.compose(affine, g.stretching(1 / s, angle, centre)), g.IDENTITY, atol=1e-8)

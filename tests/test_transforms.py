@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fkp import transforms as t
 from fkp.augmentations import _by_torch, resample
-from fkp.geometry import apply, compose, face_box, invert, mirroring, rotation, shrunk, translation, warp
+from fkp.geometry import apply, compose, enlargement, face_box, invert, mirroring, rotation, shrunk, translation, warp
 from fkp.markup import IBUG68
 from fkp.sources import painter
 
@@ -99,7 +99,7 @@ def test_a_chain_of_steps_is_one_affine(seed: int) -> None:
     for i in range(FACES):
         left, top, right, bottom = start.boxes[i]
         side = right - left
-        (dx, dy, zoom, turn), (across, down), (flip,) = drawn[i, :4, 1], drawn[i, 4:6, 0], drawn[i, 6:, 0]
+        (dx, dy, zoom, turn), (across, down), (flip,) = drawn[i, :4, 1], drawn[i, 5:7, 0], drawn[i, 7:, 0]
         x, y = (left + right) / 2 + 0.05 * side * dx, (top + bottom) / 2 + (0.1 + 0.05 * dy) * side
         factor = 250 / (1.4 * side * np.exp(0.1 * zoom))
         about = compose(rotation(15 * turn, (x, y)), translation(-x, -y))
@@ -213,11 +213,11 @@ def test_draws_reach_the_step_they_are_for() -> None:
     """Another number for one step changes that step alone."""
     drawn = draws(3)
     other = drawn.copy()
-    other[:, 4:6, 0] = 1 - other[:, 4:6, 0]  # RandomCrop's
+    other[:, 5:7, 0] = 1 - other[:, 5:7, 0]  # RandomCrop's
     first, second = (t.run(CHAIN[:3], faces(), d) for d in (drawn, other))
     np.testing.assert_allclose(first.to_crop[:, :, :2], second.to_crop[:, :, :2], atol=1e-12)
     moved = second.to_crop[:, :, 2] - first.to_crop[:, :, 2]
-    np.testing.assert_allclose(moved, np.round(26 * drawn[:, 4:6, 0]) - np.round(26 * other[:, 4:6, 0]), atol=1e-9)
+    np.testing.assert_allclose(moved, np.round(26 * drawn[:, 5:7, 0]) - np.round(26 * other[:, 5:7, 0]), atol=1e-9)
 
 
 @settings(deadline=None)
@@ -277,3 +277,13 @@ def test_a_share_of_faces_is_in_the_tail() -> None:
     middle = t.run([t.FaceCrop(1.0)], faces()).to_crop
     ratio = (wide - middle)[:, 0, 2] / (thin - middle)[:, 0, 2]
     np.testing.assert_allclose(ratio, np.where(drawn[:, 0, 0] < 0.5, 3.0, 1.0), atol=1e-6)
+
+
+def test_stretched_faces_keep_their_area_and_vary_in_shape() -> None:
+    plain, stretched = (
+        t.run([t.FaceCrop(1.4, zoom=0.1, turn=10, stretch=amount)], faces(), draws(5)).to_crop for amount in (0.0, 0.2)
+    )
+    np.testing.assert_allclose(enlargement(plain), enlargement(stretched))
+    assert (np.abs(plain[:, :, :2] - stretched[:, :, :2]).max((1, 2)) > 1e-3).all()
+    still = t.run([t.FaceCrop(1.4, stretch=0.2)], faces()).to_crop
+    np.testing.assert_array_equal(still, t.run([t.FaceCrop(1.4)], faces()).to_crop)
