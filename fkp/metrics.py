@@ -75,6 +75,37 @@ def summary(faces: Points) -> dict[str, float]:
     }
 
 
+def interval(
+    faces: np.ndarray, identity: np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of the mean over faces, where whole people are drawn with replacement, as faces of one person
+    err alike (Efron, "Bootstrap Methods", 1979; percentiles).
+
+    Args:
+        faces: (F,) errors; those that are not finite are left out.
+        identity: (F,) names of people.
+        level: of confidence.
+        draws: how many sets of people are drawn.
+        seed: of the draws.
+
+    Returns:
+        low, high; NaN if no face is left.
+
+    >>> low, high = interval(np.array([1.0, 3.0]), np.array(["Ada", "Bo"]))
+    >>> low, high
+    (1.0, 3.0)
+    """
+    finite = np.isfinite(faces)
+    if not finite.any():
+        return float("nan"), float("nan")
+    _, person = np.unique(np.asarray(identity)[finite].astype(str), return_inverse=True)
+    total, count = np.bincount(person, faces[finite]), np.bincount(person)
+    drawn = np.random.default_rng(seed).integers(0, len(count), (draws, len(count)))
+    means = total[drawn].sum(1) / count[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 class FaceErrors(Metric):
     """`summary` over an epoch, across processes.
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fkp.markup import IBUG68
-from fkp.metrics import FaceErrors, nme, summary
+from fkp.metrics import FaceErrors, interval, nme, summary
 
 LABEL = np.random.default_rng(0).uniform(0, 200, (9, 68, 2))
 PREDICTED = LABEL + np.random.default_rng(1).normal(0, 4, LABEL.shape)
@@ -53,3 +53,20 @@ def test_epoch_figures_do_not_depend_on_batches() -> None:
     for part in faces.split(7):
         parts.update(part)
     assert whole.compute() == pytest.approx(parts.compute())
+
+
+def test_intervals_hold_the_true_mean_about_as_often_as_they_say() -> None:
+    """Faces of one person err alike: an interval that drew faces instead of people would be far too narrow."""
+    rng, hits, people = np.random.default_rng(3), 0, np.repeat(np.arange(40), 10)
+    for seed in range(60):
+        errors = 5 + rng.normal(0, 1, 40)[people] + rng.normal(0, 0.1, 400)
+        low, high = interval(errors, people, draws=300, seed=seed)
+        hits += low <= 5 <= high
+    assert 0.8 < hits / 60 <= 1
+    assert interval(errors, np.arange(400), draws=300)[1] - interval(errors, np.arange(400), draws=300)[0] < high - low
+
+
+def test_missed_faces_have_no_part_in_an_interval() -> None:
+    errors, people = np.array([1.0, 2, 3, np.inf]), np.array(["a", "b", "c", "d"])
+    assert interval(errors, people) == interval(errors[:3], people[:3])
+    assert np.isnan(interval(np.array([np.inf]), np.array(["a"]))).all()

@@ -1,0 +1,254 @@
+"""How far from the labels: fkp, dlib, MediaPipe and what needs no network, on the same photos, in one run.
+
+    python benchmarks/accuracy.py path/to/data --dlib path/to/python --mediapipe path/to/python
+
+reads youtube_faces and 300w_train below path/to/data and scores
+  identity     youtube_faces, people never seen in training
+  official     youtube_faces, the publisher's 770 test rows: people seen, in other frames
+  300w_val     300-W's photos of the validation part: what settings were chosen by
+Percent of the outer-eye distance. `raw`: as it is. `corrected`: one offset a point, in the frame of the eye line, fitted
+for each system on 500 training faces, is taken out; for 300-W's labels on its own. A missed face is a failure in FR@10
+and has no NME. Intervals: 95 %, people drawn with replacement. Peers look at the whole photo with detectors of their own
+(peers.py); they are optional.
+
+    --ckpt …        other weights than the shipped ones      --published …   a checkpoint of experiment=seed
+    --faces 500     to fit the offsets on                    --out …         where the sheet of the ten worst faces goes
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from peers import available
+from rich.console import Console
+from rich.table import Table
+
+from fkp import config, entry
+
+entry.settle()  # as the scripts do, before torch comes
+
+import torch  # noqa: E402
+
+from fkp.canvases import face_boxes  # noqa: E402
+from fkp.draw import visualize_output  # noqa: E402
+from fkp.evaluation import mean_in_box  # noqa: E402
+from fkp.geometry import centre_and_side, face_box, overlap  # noqa: E402
+from fkp.markup import IBUG68  # noqa: E402
+from fkp.metrics import interval, nme, summary  # noqa: E402
+from fkp.pictures import read_picture, write_picture  # noqa: E402
+from fkp.predictor import Predictor  # noqa: E402
+from fkp.progress import track  # noqa: E402
+from fkp.shapes import convention, moved  # noqa: E402
+from fkp.sources.table import FaceTable, Source  # noqa: E402
+from fkp.weights import shipped  # noqa: E402
+
+SAME_FACE = 0.3  # intersection over union of face boxes from which a found face is the labelled one
+
+
+class Photo(NamedTuple):
+    """A labelled face, where it lies."""
+
+    path: Path
+    image: np.ndarray
+    box: np.ndarray
+    label: np.ndarray
+
+
+System = Callable[[Photo], np.ndarray | None]
+
+
+def source(name: str, data: Path) -> Source:
+    """A real set as `data=joined data.root=…` would read it, its own duplicates known."""
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        return config.build(compose("evaluate", ["data=joined", f"data.root={data.resolve()}"]).data).sources[name]
+
+
+def nearest(faces: list[np.ndarray], box: np.ndarray) -> np.ndarray | None:
+    """Of several faces' points, those of the one in this face box."""
+    overlaps = [overlap(face_box(points), box) for points in faces]
+    best = int(np.argmax(overlaps)) if overlaps else -1
+    return faces[best] if overlaps and overlaps[best] >= SAME_FACE else None
+
+
+def answers(systems: dict[str, System], faces: FaceTable, title: str) -> dict[str, np.ndarray]:
+    """(F, 68, 2) of every system, each photo by each in turn; infinite where a face is missed."""
+    points = defaultdict(list)
+    boxes = face_boxes(faces, IBUG68)
+    for path, box, label in track(zip(faces.paths, boxes, faces.points, strict=True), title, len(faces)):
+        photo = Photo(path, read_picture(path), box, label)
+        for name, system in systems.items():
+            found = system(photo)
+            points[name].append(np.full_like(label, np.inf) if found is None else found)
+    return {name: np.array(found, float) for name, found in points.items()}
+
+
+def corrected(points: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Points moved by the offsets, missed faces left missed."""
+    found = np.isfinite(points).all((1, 2))
+    out = points.copy()
+    out[found] = moved(points[found], offsets, IBUG68)
+    return out
+
+
+def offsets_of(points: np.ndarray, faces: FaceTable) -> np.ndarray:
+    """(68, 2): how the labels differ from what a system finds, over the faces that it finds."""
+    found = np.isfinite(points).all((1, 2))
+    return convention(points[found], faces.points[found], IBUG68)
+
+
+def some(faces: FaceTable, count: int) -> FaceTable:
+    """At most `count` faces, spread over all."""
+    return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+
+
+def of_the_same_person(faces: FaceTable) -> np.ndarray:
+    """(F, 68, 2): for each face the nearest shape of another photo of its person, put into its label's face box. What a
+    memory of shapes without eyes would answer; infinite for people with one photo."""
+    boxes = face_boxes(faces, IBUG68)
+    x, y, side = (part[:, None] for part in centre_and_side(boxes))
+    shapes = (faces.points - np.stack([x, y], -1)) / side[..., None]
+    answer = np.full_like(faces.points, np.inf)
+    for i, person in enumerate(faces.identity):
+        others = np.flatnonzero((faces.identity == person) & (np.arange(len(faces)) != i))
+        if len(others):
+            best = others[np.linalg.norm(shapes[others] - shapes[i], axis=2).mean(1).argmin()]
+            answer[i] = shapes[best] * side[i] + (x[i, 0], y[i, 0])
+    return answer
+
+
+def main() -> None:
+    """Score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    for option in ("--dlib", "--mediapipe", "--ckpt", "--published", "--out"):
+        parser.add_argument(option)
+    parser.add_argument("--faces", type=int, default=500)
+    told = parser.parse_args()
+    torch.set_num_threads(1)  # what is timed is timed on one thread
+
+    predictor = Predictor.load(told.ckpt, device="cpu")
+    youtube, hand_made = (source(name, told.data).read() for name in ("youtube_faces", "300w"))
+    parts, hand_parts = youtube.split("strict"), hand_made.split("identity")
+    sets = {
+        "identity": parts["test"],
+        "official": youtube.select(youtube.official == "test"),
+        "300w_val": hand_parts["val"],
+    }
+    fitted_on = {"youtube": some(parts["train"], told.faces), "300w": some(hand_parts["train"], told.faces)}
+    mean = mean_in_box(parts["train"], IBUG68)
+    times: dict[str, list[float]] = defaultdict(list)
+
+    def ours(photo: Photo) -> np.ndarray:
+        began = time.perf_counter()
+        (face,) = predictor(photo.image, boxes=photo.box[None])
+        times["fkp"].append(1000 * (time.perf_counter() - began))
+        return face.points
+
+    def end_to_end(photo: Photo) -> np.ndarray | None:
+        return nearest([face.points for face in predictor(photo.image)], photo.box)
+
+    def mean_shape(photo: Photo) -> np.ndarray:
+        x, y, side = centre_and_side(photo.box)
+        return mean * side + (x, y)
+
+    systems: dict[str, System] = {"fkp": ours, "fkp_end_to_end": end_to_end, "mean_shape": mean_shape}
+    if told.published:
+        published = Predictor.load(told.published, device="cpu")
+        systems["published"] = lambda photo: published(photo.image, boxes=photo.box[None])[0].points
+    peers = available({"dlib": told.dlib, "mediapipe": told.mediapipe})
+    for name, peer in peers.items():
+
+        def theirs(photo: Photo, name: str = name) -> np.ndarray | None:
+            answer = peers[name](str(photo.path))
+            times[name].append(answer["points_ms"])
+            return nearest([np.array(points) for points in answer["points"]], photo.box)
+
+        systems[name] = theirs
+
+    learnt = {name: answers(systems, faces, f"fitting on {name}") for name, faces in fitted_on.items()}
+    offsets = {
+        (place, name): offsets_of(points, fitted_on[place])
+        for place, of in learnt.items()
+        for name, points in of.items()
+    }
+    figures: dict[str, float] = {}
+    console = Console(width=120)
+    for place, faces in sets.items():
+        table = Table("", "NME raw", "NME corrected", "95 %", "FR@10 raw", "FR@10 corrected", "missed")
+        found = answers(systems, faces, f"scoring {place}") | {"same_person": of_the_same_person(faces)}
+        for name, points in found.items():
+            fit = offsets.get(("300w" if place == "300w_val" else "youtube", name), np.zeros((68, 2)))
+            raw, right = (nme(p, faces.points, IBUG68) for p in (points, corrected(points, fit)))
+            low, high = (100 * edge for edge in interval(right, faces.identity))
+            before, after, missed = summary(raw), summary(right), int(np.isinf(raw).sum())
+            table.add_row(
+                name,
+                *(f"{value:.2f}" for value in (before["nme"], after["nme"])),
+                f"{low:.2f} … {high:.2f}",
+                *(f"{value:.1f}" for value in (before["fr10"], after["fr10"])),
+                str(missed),
+            )
+            figures |= {
+                f"{place}_{name}_nme_raw": before["nme"],
+                f"{place}_{name}_nme": after["nme"],
+                f"{place}_{name}_nme_low": low,
+                f"{place}_{name}_nme_high": high,
+                f"{place}_{name}_fr10_raw": before["fr10"],
+                f"{place}_{name}_fr10": after["fr10"],
+                f"{place}_{name}_missed": missed,
+            }
+        console.print(f"{place}: {len(faces)} faces of {len(set(faces.identity))} people")
+        console.print(table)
+        if told.out and place == "300w_val":
+            worst(found["fkp"], faces, Path(told.out), console)
+    weights = Path(told.ckpt) if told.ckpt else shipped()
+    short = {
+        "parameters": sum(p.numel() for p in predictor.network.parameters()),
+        "file_mb": round(weights.stat().st_size / 1e6, 3),
+    }
+    for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
+        if name in systems:
+            detecting = "fkp_end_to_end" if name == "fkp" else name
+            short |= {
+                f"nme_identity{end}": figures[f"identity_{name}_nme"],
+                f"fr10_identity{end}": figures[f"identity_{name}_fr10"],
+                f"nme_official_end_to_end{end}": figures[f"official_{detecting}_nme"],
+                f"missed_official{end}": figures[f"official_{detecting}_missed"],
+                f"nme_300w_val{end}": figures[f"300w_val_{name}_nme_raw"],
+                f"points{end}_ms": statistics.median(times[name]),
+            }
+    print(json.dumps({name: round(value, 4) for name, value in (figures | short).items()}))
+
+
+def worst(points: np.ndarray, faces: FaceTable, out: Path, console: Console, count: int = 10) -> None:
+    """Draw the faces with the largest errors, predicted green and true orange, and name them."""
+    errors = nme(points, faces.points, IBUG68)
+    order = np.argsort(-errors)[:count]
+    images, drawn, labels, captions = [], [], [], []
+    for i in order:
+        image = read_picture(faces.paths[i])
+        x, y, side = centre_and_side(face_box(faces.points[i]))
+        left, top, right, bottom = np.round([x - 0.8 * side, y - 0.7 * side, x + 0.8 * side, y + 0.9 * side]).astype(
+            int
+        )
+        padded = np.pad(image, ((max(0, -top),) * 2, (max(0, -left),) * 2, (0, 0)))
+        padded = np.pad(padded, ((0, max(0, bottom - top)), (0, max(0, right - left)), (0, 0)))
+        corner = np.array([left, top])
+        y0, x0 = top + max(0, -top), left + max(0, -left)
+        images.append(padded[y0 : y0 + bottom - top, x0 : x0 + right - left])
+        drawn.append(points[i] - corner)
+        labels.append(faces.points[i] - corner)
+        captions.append(f"{faces.rows[i]}\nNME {100 * errors[i]:.1f}")
+    write_picture(out, visualize_output(images, drawn, labels, columns=5, side=224, captions=captions))
+    console.print("worst: " + ", ".join(f"{faces.rows[i]} {100 * errors[i]:.1f}" for i in order))
+
+
+if __name__ == "__main__":
+    main()
