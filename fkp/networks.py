@@ -96,7 +96,8 @@ class HeatMaps(nn.Module):
         features = self.lateral[2](coarse)
         for lateral, finer in ((self.lateral[1], middle), (self.lateral[0], fine)):
             features = lateral(finer) + F.interpolate(features, size=finer.shape[2:], mode="bilinear")
-        return self.maps(self.smooth(F.relu(features)))
+        # Each map in one piece, as codecs sum over maps: strewn over memory (channels last), a tenth of a step is copying.
+        return self.maps(self.smooth(F.relu(features))).contiguous()
 
 
 class Transfer(nn.Module):
