@@ -6,10 +6,11 @@ reads youtube_faces and 300w_train below path/to/data and scores
   identity     youtube_faces, people never seen in training
   official     youtube_faces, the publisher's 770 test rows: people seen, in other frames
   300w_val     300-W's photos of the validation part: what settings were chosen by
-Percent of the outer-eye distance. `raw`: as it is. `corrected`: one offset a point, in the frame of the eye line, fitted
-for each system on 500 training faces, is taken out; for 300-W's labels on its own. A missed face is a failure in FR@10
-and has no NME. Intervals: 95 %, people drawn with replacement. Peers look at the whole photo with detectors of their own
-(peers.py); they are optional.
+Percent of the outer-eye distance. `raw`: as it is. `corrected`: one offset a point, in the frame of the eye line,
+fitted for each system on 500 training faces, is taken out. A missed face is a failure in FR@10 and has no NME.
+Intervals: 95 %, people drawn with replacement. `fkp` looks into the label's face box, `fkp_end_to_end` and the peers at
+the whole photo with detectors of their own, `fkp_no_box` into its middle, three times over. The peers (peers.py) are
+optional.
 
     --ckpt …        other weights than the shipped ones      --published …   a checkpoint of experiment=seed
     --faces 500     to fit the offsets on                    --out …         where the sheet of the ten worst faces goes
@@ -18,6 +19,8 @@ and has no NME. Intervals: 95 %, people drawn with replacement. Peers look at th
 import argparse
 import json
 import statistics
+import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -39,7 +42,7 @@ import torch  # noqa: E402
 from fkp.canvases import face_boxes  # noqa: E402
 from fkp.draw import visualize_output  # noqa: E402
 from fkp.evaluation import mean_in_box  # noqa: E402
-from fkp.geometry import centre_and_side, face_box, overlap  # noqa: E402
+from fkp.geometry import centre_and_side, face_box, overlap, square  # noqa: E402
 from fkp.markup import IBUG68  # noqa: E402
 from fkp.metrics import interval, nme, summary  # noqa: E402
 from fkp.pictures import read_picture, write_picture  # noqa: E402
@@ -47,6 +50,7 @@ from fkp.predictor import Predictor  # noqa: E402
 from fkp.progress import track  # noqa: E402
 from fkp.shapes import convention, moved  # noqa: E402
 from fkp.sources.table import FaceTable, Source  # noqa: E402
+from fkp.transforms import Crops, run  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
 SAME_FACE = 0.3  # intersection over union of face boxes from which a found face is the labelled one
@@ -134,6 +138,7 @@ def main() -> None:
     torch.set_num_threads(1)  # what is timed is timed on one thread
 
     predictor = Predictor.load(told.ckpt, device="cpu")
+    thrice = Predictor.load(told.ckpt, device="cpu", passes=3)
     youtube, hand_made = (source(name, told.data).read() for name in ("youtube_faces", "300w"))
     parts, hand_parts = youtube.split("strict"), hand_made.split("identity")
     sets = {
@@ -154,16 +159,24 @@ def main() -> None:
     def end_to_end(photo: Photo) -> np.ndarray | None:
         return nearest([face.points for face in predictor(photo.image)], photo.box)
 
+    def no_box(photo: Photo) -> np.ndarray:
+        # A median training picture is two face boxes wide, its middle a little below the face's (boxes.py).
+        height, width = photo.image.shape[:2]
+        side = min(height, width) / 2
+        box = square(width / 2 - 0.5, height / 2 - 0.5 - 0.05 * side, side)
+        return thrice(photo.image, boxes=box[None])[0].points
+
     def mean_shape(photo: Photo) -> np.ndarray:
         x, y, side = centre_and_side(photo.box)
         return mean * side + (x, y)
 
-    systems: dict[str, System] = {"fkp": ours, "fkp_end_to_end": end_to_end, "mean_shape": mean_shape}
+    systems: dict[str, System] = {"fkp": ours, "fkp_end_to_end": end_to_end, "fkp_no_box": no_box}
+    systems["mean_shape"] = mean_shape
     if told.published:
         published = Predictor.load(told.published, device="cpu")
         systems["published"] = lambda photo: published(photo.image, boxes=photo.box[None])[0].points
     peers = available({"dlib": told.dlib, "mediapipe": told.mediapipe})
-    for name, peer in peers.items():
+    for name in peers:
 
         def theirs(photo: Photo, name: str = name) -> np.ndarray | None:
             answer = peers[name](str(photo.path))
@@ -212,6 +225,7 @@ def main() -> None:
     short = {
         "parameters": sum(p.numel() for p in predictor.network.parameters()),
         "file_mb": round(weights.stat().st_size / 1e6, 3),
+        **network_times(predictor),
     }
     for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
         if name in systems:
@@ -225,6 +239,34 @@ def main() -> None:
                 f"points{end}_ms": statistics.median(times[name]),
             }
     print(json.dumps({name: round(value, 4) for name, value in (figures | short).items()}))
+
+
+def network_times(predictor: Predictor, rounds: int = 200) -> dict[str, float]:
+    """Median ms of one crop through the network on one thread: in torch, and in onnxruntime where that is installed."""
+    width, height = run(predictor.transforms, Crops(np.array([[0.0, 0, 9, 9]]), np.array([[10, 10]]))).size
+    crop = torch.rand(1, 1 if predictor.gray else 3, height, width)
+    runs: dict[str, Callable[[], object]] = {"network_torch_ms": lambda: predictor.network(crop)}
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError:
+        print("onnxruntime: skipped; pip install onnx onnxruntime", file=sys.stderr)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            file = str(Path(folder) / "network.onnx")
+            torch.onnx.export(predictor.network, (crop,), file, input_names=["crop"], dynamo=False)
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = options.inter_op_num_threads = 1
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        runs["network_onnxruntime_ms"] = lambda: session.run(None, {"crop": crop.numpy()})
+    times = defaultdict(list)
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for name, once in runs.items():
+                began = time.perf_counter()
+                once()
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: statistics.median(some) for name, some in times.items()}
 
 
 def worst(points: np.ndarray, faces: FaceTable, out: Path, console: Console, count: int = 10) -> None:

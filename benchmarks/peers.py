@@ -70,10 +70,15 @@ def available(pythons: dict[str, str | None]) -> dict[str, Peer]:
     return peers
 
 
+def _rgb(path: str) -> Any:
+    import cv2
+
+    return cv2.imread(path, cv2.IMREAD_COLOR)[:, :, ::-1].copy()  # type: ignore[index]
+
+
 def _dlib() -> Any:
     from pathlib import Path
 
-    import cv2
     import dlib
     import face_recognition_models as models
 
@@ -82,7 +87,7 @@ def _dlib() -> Any:
     predictor = dlib.shape_predictor(str(Path(models.__file__).parent / file))
 
     def find(path: str, box: list[float] | None) -> dict[str, Any]:
-        image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+        image = _rgb(path)
         began = time.perf_counter()
         boxes = detector(image, 1) if box is None else [dlib.rectangle(*(round(edge) for edge in box))]
         found = time.perf_counter()
@@ -101,13 +106,12 @@ def _dlib() -> Any:
 
 
 def _mediapipe() -> Any:
-    import cv2
     import mediapipe
 
     mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=4, refine_landmarks=True)
 
     def find(path: str, box: list[float] | None) -> dict[str, Any]:
-        image = cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+        image = _rgb(path)
         height, width = image.shape[:2]
         began = time.perf_counter()
         faces = mesh.process(image).multi_face_landmarks or []

@@ -18,6 +18,7 @@ from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
 from fkp.geometry import apply, invert, tilted_box, warp
 from fkp.markup import Markup
+from fkp.networks import fused
 from fkp.pictures import read_picture, to_gray
 from fkp.transforms import Crops, Normalize, ToTensor, Transform, run
 from fkp.weights import shipped
@@ -104,31 +105,16 @@ class Predictor:
             FkpError: no such file, or not a checkpoint of fkp.
         """
         path = shipped() if path is None else Path(path)
-        if not path.is_file():
-            raise FkpError(f"{path}: no such checkpoint; train one with `python train.py`")
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            recipe, state = checkpoint["fkp"], checkpoint["state_dict"]
-        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
-            raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
-        if recipe is None:
-            raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
-        markup = Markup(**recipe["markup"])
-        network = _rebuild(recipe["network"], path, points=len(markup.points))
-        weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
+        network, markup, recipe = rebuild(path)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            network.eval().to(place)
+            network = fused(network).to(place).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
             raise FkpError(f"device={place}: {str(error).splitlines()[0]}") from None
         return cls(
             network,
-            _rebuild(recipe["codec"], path),
-            [_rebuild(step, path) for step in recipe["transforms"].values()],
+            _part(recipe["codec"], path),
+            [_part(step, path) for step in recipe["transforms"].values()],
             markup,
             recipe["gray"],
             detector or HaarCascade(),
@@ -201,6 +187,31 @@ class Predictor:
         return points, confidence
 
 
+def rebuild(path: Path) -> tuple[torch.nn.Module, Markup, dict[str, Any]]:
+    """The network of a checkpoint, with its weights, in evaluation mode; what its points are; and its recipe.
+
+    Raises:
+        FkpError: no such file, or not a checkpoint of fkp.
+    """
+    if not path.is_file():
+        raise FkpError(f"{path}: no such checkpoint; train one with `python train.py`")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        recipe, state = checkpoint["fkp"], checkpoint["state_dict"]
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
+    if recipe is None:
+        raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
+    markup = Markup(**recipe["markup"])
+    network: torch.nn.Module = _part(recipe["network"], path, points=len(markup.points))
+    weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
+    return network.eval(), markup, recipe
+
+
 def _checked(image: Any) -> np.ndarray:
     """An array that is a picture."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -211,7 +222,7 @@ def _checked(image: Any) -> np.ndarray:
     return image
 
 
-def _rebuild(spec: dict[str, Any], path: Path, **more: Any) -> Any:
+def _part(spec: dict[str, Any], path: Path, **more: Any) -> Any:
     """Make one of fkp's own objects from plain values."""
     arguments = {name: value for name, value in spec.items() if name != "_partial_"} | more
     target = str(arguments.pop("_target_", ""))

@@ -78,11 +78,11 @@ def start_from(module: KeypointModule, path: str) -> None:
     Raises:
         FkpError: no such file, or weights that do not fit.
     """
-    from fkp.predictor import Predictor
+    from fkp.predictor import rebuild
 
-    other = Predictor.load(None if path == "shipped" else path, device="cpu")
+    network, _, _ = rebuild(shipped() if path == "shipped" else Path(path))
     try:
-        module.start_from(other.network)
+        module.start_from(network)
     except RuntimeError as error:
         raise FkpError(f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})") from None
 

@@ -34,7 +34,7 @@ MAY = {
     "metrics": {"markup"},
     "module": {"codecs", "markup", "metrics"},
     "detectors": {"geometry", "pictures"},
-    "predictor": {"codecs", "detectors", "geometry", "markup", "pictures", "transforms", "weights"},
+    "predictor": {"codecs", "detectors", "geometry", "markup", "networks", "pictures", "transforms", "weights"},
     "weights": {"weights"},
     "draw": {"dataset", "geometry", "markup", "predictor"},
     "evaluation": {"canvases", "geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},

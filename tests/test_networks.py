@@ -9,7 +9,7 @@ import torch
 from fkp.codecs import Coordinates, SoftArgmax
 from fkp.errors import FkpError
 from fkp.module import KeypointModule
-from fkp.networks import HeatMaps, Transfer, TwoConv
+from fkp.networks import HeatMaps, Transfer, TwoConv, fused
 
 NETWORKS = {
     "two_conv": (lambda: TwoConv(size=64, width=4), Coordinates(64)),
@@ -88,6 +88,18 @@ def test_only_labelled_points_surprise() -> None:
     module.training_step(batch, 0).backward()
     gradient = module.network.maps.weight.grad
     assert (gradient[7] == 0).all() and gradient[5].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_fused_network_answers_as_before(name: str) -> None:
+    network, image = NETWORKS[name][0](), torch.rand(4, 1, 64, 64)
+    network.train()(image)  # norms of their own
+    before = network.eval()(image)
+    norms = sum(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
+    torch.testing.assert_close(fused(network)(image), before, atol=1e-4, rtol=1e-4)
+    after = sum(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
+    assert after < norms or not norms
+    assert name != "heatmap" or not after
 
 
 @pytest.mark.parametrize("name", ["two_conv", "transfer"])

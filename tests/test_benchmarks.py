@@ -1,0 +1,67 @@
+"""The benchmarks behind the README's figures, on tiny generated data and without peers."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from fkp.sources.pts_folders import write_pts
+from fkp.sources.youtube_faces import YoutubeFaces
+
+Run = tuple[Path, str]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sets(faces_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both real sets' layouts, drawn."""
+    root = tmp_path_factory.mktemp("sets")
+    shutil.copytree(faces_folder, root / "youtube_faces")
+    faces = YoutubeFaces(str(faces_folder)).read()
+    (root / "300w_train").mkdir()
+    for i in range(len(faces)):
+        photo = root / f"300w_train/photo{i:03d}.png"
+        shutil.copy(faces.paths[i], photo)
+        write_pts(photo.with_suffix(".pts"), faces.points[i])
+    return root
+
+
+def bench(script: str, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_accuracy_gives_the_promised_figures(trained: Run, sets: Path, tmp_path: Path) -> None:
+    ckpt = str(trained[0] / "checkpoints/best.ckpt")
+    nowhere = ("--dlib", str(tmp_path / "python"))  # a peer that is not there is left out
+    sheet = tmp_path / "worst.png"
+    figures = bench("accuracy.py", str(sets), "--ckpt", ckpt, "--out", str(sheet), *nowhere)
+    for name in ("nme_identity", "fr10_identity", "nme_official_end_to_end", "nme_300w_val", "parameters", "file_mb"):
+        assert figures[name] > 0
+    assert 0 <= figures["missed_official"] <= 8 and sheet.stat().st_size > 0
+    assert figures["identity_fkp_nme_low"] <= figures["identity_fkp_nme"] <= figures["identity_fkp_nme_high"]
+    assert not [name for name in figures if "dlib" in name]
+
+
+def test_robustness_measures_every_curve(trained: Run, sets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ckpt, plot = str(trained[0] / "checkpoints/best.ckpt"), tmp_path / "robustness.png"
+    figures = bench("robustness.py", str(sets), "--ckpt", ckpt, "--faces", "4", "--out", str(plot))
+    for kind in (
+        "shift_20",
+        "scale_1.25",
+        "rotation_45",
+        "blur_6",
+        "noise_60",
+        "dark_0.05",
+        "occlusion_0.3",
+        "size_16",
+    ):
+        assert figures[f"{kind}_fkp"] > 0
+    assert plot.stat().st_size > 0
