@@ -1,8 +1,8 @@
 """How far from the labels: fkp, dlib, MediaPipe and what needs no network, on the same photos, in one run.
 
-    python benchmarks/accuracy.py path/to/data --dlib path/to/python --mediapipe path/to/python
+    python benchmarks/accuracy.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python]
 
-reads youtube_faces and 300w_train below path/to/data and scores
+reads youtube_faces and 300w_train below path/to/data ($FKP_SHARED/data, or data, if not given) and scores
   identity     youtube_faces, people never seen in training
   official     youtube_faces, the publisher's 770 test rows: people seen, in other frames
   300w_val     300-W's photos of the validation part: what settings were chosen by
@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from peers import available
+from peers import PEERS, available
 from rich.console import Console
 from rich.table import Table
+from sets import FOLDER, some, source
 
-from fkp import config, entry
+from fkp import entry
 
 entry.settle()  # as the scripts do, before torch comes
 
@@ -49,7 +49,7 @@ from fkp.pictures import read_picture, write_picture  # noqa: E402
 from fkp.predictor import Predictor  # noqa: E402
 from fkp.progress import track  # noqa: E402
 from fkp.shapes import convention, moved  # noqa: E402
-from fkp.sources.table import FaceTable, Source  # noqa: E402
+from fkp.sources.table import FaceTable  # noqa: E402
 from fkp.transforms import Crops, run  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
@@ -66,12 +66,6 @@ class Photo(NamedTuple):
 
 
 System = Callable[[Photo], np.ndarray | None]
-
-
-def source(name: str, data: Path) -> Source:
-    """A real set as `data=joined data.root=…` would read it, its own duplicates known."""
-    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        return config.build(compose("evaluate", ["data=joined", f"data.root={data.resolve()}"]).data).sources[name]
 
 
 def nearest(faces: list[np.ndarray], box: np.ndarray) -> np.ndarray | None:
@@ -107,11 +101,6 @@ def offsets_of(points: np.ndarray, faces: FaceTable) -> np.ndarray:
     return convention(points[found], faces.points[found], IBUG68)
 
 
-def some(faces: FaceTable, count: int) -> FaceTable:
-    """At most `count` faces, spread over all."""
-    return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
-
-
 def of_the_same_person(faces: FaceTable) -> np.ndarray:
     """(F, 68, 2): for each face the nearest shape of another photo of its person, put into its label's face box. What a
     memory of shapes without eyes would answer; infinite for people with one photo."""
@@ -130,8 +119,10 @@ def of_the_same_person(faces: FaceTable) -> np.ndarray:
 def main() -> None:
     """Score and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    for option in ("--dlib", "--mediapipe", "--ckpt", "--published", "--out"):
+    parser.add_argument("data", type=Path, nargs="?", default=FOLDER)
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", default=sys.executable)
+    for option in ("--ckpt", "--published", "--out"):
         parser.add_argument(option)
     parser.add_argument("--faces", type=int, default=500)
     told = parser.parse_args()
@@ -175,7 +166,7 @@ def main() -> None:
     if told.published:
         published = Predictor.load(told.published, device="cpu")
         systems["published"] = lambda photo: published(photo.image, boxes=photo.box[None])[0].points
-    peers = available({"dlib": told.dlib, "mediapipe": told.mediapipe})
+    peers = available({name: getattr(told, name) for name in PEERS})
     for name in peers:
 
         def theirs(photo: Photo, name: str = name) -> np.ndarray | None:
@@ -266,7 +257,7 @@ def network_times(predictor: Predictor, rounds: int = 200) -> dict[str, float]:
                 began = time.perf_counter()
                 once()
                 times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(some) for name, some in times.items()}
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def worst(points: np.ndarray, faces: FaceTable, out: Path, console: Console, count: int = 10) -> None:

@@ -8,6 +8,7 @@ import json
 import sys
 
 import numpy as np
+from sets import FOLDER
 
 from fkp.detectors import HaarCascade
 from fkp.geometry import centre_and_side, face_box, overlap
@@ -16,7 +17,7 @@ from fkp.progress import track
 from fkp.sources.youtube_faces import YoutubeFaces
 
 
-def main(root: str) -> None:
+def main(root: str = str(FOLDER / "youtube_faces")) -> None:
     """Print medians and scatter."""
     faces = YoutubeFaces(root).read().split("identity")["train"]
     detector = HaarCascade()
@@ -63,4 +64,4 @@ def main(root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

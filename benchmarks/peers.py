@@ -27,6 +27,9 @@ MESH = [
 ]
 
 
+PEERS = ("dlib", "mediapipe")
+
+
 class Peer:
     """A peer in a Python of its own.
 
@@ -56,17 +59,14 @@ class Peer:
         return json.loads(self.out.readline())
 
 
-def available(pythons: dict[str, str | None]) -> dict[str, Peer]:
-    """The peers that start; a message on stderr for each that does not."""
+def available(pythons: dict[str, str]) -> dict[str, Peer]:
+    """The peers that start in the Pythons named for them; a message on stderr for each that does not."""
     peers = {}
     for name, python in pythons.items():
-        if python is None:
-            print(f"{name}: skipped; --{name} names a Python that has it", file=sys.stderr)
-            continue
         try:
             peers[name] = Peer(name, python)
         except (RuntimeError, OSError) as error:
-            print(f"{name}: skipped; {error}", file=sys.stderr)
+            print(f"{name}: skipped; {error}; --{name} names a Python that has it", file=sys.stderr)
     return peers
 
 

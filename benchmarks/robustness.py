@@ -1,6 +1,6 @@
 """What shifts, turns, blur, dark and small faces do to the error, ours and the peers': a figure for the README.
 
-    python benchmarks/robustness.py path/to/data --dlib path/to/python --mediapipe path/to/python --out robustness.png
+    python benchmarks/robustness.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python] [--out file.png]
 
 Photos of 300-W's validation part, raw NME in percent of the outer-eye distance, medians over faces, so that a few lost
 faces do not hide what becomes of the rest; a missed face counts as infinitely wrong. fkp is told the label's face box,
@@ -12,6 +12,7 @@ box alone is moved it has no curve. fkp is shown as it is and with a single look
 
 import argparse
 import json
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from accuracy import nearest, some, source
-from peers import Peer, available
+from accuracy import nearest
+from peers import PEERS, Peer, available
+from sets import FOLDER, some, source
 
 from fkp.geometry import apply, centre_and_side, face_box, rescaling, rotation, square, warp
 from fkp.markup import IBUG68
@@ -119,15 +121,17 @@ def as_dlib_draws(peer: Peer, faces: FaceTable, folder: Path) -> Callable[[np.nd
 def main() -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    for option in ("--dlib", "--mediapipe", "--ckpt", "--out"):
+    parser.add_argument("data", type=Path, nargs="?", default=FOLDER)
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", default=sys.executable)
+    for option in ("--ckpt", "--out"):
         parser.add_argument(option)
     parser.add_argument("--faces", type=int, default=150)
     told = parser.parse_args()
     parts = source("300w", told.data).read().split("identity")
     faces = some(parts["val"], told.faces)
     looks = {"fkp": Predictor.load(told.ckpt), "fkp, one look": Predictor.load(told.ckpt, passes=1)}
-    peers = available({"dlib": told.dlib, "mediapipe": told.mediapipe})
+    peers = available({name: getattr(told, name) for name in PEERS})
     errors: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "photo.png"

@@ -28,6 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
+from sets import FOLDER
 
 from fkp import config, entry
 
@@ -144,7 +145,7 @@ def _memory() -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root")
+    parser.add_argument("root", nargs="?", default=str(FOLDER / "youtube_faces"))
     parser.add_argument("--experiments", nargs="+", default=["seed", "heatmap"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])

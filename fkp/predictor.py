@@ -73,6 +73,7 @@ class Predictor:
         detector: finds the boxes when none are given.
         passes: how often a face is looked at; from the second time on, the crop is drawn round the points found before,
             and turned with them, as boxes scatter more than points do.
+        flip: look at every crop in the mirror, too, and take the mean: a little better, twice the time.
         batch_size: faces the network sees at once.
     """
 
@@ -83,6 +84,7 @@ class Predictor:
     gray: bool = True
     detector: Detector = field(default_factory=HaarCascade)
     passes: int = 2
+    flip: bool = False
     batch_size: int = 32
 
     @classmethod
@@ -92,6 +94,7 @@ class Predictor:
         detector: Detector | None = None,
         device: str | None = None,
         passes: int = 2,
+        flip: bool = False,
     ) -> Predictor:
         """Rebuild a predictor from a checkpoint of `train.py`.
 
@@ -99,7 +102,8 @@ class Predictor:
             path: a `.ckpt` file; None for the weights that come with the package.
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda"; None takes a GPU if there is one.
-            passes: how often a detected face is looked at.
+            passes: how often a face is looked at.
+            flip: look in the mirror, too.
 
         Raises:
             FkpError: no such file, or not a checkpoint of fkp.
@@ -119,6 +123,7 @@ class Predictor:
             recipe["gray"],
             detector or HaarCascade(),
             passes,
+            flip,
         )
 
     def __call__(self, image: str | Path | np.ndarray, boxes: ArrayLike | None = None) -> list[Face]:
@@ -182,6 +187,12 @@ class Predictor:
             with torch.inference_mode():
                 images = Normalize()(ToTensor()(pixels).to(device))
                 found, sure = self.codec.decode(self.network(images))
+                if self.flip:
+                    mirrored, sure_too = (
+                        part[:, self.markup.flip] for part in self.codec.decode(self.network(images.flip(-1)))
+                    )
+                    mirrored[..., 0] = images.shape[-1] - 1 - mirrored[..., 0]
+                    found, sure = (found + mirrored) / 2, (sure + sure_too) / 2
             points[some] = apply(invert(crops.to_crop[some]), found.cpu().numpy())
             confidence[some] = sure.cpu().numpy()
         return points, confidence

@@ -172,3 +172,16 @@ def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
         boxes, _ = HaarCascade()(read_picture(path, gray=True))
         found += any(overlap(box, face_box(points)) > 0.6 for box in boxes)
     assert found > 0.9 * len(faces)
+
+
+def test_with_flip_a_mirrored_face_gets_the_mirrored_points(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 4)
+    width, box = image.shape[1], face_box(label)
+    mirrored_box = np.array([width - 1 - box[2], box[1], width - 1 - box[0], box[3]])
+    both = Predictor(predictor.network, predictor.codec, predictor.transforms, predictor.markup, passes=1, flip=True)
+    (here,) = both(image, boxes=box[None])
+    (there,) = both(np.ascontiguousarray(image[:, ::-1]), boxes=mirrored_box[None])
+    back = there.points[predictor.markup.flip] * (-1, 1) + (width - 1, 0)
+    np.testing.assert_allclose(here.points, back, atol=0.1)
+    plain = predictor(image, boxes=box[None])[0].points
+    assert np.abs(plain - here.points).max() > 0.1  # it does something

@@ -1,0 +1,24 @@
+"""The real faces that the benchmarks read: youtube_faces and 300w_train in one folder."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+from fkp import config
+from fkp.sources.table import FaceTable, Source
+
+# Where they lie if the command line does not say.
+FOLDER = Path(os.environ["FKP_SHARED"], "data") if "FKP_SHARED" in os.environ else Path("data")
+
+
+def source(name: str, data: Path = FOLDER) -> Source:
+    """A real set as `data=joined data.root=…` would read it, its own duplicates known."""
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        return config.build(compose("evaluate", ["data=joined", f"data.root={data.resolve()}"]).data).sources[name]
+
+
+def some(faces: FaceTable, count: int) -> FaceTable:
+    """At most `count` faces, spread over all."""
+    return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
