@@ -1,7 +1,7 @@
 """What youtube_faces calls each point, beside what 300-W's labels call it.
 
     python train.py experiment=heatmap data=300w data.root=…
-    python benchmarks/conventions.py path/to/youtube_faces path/to/300w_train path/to/best.ckpt
+    python benchmarks/conventions.py path/to/best.ckpt [path/to/data]
 
 A network that has seen 300-W alone looks at training faces of youtube_faces, upright and in a mirror; the median of
 what their labels differ by from its points, less what it errs by on validation faces of its own set, is the offset of
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sets import FOLDER, source
 
 from fkp.canvases import face_boxes
 from fkp.metrics import nme
@@ -21,9 +22,8 @@ from fkp.pictures import read_picture
 from fkp.predictor import Predictor
 from fkp.progress import track
 from fkp.shapes import convention, moved
-from fkp.sources.pts_folders import PtsFolders
 from fkp.sources.table import FaceTable
-from fkp.sources.youtube_faces import OFFSETS, YoutubeFaces
+from fkp.sources.youtube_faces import OFFSETS
 
 
 def found(predictor: Predictor, faces: FaceTable) -> np.ndarray:
@@ -40,11 +40,11 @@ def found(predictor: Predictor, faces: FaceTable) -> np.ndarray:
     return np.array(points)
 
 
-def main(youtube_faces: str, hand_made: str, ckpt: str) -> None:
+def main(ckpt: str, data: str = str(FOLDER)) -> None:
     """Fit, write and print the offsets."""
     predictor = Predictor.load(ckpt)
     markup = predictor.markup
-    here, there = YoutubeFaces(youtube_faces).read().split("identity"), PtsFolders(hand_made).read().split("identity")
+    here, there = (source(name, Path(data)).read().split("identity") for name in ("youtube_faces", "300w"))
     train, val, own = here["train"], here["val"], there["val"]
     points = found(predictor, train)
     error = convention(found(predictor, own), own.points, markup)
