@@ -1,7 +1,7 @@
 """Facial key points: find the 68 points of every face in a picture, and train the models that do it.
 
 from fkp import Predictor
-for face in Predictor.load("outputs/…/best.ckpt")("photo.jpg"):
+for face in Predictor.load()("photo.jpg"):
     print(face.box, face.points)
 """
 
