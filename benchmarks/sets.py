@@ -1,5 +1,7 @@
 """The real faces that the benchmarks read: youtube_faces and 300w_train in one folder."""
 
+import json
+import math
 import os
 from pathlib import Path
 
@@ -22,3 +24,8 @@ def source(name: str, data: Path = FOLDER) -> Source:
 def some(faces: FaceTable, count: int) -> FaceTable:
     """At most `count` faces, spread over all."""
     return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+
+
+def last_line(figures: dict[str, float], digits: int = 4) -> str:
+    """Figures as a line of JSON, which knows no infinity: what is not finite is null."""
+    return json.dumps({name: round(value, digits) if math.isfinite(value) else None for name, value in figures.items()})
