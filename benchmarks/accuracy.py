@@ -13,7 +13,8 @@ the whole photo with detectors of their own, `fkp_no_box` into its middle, three
 optional; dlib's predictor was trained on iBUG 300-W, so it has seen 300w_val.
 
     --ckpt …        other weights than the shipped ones      --published …   a checkpoint of experiment=seed
-    --faces 500     to fit the offsets on                    --out …         where the sheet of the ten worst faces goes
+    --faces 500     to fit the offsets on                    --out …         a sheet of the ten worst faces of 300w_val
+                                                             --shapes …      the same without the photos
 """
 
 import argparse
@@ -40,8 +41,18 @@ import torch  # noqa: E402
 
 from fkp.canvases import face_boxes  # noqa: E402
 from fkp.draw import visualize_output  # noqa: E402
-from fkp.evaluation import mean_in_box  # noqa: E402
-from fkp.geometry import centre_and_side, face_box, overlap, square  # noqa: E402
+from fkp.evaluation import SAME_FACE, mean_in_box  # noqa: E402
+from fkp.geometry import (  # noqa: E402
+    apply,
+    centre_and_side,
+    compose,
+    face_box,
+    overlap,
+    rescaling,
+    square,
+    translation,
+    warp,
+)
 from fkp.markup import IBUG68  # noqa: E402
 from fkp.metrics import interval, nme, summary  # noqa: E402
 from fkp.pictures import read_picture, write_picture  # noqa: E402
@@ -51,8 +62,6 @@ from fkp.shapes import convention, moved  # noqa: E402
 from fkp.sources.table import FaceTable  # noqa: E402
 from fkp.transforms import Crops, run  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
-
-SAME_FACE = 0.3  # intersection over union of face boxes from which a found face is the labelled one
 
 
 class Photo(NamedTuple):
@@ -121,7 +130,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", default=FOLDER)
     for peer in PEERS:
         parser.add_argument(f"--{peer}", default=sys.executable)
-    for option in ("--ckpt", "--published", "--out"):
+    for option in ("--ckpt", "--published", "--out", "--shapes"):
         parser.add_argument(option)
     parser.add_argument("--faces", type=int, default=500)
     told = parser.parse_args()
@@ -209,8 +218,9 @@ def main() -> None:
             }
         console.print(f"{place}: {len(faces)} faces of {len(set(faces.identity))} people")
         console.print(table)
-        if told.out and place == "300w_val":
-            worst(found["fkp"], faces, Path(told.out), console)
+        for file in (told.out, told.shapes) if place == "300w_val" else ():
+            if file:
+                console.print("worst:", worst(found["fkp"], faces, Path(file), photos=file == told.out))
     weights = Path(told.ckpt) if told.ckpt else shipped()
     short = {
         "parameters": sum(p.numel() for p in predictor.network.parameters()),
@@ -259,27 +269,21 @@ def network_times(predictor: Predictor, rounds: int = 200) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def worst(points: np.ndarray, faces: FaceTable, out: Path, console: Console, count: int = 10) -> None:
-    """Draw the faces with the largest errors, predicted green and true orange, and name them."""
-    errors = nme(points, faces.points, IBUG68)
+def worst(points: np.ndarray, faces: FaceTable, out: Path, photos: bool, count: int = 10, tile: int = 224) -> str:
+    """Draw the faces with the largest errors, found green and true orange, and name them."""
+    errors = 100 * nme(points, faces.points, IBUG68)
     order = np.argsort(-errors)[:count]
-    images, drawn, labels, captions = [], [], [], []
+    images, found, labels = [], [], []
     for i in order:
-        image = read_picture(faces.paths[i])
-        x, y, side = centre_and_side(face_box(faces.points[i]))
-        left, top, right, bottom = np.round([x - 0.8 * side, y - 0.7 * side, x + 0.8 * side, y + 0.9 * side]).astype(
-            int
-        )
-        padded = np.pad(image, ((max(0, -top),) * 2, (max(0, -left),) * 2, (0, 0)))
-        padded = np.pad(padded, ((0, max(0, bottom - top)), (0, max(0, right - left)), (0, 0)))
-        corner = np.array([left, top])
-        y0, x0 = top + max(0, -top), left + max(0, -left)
-        images.append(padded[y0 : y0 + bottom - top, x0 : x0 + right - left])
-        drawn.append(points[i] - corner)
-        labels.append(faces.points[i] - corner)
-        captions.append(f"{faces.rows[i]}\nNME {100 * errors[i]:.1f}")
-    write_picture(out, visualize_output(images, drawn, labels, columns=5, side=224, captions=captions))
-    console.print("worst: " + ", ".join(f"{faces.rows[i]} {100 * errors[i]:.1f}" for i in order))
+        x, y, side = (float(value) for value in centre_and_side(face_box(faces.points[i])))
+        to_tile = compose(translation(0.8 * side - x, 0.7 * side - y), rescaling(tile / (1.6 * side)))
+        image = warp(read_picture(faces.paths[i]), to_tile, (tile, tile))
+        images.append(image if photos else np.full_like(image, 24))
+        found.append(apply(to_tile, points[i]))
+        labels.append(apply(to_tile, faces.points[i]))
+    names = [f"{faces.rows[i]} {errors[i]:.1f}" for i in order]
+    write_picture(out, visualize_output(images, found, labels, columns=5, side=tile, captions=names))
+    return ", ".join(names)
 
 
 if __name__ == "__main__":
