@@ -15,7 +15,7 @@ def evaluate(cfg: DictConfig) -> float:
     from fkp.predictor import Predictor
 
     ckpt = runs.chosen(cfg.ckpt)
-    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
+    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes, cfg.min_confidence)
     source = config.build(cfg.data)
     rows, count = evaluation.evaluate(predictor, source, cfg.part)
 

@@ -18,7 +18,7 @@ def predict(cfg: DictConfig) -> None:
 
     image = read_picture(cfg.image)
     ckpt = runs.chosen(cfg.ckpt)
-    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes)
+    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes, cfg.min_confidence)
     faces = predictor(image)
 
     out = Path(cfg.run_dir) / Path(cfg.image).stem

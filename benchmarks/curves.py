@@ -6,6 +6,7 @@ and after how many minutes the validation NME was first below some marks.
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
@@ -26,9 +27,12 @@ def main() -> None:
     figure, (errors, rates) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(4, 1))
     figures: dict[str, float] = {}
     for run in told.runs:
-        events = EventAccumulator(str(next((run / "tensorboard").iterdir())), {"scalars": 0})
-        events.Reload()
-        curves = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+        curves = defaultdict(list)
+        for version in sorted((run / "tensorboard").iterdir()):  # more than one if the run was gone on with
+            events = EventAccumulator(str(version), {"scalars": 0})
+            events.Reload()
+            for tag in events.Tags()["scalars"]:
+                curves[tag] += events.Scalars(tag)
         began = min(points[0].wall_time for points in curves.values())
         for tag, style in (("train/nme", ":"), ("val/nme", "-")):
             minutes = [(point.wall_time - began) / 60 for point in curves[tag]]

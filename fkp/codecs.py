@@ -1,7 +1,8 @@
 """Points <-> what a network emits; encode and decode live in one object.
 
 Every codec has `encode` (labels to what a loss compares), `coordinates` (raw output to the same), `points` (the same to
-CROP pixels), `decode` (raw output to CROP pixels and confidence) and `surprise` (how unlikely it finds a label).
+CROP pixels), `decode` (raw output to CROP pixels and confidence), `surprise` (how unlikely it finds a label), and
+`spread` (how wide it leaves a point), by which confidence is calibrated once a network is trained.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from fkp.calibration import Calibration, confidence
 
 
 class Codec(Protocol):
@@ -25,12 +28,16 @@ class Codec(Protocol):
 
     def surprise(self, output: Tensor, points: Tensor) -> Tensor: ...
 
+    def spread(self, output: Tensor) -> Tensor | None: ...
+
+    calibration: Calibration | None
+
 
 class _Units:
     """Points from the middle of a crop of `size` pixels, in units of `unit` pixels."""
 
-    def __init__(self, size: int, unit: float):
-        self.size, self.middle, self.unit = size, (size - 1) / 2, unit
+    def __init__(self, size: int, unit: float, calibration: Calibration | None = None):
+        self.size, self.middle, self.unit, self.calibration = size, (size - 1) / 2, unit, calibration
 
     def encode(self, points: Tensor) -> Tensor:
         """(B, K, 2) CROP pixels to (B, 2 K)."""
@@ -70,6 +77,9 @@ class Coordinates(_Units):
         """(B, K) zeros: bare coordinates are no distribution."""
         return torch.zeros_like(points[..., 0])
 
+    def spread(self, output: Tensor) -> None:
+        """None: bare coordinates have none."""
+
 
 class SoftArgmax(_Units):
     """The network emits a map of logits for each point; the point is the mean place under the map's softmax.
@@ -80,29 +90,37 @@ class SoftArgmax(_Units):
     Args:
         size: side of the crop, pixels.
         unit: pixels that a loss calls 1.
+        calibration: a, b of `fkp.calibration.confidence`, found in training; None until then.
     """
 
-    def __init__(self, size: int = 112, unit: float = 1.12):
-        super().__init__(size, unit)
+    def __init__(self, size: int = 112, unit: float = 1.12, calibration: tuple[float, float] | None = None):
+        super().__init__(size, unit, calibration)
 
     def coordinates(self, output: Tensor) -> Tensor:
         """(B, K, h, w) logits to (B, 2 K), as `encode` gives labels."""
         return self.encode(self.decode(output)[0])
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, K, h, w) logits to points (B, K, 2) in CROP pixels and confidence (B, K).
+        """(B, K, h, w) logits to points (B, K, 2) in CROP pixels and confidence (B, K): the chance that a point is near
+        its label, 1 as long as that is not calibrated."""
+        points, spread = self._moments(output)
+        return points, torch.ones_like(spread) if self.calibration is None else confidence(spread, self.calibration)
 
-        A loss on the mean alone leaves the maps' spread free, so it says nothing of how sure a point is: confidence
-        is 1.
-        """
+    def spread(self, output: Tensor) -> Tensor:
+        """(B, K, h, w) logits to (B, K): root mean square distance of a map's mass from its middle, in crop's sides."""
+        return self._moments(output)[1]
+
+    def _moments(self, output: Tensor) -> tuple[Tensor, Tensor]:
         # Half precision has steps of a pixel at 112: places are summed in single.
         mass = output.flatten(-2).float().softmax(-1).view_as(output)
-        height, width = mass.shape[-2:]
-        # A cell's place is its centre.
-        x = (torch.arange(width, device=mass.device, dtype=mass.dtype) + 0.5) * self.size / width - 0.5
-        y = (torch.arange(height, device=mass.device, dtype=mass.dtype) + 0.5) * self.size / height - 0.5
-        points = torch.stack([(mass.sum(-2) * x).sum(-1), (mass.sum(-1) * y).sum(-1)], -1)
-        return points, torch.ones_like(points[..., 0])
+        means, variance = [], output.new_zeros(output.shape[:2], dtype=torch.float32)
+        for shares in (mass.sum(-2), mass.sum(-1)):  # of columns, of rows
+            cells = shares.shape[-1]
+            # A cell's place is its centre.
+            places = (torch.arange(cells, device=mass.device) + 0.5) * self.size / cells - 0.5
+            means.append((shares * places).sum(-1))
+            variance = variance + (shares * (places - means[-1][..., None].detach()) ** 2).sum(-1)
+        return torch.stack(means, -1), variance.clamp_min(0).sqrt() / self.size
 
     def surprise(self, output: Tensor, points: Tensor) -> Tensor:
         """-log of the mass that maps (B, K, h, w) give the four cells round points (B, K, 2): (B, K), in nats.

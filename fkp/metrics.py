@@ -129,3 +129,26 @@ class FaceErrors(Metric):
     def compute(self) -> dict[str, float]:
         """All figures, percent."""
         return summary(dim_zero_cat(self.faces))
+
+
+class SpreadAndError(Metric):
+    """What confidence is calibrated by, gathered over an epoch, across processes."""
+
+    full_state_update = False
+    spreads: Any
+    errors: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("spreads", default=[], dist_reduce_fx="cat")
+        self.add_state("errors", default=[], dist_reduce_fx="cat")
+
+    def update(self, spread: Tensor, error: Tensor) -> None:
+        """Add points (B, K): how wide they were left, and their error as a fraction; NaN where there is no label."""
+        known = torch.isfinite(error)
+        self.spreads.append(spread[known].detach().float())
+        self.errors.append(error[known].detach().float())
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """(N,) each."""
+        return dim_zero_cat(self.spreads), dim_zero_cat(self.errors)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from fkp.calibration import NEAR, calibrate
 from fkp.codecs import Codec
 from fkp.markup import IBUG68, Markup
-from fkp.metrics import FaceErrors, nme
+from fkp.metrics import FaceErrors, SpreadAndError, point_errors
 
 Batch = dict[str, Tensor]
 
@@ -59,6 +60,7 @@ class KeypointModule(pl.LightningModule):
         stages = ("train", "val", "test")
         self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in stages})
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in stages})
+        self.sureness = SpreadAndError()
 
     @property
     def backbone(self) -> nn.Module:
@@ -92,9 +94,11 @@ class KeypointModule(pl.LightningModule):
             # Unlabelled points are left out before the sum: a gradient of 0 times NaN is NaN.
             surprise = self.codec.surprise(output, label.nan_to_num())[known]
             loss = loss + self.likelihood * surprise.sum() / max(1, len(surprise))
-        # Affines keep ratios of lengths, so NME is the same in CROP and IMAGE pixels.
-        found = self.codec.points(coordinates.detach())
-        self.errors[f"{stage}_errors"].update(nme(found, label, self.markup))  # type: ignore[operator]
+        # Similarities keep ratios of lengths, so NME is the same in CROP and IMAGE pixels (but for stretched ones).
+        errors = point_errors(self.codec.points(coordinates.detach()), label, self.markup)
+        self.errors[f"{stage}_errors"].update(errors.nanmean(-1))  # type: ignore[operator]
+        if stage == "val" and (spread := self.codec.spread(output)) is not None:
+            self.sureness.update(spread, errors)
         self.losses[f"{stage}_loss"].update(loss.detach(), len(label))  # type: ignore[operator]
         return loss
 
@@ -124,7 +128,11 @@ class KeypointModule(pl.LightningModule):
         self._end("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's figures."""
+        """Log the epoch's figures, and calibrate confidence by them."""
+        if self.sureness.update_count:
+            spread, error = self.sureness.compute()
+            self.codec.calibration = calibrate(spread, error < NEAR)
+            self.sureness.reset()
         self._end("val")
 
     def on_test_epoch_end(self) -> None:
@@ -140,7 +148,10 @@ class KeypointModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the recipe: plain values only, so that the file loads with weights_only=True."""
-        checkpoint["fkp"] = self.recipe
+        recipe, calibration = self.recipe, self.codec.calibration
+        if recipe and calibration:
+            recipe = {**recipe, "codec": {**recipe["codec"], "calibration": list(calibration)}}
+        checkpoint["fkp"] = recipe
 
 
 def in_crop(points: Tensor, to_crop: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class Face:
 
     Args:
         points: (K, 2) float32, x y, IMAGE pixels.
-        confidence: (K,) float32 in [0, 1].
+        confidence: (K,) float32 in [0, 1]: the chance that a point lies within 5 % of the outer-eye distance of where a
+            person would put it; 1 from a network that was not trained to tell.
         box: (4,) float32: left, top, right, bottom, IMAGE pixels.
         score: how sure the detector is; 1 for a box that was given. Comparable within one detector only.
     """
@@ -76,6 +77,7 @@ class Predictor:
         passes: how often a face is looked at. From the second time on, the crop is drawn round the points found before,
             and turned with them, as boxes scatter more than points do; every second look is in the mirror; and the
             answer is the mean of all looks, later ones counting more, but for looks that the next one finds far off.
+        min_confidence: what the detector found is no face if its points are less sure than this on average.
         batch_size: faces the network sees at once.
     """
 
@@ -86,6 +88,7 @@ class Predictor:
     gray: bool = True
     detector: Detector = field(default_factory=HaarCascade)
     passes: int = 2
+    min_confidence: float = 0.3
     batch_size: int = 32
 
     @classmethod
@@ -95,6 +98,7 @@ class Predictor:
         detector: Detector | None = None,
         device: str | None = None,
         passes: int = 2,
+        min_confidence: float = 0.3,
     ) -> Predictor:
         """Rebuild a predictor from a checkpoint of `train.py`.
 
@@ -103,6 +107,7 @@ class Predictor:
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda"; None takes a GPU if there is one.
             passes: how often a face is looked at.
+            min_confidence: detected faces whose points are less sure on average are dropped; 0 keeps all.
 
         Raises:
             FkpError: no such file, or not a checkpoint of fkp.
@@ -122,6 +127,7 @@ class Predictor:
             recipe["gray"],
             detector or HaarCascade(),
             passes,
+            min_confidence,
         )
 
     def __call__(self, image: str | Path | np.ndarray, boxes: ArrayLike | None = None) -> list[Face]:
@@ -133,7 +139,7 @@ class Predictor:
                 lets the detector find them.
 
         Returns:
-            One Face a box, in the order given, or best first.
+            One Face a box, in the order given; or the detected ones, best first, but for those whose points are unsure.
 
         Raises:
             FkpError: the picture cannot be read, or image or boxes have another shape or type.
@@ -160,7 +166,8 @@ class Predictor:
             frames = [tilted_box(face, self.markup) for face in points]
             framed = np.array([box for box, _ in frames]).reshape(-1, 4)
             tilts = np.array([tilt for _, tilt in frames])
-        return [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
+        faces = [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
+        return [face for face in faces if boxes is not None or face.confidence.mean() >= self.min_confidence]
 
     def predict(
         self,

@@ -196,3 +196,20 @@ def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
         boxes, _ = HaarCascade()(read_picture(path, gray=True))
         found += any(overlap(box, face_box(points)) > 0.6 for box in boxes)
     assert found > 0.9 * len(faces)
+
+
+def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 3)
+    boxes = np.stack([face_box(label), face_box(label) + 3, face_box(label) + 6])
+    sure = iter([0.9, 0.2, 0.4] * 3)
+    picky = looking(predictor, 1)
+    picky.detector = lambda _: (boxes, np.arange(3, dtype=np.float32))
+    answers = np.repeat(label.astype(np.float32)[None], 3, 0)
+    picky.predict = lambda *_, **__: (  # type: ignore[method-assign]
+        answers,
+        np.stack([np.full(68, next(sure), np.float32) for _ in range(3)]),
+    )
+    assert [face.score for face in picky(image)] == [0, 2]
+    assert len(picky(image, boxes=boxes)) == 3
+    picky.min_confidence = 0
+    assert len(picky(image)) == 3

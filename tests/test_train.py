@@ -9,7 +9,9 @@ import torch
 from conftest import TINY, call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fkp.geometry import face_box
 from fkp.predictor import Predictor
+from fkp.sources import painter
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -143,11 +145,17 @@ def test_a_released_backbone_goes_on_as_if_unbroken(faces_folder: Path, tmp_path
 
 
 def test_mixed_precision_trains(faces_folder: Path, tmp_path: Path) -> None:
+    """Also: confidence is calibrated on the way, and kept."""
     options = ["experiment=shipped", "data=youtube_faces", "trainer.check_val_every_n_epoch=1"]
     done = call("train.py", *TINY, *options, f"data.root={faces_folder}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    figures = json.loads(next(tmp_path.glob("outputs/*/*/figures.json")).read_text())
-    assert 0 < figures["test/nme"] < 1000
+    (file,) = tmp_path.glob("outputs/*/*/figures.json")
+    assert 0 < json.loads(file.read_text())["test/nme"] < 1000
+    checkpoint = torch.load(file.parent / "checkpoints/best.ckpt", weights_only=True)
+    assert all(isinstance(value, float) for value in checkpoint["fkp"]["codec"]["calibration"])
+    image, label = painter.paint(7, 0)
+    (face,) = Predictor.load(file.parent / "checkpoints/best.ckpt")(image, boxes=face_box(label)[None])
+    assert ((face.confidence > 0) & (face.confidence < 1)).all()
 
 
 def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
