@@ -105,6 +105,8 @@ class KeypointModule(pl.LightningModule):
     def _end(self, stage: str) -> None:
         # Logged once an epoch, from sums of our own: `log` in every step is slow beside a small network.
         errors, loss = self.errors[f"{stage}_errors"], self.losses[f"{stage}_loss"]
+        if not errors.update_count:  # gone on with from a checkpoint of the epoch's very end: nothing is left to tell
+            return
         figures = {"loss": loss.compute(), **errors.compute()}  # type: ignore[operator]
         errors.reset()  # type: ignore[operator]
         loss.reset()  # type: ignore[operator]
