@@ -92,6 +92,21 @@ def test_a_run_goes_on_from_its_last_checkpoint(trained: Run, faces_folder: Path
     assert after["global_step"] == before["global_step"] * 3 // 2
 
 
+def test_a_run_that_validates_now_and_then_goes_on_as_if_unbroken(faces_folder: Path, tmp_path: Path) -> None:
+    """Its checkpoints are written before the end of their epoch."""
+    short = ["model=heatmap", *TINY, f"data.root={faces_folder}", "model.scheduler.total_steps=4"]
+    short += ["+trainer.check_val_every_n_epoch=2", "crop.rescale.size=64", "crop.crop.size=64"]
+    for folder, more in (
+        ("whole", ["trainer.max_epochs=4"]),
+        ("begun", ["trainer.max_epochs=2"]),
+        ("ended", ["trainer.max_epochs=4", f"ckpt_path={tmp_path}/begun/checkpoints/last.ckpt"]),
+    ):
+        done = call("train.py", *short, *more, f"run_dir={tmp_path / folder}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "ended")[key], value), key
+
+
 def test_a_run_starts_from_other_weights(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     best = trained[0] / "checkpoints/best.ckpt"
     still = [f"weights={best}", "trainer.max_epochs=1", "model.optimizer.lr=1e-9"]
