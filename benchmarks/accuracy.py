@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -137,6 +137,7 @@ def main() -> None:
     torch.set_num_threads(1)  # what is timed is timed on one thread
 
     predictor = Predictor.load(told.ckpt, device="cpu")
+    keen = Predictor.load(told.ckpt, device="cpu", min_confidence=0)
     thrice = Predictor.load(told.ckpt, device="cpu", passes=3)
     youtube, hand_made = (source(name, told.data).read() for name in ("youtube_faces", "300w"))
     parts, hand_parts = youtube.split("strict"), hand_made.split("identity")
@@ -148,6 +149,7 @@ def main() -> None:
     fitted_on = {"youtube": some(parts["train"], told.faces), "300w": some(hand_parts["train"], told.faces)}
     mean = mean_in_box(parts["train"], IBUG68)
     times: dict[str, list[float]] = defaultdict(list)
+    tally: Counter[str] = Counter()  # of the detector's boxes
 
     def ours(photo: Photo) -> np.ndarray:
         began = time.perf_counter()
@@ -156,7 +158,13 @@ def main() -> None:
         return face.points
 
     def end_to_end(photo: Photo) -> np.ndarray | None:
-        return nearest([face.points for face in predictor(photo.image)], photo.box)
+        faces = keen(photo.image)
+        sure = [face for face in faces if face.confidence.mean() >= predictor.min_confidence]
+        for name, some_faces in (("_unfiltered", faces), ("", sure)):
+            right = [overlap(face.box, photo.box) >= SAME_FACE for face in some_faces]
+            tally[f"missed_boxes{name}"] += not any(right)
+            tally[f"false_boxes{name}"] += right.count(False)
+        return nearest([face.points for face in sure], photo.box)
 
     def no_box(photo: Photo) -> np.ndarray:
         # A median training picture is two face boxes wide, its middle a little below the face's (boxes.py).
@@ -194,7 +202,9 @@ def main() -> None:
     console = Console(width=120)
     for place, faces in sets.items():
         table = Table("", "NME raw", "NME corrected", "95 %", "FR@10 raw", "FR@10 corrected", "missed")
+        tally.clear()
         found = answers(systems, faces, f"scoring {place}") | {"same_person": of_the_same_person(faces)}
+        figures |= {f"{place}_{name}": count for name, count in tally.items()}
         for name, points in found.items():
             fit = offsets.get(("300w" if place == "300w_val" else "youtube", name), np.zeros((68, 2)))
             raw, right = (nme(p, faces.points, IBUG68) for p in (points, corrected(points, fit)))
@@ -218,6 +228,7 @@ def main() -> None:
             }
         console.print(f"{place}: {len(faces)} faces of {len(set(faces.identity))} people")
         console.print(table)
+        console.print("boxes:", ", ".join(f"{name} {count}" for name, count in tally.items()))
         for file in (told.out, told.shapes) if place == "300w_val" else ():
             if file:
                 console.print("worst:", worst(found["fkp"], faces, Path(file), photos=file == told.out))

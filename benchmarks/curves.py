@@ -8,6 +8,7 @@ import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,7 +28,7 @@ def main() -> None:
     figure, (errors, rates) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(4, 1))
     figures: dict[str, float] = {}
     for run in told.runs:
-        curves = defaultdict(list)
+        curves: dict[str, list[Any]] = defaultdict(list)
         for version in sorted((run / "tensorboard").iterdir()):  # more than one if the run was gone on with
             events = EventAccumulator(str(version), {"scalars": 0})
             events.Reload()

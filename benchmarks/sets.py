@@ -15,10 +15,10 @@ from fkp.sources.table import FaceTable, Source
 FOLDER = Path(os.environ["FKP_SHARED"], "data") if "FKP_SHARED" in os.environ else Path("data")
 
 
-def source(name: str, data: Path = FOLDER) -> Source:
-    """A real set as `data=joined data.root=…` would read it, its own duplicates known."""
+def source(name: str, folder: Path = FOLDER, data: str = "joined") -> Source:
+    """A real set as `data=joined` (or `real`) `data.root=…` would read it, its own duplicates known."""
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        return config.build(compose("evaluate", ["data=joined", f"data.root={data.resolve()}"]).data).sources[name]
+        return config.build(compose("evaluate", [f"data={data}", f"data.root={folder.resolve()}"]).data).sources[name]
 
 
 def some(faces: FaceTable, count: int) -> FaceTable:

@@ -88,7 +88,7 @@ class Predictor:
     gray: bool = True
     detector: Detector = field(default_factory=HaarCascade)
     passes: int = 2
-    min_confidence: float = 0.3
+    min_confidence: float = 0.2
     batch_size: int = 32
 
     @classmethod
@@ -98,7 +98,7 @@ class Predictor:
         detector: Detector | None = None,
         device: str | None = None,
         passes: int = 2,
-        min_confidence: float = 0.3,
+        min_confidence: float = 0.2,
     ) -> Predictor:
         """Rebuild a predictor from a checkpoint of `train.py`.
 

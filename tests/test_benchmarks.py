@@ -49,6 +49,13 @@ def test_accuracy_gives_the_promised_figures(trained: Run, sets: Path, tmp_path:
     assert not [name for name in figures if "dlib" in name]
 
 
+def test_calibration_says_what_is_true_of_points(trained: Run, sets: Path) -> None:
+    figures = bench("calibration.py", str(sets), "--ckpt", str(trained[0] / "checkpoints/best.ckpt"))
+    for name in ("300w", "youtube_faces"):  # a network that does not tell how sure it is says 1
+        assert figures[f"{name}_said"] == 100
+        assert figures[f"{name}_calibration_error"] == pytest.approx(100 - figures[f"{name}_near"], abs=0.01)
+
+
 def test_robustness_measures_every_curve(trained: Run, sets: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     ckpt, plot = str(trained[0] / "checkpoints/best.ckpt"), tmp_path / "robustness.png"

@@ -201,7 +201,7 @@ def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
 def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(predictor: Predictor) -> None:
     image, label = painter.paint(2, 3)
     boxes = np.stack([face_box(label), face_box(label) + 3, face_box(label) + 6])
-    sure = iter([0.9, 0.2, 0.4] * 3)
+    sure = iter([0.9, 0.1, 0.4] * 3)
     picky = looking(predictor, 1)
     picky.detector = lambda _: (boxes, np.arange(3, dtype=np.float32))
     answers = np.repeat(label.astype(np.float32)[None], 3, 0)
