@@ -17,7 +17,6 @@ optional; dlib's predictor was trained on iBUG 300-W, so it has seen 300w_val.
                                                              --shapes …      the same without the photos
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,7 @@ import numpy as np
 from peers import PEERS, available
 from rich.console import Console
 from rich.table import Table
-from sets import FOLDER, last_line, some, source
+from sets import last_line, parser, some, source
 
 from fkp import entry
 
@@ -126,14 +125,13 @@ def of_the_same_person(faces: FaceTable) -> np.ndarray:
 
 def main() -> None:
     """Score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", default=FOLDER)
+    arguments = parser(__doc__)
     for peer in PEERS:
-        parser.add_argument(f"--{peer}", default=sys.executable)
-    for option in ("--ckpt", "--published", "--out", "--shapes"):
-        parser.add_argument(option)
-    parser.add_argument("--faces", type=int, default=500)
-    told = parser.parse_args()
+        arguments.add_argument(f"--{peer}", default=sys.executable)
+    for option in ("--published", "--out", "--shapes"):
+        arguments.add_argument(option)
+    arguments.add_argument("--faces", type=int, default=500)
+    told = arguments.parse_args()
     torch.set_num_threads(1)  # what is timed is timed on one thread
 
     predictor = Predictor.load(told.ckpt, device="cpu")

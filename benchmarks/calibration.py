@@ -6,12 +6,9 @@ label's box; confidence was calibrated on the validation parts, in training. Pri
 calibration error (Naeini et al., 2015): the mean of |said - true| over them.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
-from sets import FOLDER, last_line, source
+from sets import last_line, parser, source
 
 from fkp.calibration import NEAR, reliability
 from fkp.canvases import face_boxes
@@ -23,11 +20,9 @@ from fkp.progress import track
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", default=FOLDER)
-    parser.add_argument("--ckpt")
-    parser.add_argument("--part", default="test")
-    told = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--part", default="test")
+    told = arguments.parse_args()
     predictor = Predictor.load(told.ckpt)
     figures: dict[str, float] = {}
     for name in ("300w", "youtube_faces"):

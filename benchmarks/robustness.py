@@ -11,7 +11,6 @@ box alone is moved it has no curve. fkp is shown as it is and with a single look
     --faces 150     of the part, evenly spread
 """
 
-import argparse
 import sys
 import tempfile
 from collections import defaultdict
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 from accuracy import nearest
 from peers import PEERS, Peer, available
-from sets import FOLDER, last_line, some, source
+from sets import last_line, parser, some, source
 
 from fkp.geometry import apply, centre_and_side, face_box, rescaling, rotation, square, warp
 from fkp.markup import IBUG68
@@ -120,14 +119,12 @@ def as_dlib_draws(peer: Peer, faces: FaceTable, folder: Path) -> Callable[[np.nd
 
 def main() -> None:
     """Measure, print and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", default=FOLDER)
+    arguments = parser(__doc__)
     for peer in PEERS:
-        parser.add_argument(f"--{peer}", default=sys.executable)
-    for option in ("--ckpt", "--out"):
-        parser.add_argument(option)
-    parser.add_argument("--faces", type=int, default=150)
-    told = parser.parse_args()
+        arguments.add_argument(f"--{peer}", default=sys.executable)
+    arguments.add_argument("--out")
+    arguments.add_argument("--faces", type=int, default=150)
+    told = arguments.parse_args()
     parts = source("300w", told.data).read().split("identity")
     faces = some(parts["val"], told.faces)
     looks = {"fkp": Predictor.load(told.ckpt), "fkp, one look": Predictor.load(told.ckpt, passes=1)}

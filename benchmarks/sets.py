@@ -1,5 +1,6 @@
 """The real faces that the benchmarks read: youtube_faces and 300w_train in one folder."""
 
+import argparse
 import json
 import math
 import os
@@ -24,6 +25,14 @@ def source(name: str, folder: Path = FOLDER, data: str = "joined") -> Source:
 def some(faces: FaceTable, count: int) -> FaceTable:
     """At most `count` faces, spread over all."""
     return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """What the benchmarks of weights are told: the folder of the sets, and the weights."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("data", type=Path, nargs="?", default=FOLDER)
+    made.add_argument("--ckpt", help="other weights than the shipped ones")
+    return made
 
 
 def last_line(figures: dict[str, float], digits: int = 4) -> str:
