@@ -40,7 +40,12 @@ import torch  # noqa: E402
 
 from fkp.canvases import face_boxes  # noqa: E402
 from fkp.draw import visualize_output  # noqa: E402
-from fkp.evaluation import SAME_FACE, mean_in_box  # noqa: E402
+from fkp.engines import Engine  # noqa: E402
+from fkp.engines.checkpoint import TorchEngine  # noqa: E402
+from fkp.engines.export import export  # noqa: E402
+from fkp.engines.exported import OnnxEngine  # noqa: E402
+from fkp.errors import FkpError  # noqa: E402
+from fkp.evaluation import SAME_FACE, example_crops, mean_in_box  # noqa: E402
 from fkp.geometry import (  # noqa: E402
     apply,
     centre_and_side,
@@ -59,7 +64,6 @@ from fkp.predictor import Predictor  # noqa: E402
 from fkp.progress import track  # noqa: E402
 from fkp.shapes import convention, moved  # noqa: E402
 from fkp.sources.table import FaceTable  # noqa: E402
-from fkp.transforms import Crops, run  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
 
@@ -231,10 +235,11 @@ def main() -> None:
             if file:
                 console.print("worst:", worst(found["fkp"], faces, Path(file), photos=file == told.out))
     weights = Path(told.ckpt) if told.ckpt else shipped()
+    engine = TorchEngine.load(weights, "cpu")
     short = {
-        "parameters": sum(p.numel() for p in predictor.network.parameters()),
+        "parameters": sum(p.numel() for p in engine.network.parameters()),
         "file_mb": round(weights.stat().st_size / 1e6, 3),
-        **network_times(predictor),
+        **engine_times(engine, weights, example_crops(predictor, None, 1)),
     }
     for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
         if name in systems:
@@ -250,31 +255,22 @@ def main() -> None:
     print(last_line(figures | short))
 
 
-def network_times(predictor: Predictor, rounds: int = 200) -> dict[str, float]:
-    """Median ms of one crop through the network on one thread: in torch, and in onnxruntime where that is installed."""
-    width, height = run(predictor.transforms, Crops(np.array([[0.0, 0, 9, 9]]), np.array([[10, 10]]))).size
-    crop = torch.rand(1, 1 if predictor.gray else 3, height, width)
-    runs: dict[str, Callable[[], object]] = {"network_torch_ms": lambda: predictor.network(crop)}
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ImportError:
-        print("onnxruntime: skipped; pip install onnx onnxruntime", file=sys.stderr)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            file = str(Path(folder) / "network.onnx")
-            torch.onnx.export(predictor.network, (crop,), file, input_names=["crop"], dynamo=False)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        runs["network_onnxruntime_ms"] = lambda: session.run(None, {"crop": crop.numpy()})
+def engine_times(engine: TorchEngine, ckpt: Path, crop: np.ndarray, rounds: int = 200) -> dict[str, float]:
+    """Median ms from one crop to its points on one thread, by torch, and by onnxruntime where that is installed."""
+    engines: dict[str, Engine] = {"points_torch_ms": engine}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        try:
+            export(ckpt, file, np.repeat(crop, 2, 0))
+            engines["points_onnxruntime_ms"] = OnnxEngine(file, threads=1)
+        except FkpError as error:
+            print(f"onnxruntime: skipped; {error}", file=sys.stderr)
     times = defaultdict(list)
-    with torch.inference_mode():
-        for _ in range(rounds):
-            for name, once in runs.items():
-                began = time.perf_counter()
-                once()
-                times[name].append(1000 * (time.perf_counter() - began))
+    for _ in range(rounds):
+        for name, run in engines.items():
+            began = time.perf_counter()
+            run(crop)
+            times[name].append(1000 * (time.perf_counter() - began))
     return {name: statistics.median(values) for name, values in times.items()}
 
 

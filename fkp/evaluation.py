@@ -8,10 +8,10 @@ import numpy as np
 
 from fkp.canvases import face_boxes
 from fkp.errors import FkpError
-from fkp.geometry import centre_and_side, overlap
+from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.markup import Markup
 from fkp.metrics import point_errors, summary
-from fkp.pictures import read_picture
+from fkp.pictures import read_picture, to_gray
 from fkp.predictor import Face, Predictor
 from fkp.progress import track
 from fkp.sources.table import FaceTable, Fault, Source
@@ -79,6 +79,22 @@ def mean_in_box(faces: FaceTable, markup: Markup) -> np.ndarray:
     """(K, 2): the mean face, from the centre of its face box, in box sides."""
     x, y, side = (part[:, None] for part in centre_and_side(face_boxes(faces, markup)))
     return np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
+
+
+def example_crops(predictor: Predictor, source: Source | None, count: int) -> np.ndarray:
+    """(N, h, w) or (N, h, w, 3) uint8: what the network sees of at most `count` faces of a source's validation part, or
+    of drawn ones."""
+    if source is None:
+        from fkp.sources import painter
+
+        drawn = [painter.paint(0, i) for i in range(count)]
+        pictures = [(to_gray(image) if predictor.gray else image, face_box(label)) for image, label in drawn]
+    else:
+        faces = source.read().split(source.split)["val"]
+        faces = faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+        boxes = face_boxes(faces, source.markup)
+        pictures = [(read_picture(path, predictor.gray), box) for path, box in zip(faces.paths, boxes, strict=True)]
+    return np.concatenate([predictor.crop(image, box[None])[0] for image, box in pictures])
 
 
 def _nearest(found: list[Face], box: np.ndarray) -> Face | None:

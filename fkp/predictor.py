@@ -1,32 +1,25 @@
-"""Weights -> Predictor: a picture in, faces out. Imports no Lightning and no Hydra."""
+"""Weights -> Predictor: a picture in, faces out. Imports no Lightning and no Hydra; torch for checkpoints alone."""
 
 from __future__ import annotations
 
-import importlib
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
-from fkp.codecs import Codec
+from fkp import engines
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
 from fkp.geometry import apply, invert, mirroring, tilted_box, warp
 from fkp.markup import Markup
-from fkp.networks import fused
 from fkp.pictures import read_picture, to_gray
-from fkp.transforms import Crops, Normalize, ToTensor, Transform, run
+from fkp.transforms import Crops, Transform, run
 from fkp.weights import shipped
 
 # How far apart two looks may be, in units of sqrt(w * h) of the points' extent, to be two opinions of one thing.
 AGREEING = 0.04
-# The only modules a checkpoint may name: loading a file never runs foreign code.
-REBUILT = ("fkp.networks", "fkp.codecs", "fkp.transforms")
 
 
 @dataclass(repr=False)
@@ -68,8 +61,7 @@ class Predictor:
     """Finds the faces of a picture and their key points.
 
     Args:
-        network: image (B, C, h, w) to raw output, in evaluation mode.
-        codec: raw output to points.
+        engine: runs the network: crops to points.
         transforms: the geometric steps from a face to the crop, as in training.
         markup: the meaning of the points.
         gray: the network wants one channel.
@@ -81,8 +73,7 @@ class Predictor:
         batch_size: faces the network sees at once.
     """
 
-    network: torch.nn.Module
-    codec: Codec
+    engine: engines.Engine
     transforms: list[Transform]
     markup: Markup
     gray: bool = True
@@ -100,30 +91,25 @@ class Predictor:
         passes: int = 2,
         min_confidence: float = 0.2,
     ) -> Predictor:
-        """Rebuild a predictor from a checkpoint of `train.py`.
+        """Rebuild a predictor from a file of `train.py` or `export.py`.
 
         Args:
-            path: a `.ckpt` file; None for the weights that come with the package.
+            path: a `.ckpt` or `.onnx` file; None for the weights that come with the package.
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda"; None takes a GPU if there is one.
             passes: how often a face is looked at.
             min_confidence: detected faces whose points are less sure on average are dropped; 0 keeps all.
 
         Raises:
-            FkpError: no such file, or not a checkpoint of fkp.
+            FkpError: no such file, or none of fkp's.
         """
         path = shipped() if path is None else Path(path)
-        network, markup, recipe = rebuild(path)
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            network = fused(network).to(place).to(memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError) as error:
-            raise FkpError(f"device={place}: {str(error).splitlines()[0]}") from None
+        engine = engines.load(path, device)
+        recipe = engine.recipe
         return cls(
-            network,
-            _part(recipe["codec"], path),
-            [_part(step, path) for step in recipe["transforms"].values()],
-            markup,
+            engine,
+            [engines.part(step, path) for step in recipe["transforms"].values()],
+            Markup(**recipe["markup"]),
             recipe["gray"],
             detector or HaarCascade(),
             passes,
@@ -189,48 +175,39 @@ class Predictor:
         Returns:
             points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
         """
-        count, extent = len(self.markup.points), np.array(image.shape[1::-1])
-        points, confidence = np.zeros((len(boxes), count, 2), np.float32), np.zeros((len(boxes), count), np.float32)
-        device = next(self.network.parameters()).device
-        crops = run(self.transforms, Crops(boxes, np.repeat(extent[None], len(boxes), 0), labels, tilts=tilts))
-        if mirrored:
-            crops.move(mirroring(crops.sizes[:, 0]), crops.sizes)
+        pixels, to_crop = self.crop(image, boxes, labels, tilts, mirrored)
+        points = np.zeros((len(boxes), len(self.markup.points), 2), np.float32)
+        confidence = np.zeros(points.shape[:2], np.float32)
         for start in range(0, len(boxes), self.batch_size):
             some = slice(start, start + self.batch_size)
-            pixels = np.stack([warp(image, affine, crops.size) for affine in crops.to_crop[some]])
-            with torch.inference_mode():
-                images = Normalize()(ToTensor()(pixels).to(device))
-                found, sure = self.codec.decode(self.network(images))
+            found, sure = self.engine(pixels[some])
             if mirrored:
                 found, sure = found[:, self.markup.flip], sure[:, self.markup.flip]
-            points[some] = apply(invert(crops.to_crop[some]), found.cpu().numpy())
-            confidence[some] = sure.cpu().numpy()
+            points[some], confidence[some] = apply(invert(to_crop[some]), found), sure
         return points, confidence
 
+    def crop(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray | None = None,
+        tilts: np.ndarray | None = None,
+        mirrored: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the network sees of the faces in these boxes; arguments as of `predict`.
 
-def rebuild(path: Path) -> tuple[torch.nn.Module, Markup, dict[str, Any]]:
-    """The network of a checkpoint, with its weights, in evaluation mode; what its points are; and its recipe.
-
-    Raises:
-        FkpError: no such file, or not a checkpoint of fkp.
-    """
-    if not path.is_file():
-        raise FkpError(f"{path}: no such checkpoint; train one with `python train.py`")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        recipe, state = checkpoint["fkp"], checkpoint["state_dict"]
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
-    if recipe is None:
-        raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
-    markup = Markup(**recipe["markup"])
-    network: torch.nn.Module = _part(recipe["network"], path, points=len(markup.points))
-    weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
-    return network.eval(), markup, recipe
+        Returns:
+            crops (F, h, w) or (F, h, w, 3) uint8, and the affines (F, 2, 3) IMAGE -> CROP.
+        """
+        extents = np.repeat(np.array(image.shape[1::-1])[None], len(boxes), 0)
+        crops = run(self.transforms, Crops(boxes, extents, labels, tilts=tilts))
+        if mirrored:
+            crops.move(mirroring(crops.sizes[:, 0]), crops.sizes)
+        size = crops.size
+        pixels = np.empty((len(boxes), size[1], size[0], *image.shape[2:]), np.uint8)
+        for i, affine in enumerate(crops.to_crop):
+            pixels[i] = warp(image, affine, size)
+        return pixels, crops.to_crop
 
 
 def _checked(image: Any) -> np.ndarray:
@@ -241,17 +218,3 @@ def _checked(image: Any) -> np.ndarray:
     if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise FkpError(f"image must be gray (H, W) or RGB (H, W, 3), not {image.shape}")
     return image
-
-
-def _part(spec: dict[str, Any], path: Path, **more: Any) -> Any:
-    """Make one of fkp's own objects from plain values."""
-    arguments = {name: value for name, value in spec.items() if name != "_partial_"} | more
-    target = str(arguments.pop("_target_", ""))
-    module, _, name = target.rpartition(".")
-    part = getattr(importlib.import_module(module), name, None) if module in REBUILT else None
-    if not isinstance(part, type) or part.__module__ != module:
-        raise FkpError(f"{path}: names {target!r}, which is none of fkp's own parts; not loaded")
-    try:
-        return part(**arguments)
-    except TypeError as error:
-        raise FkpError(f"{path}: made by another version of fkp ({error})") from None

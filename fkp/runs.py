@@ -26,7 +26,7 @@ TEST_FACES = "test_faces.png"
 
 
 def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
-    """The plain values from which `fkp.predictor` rebuilds what predicts.
+    """The plain values from which `fkp.engines` rebuild what predicts.
 
     Args:
         cfg: the resolved configuration of `train.py`.
@@ -78,9 +78,9 @@ def start_from(module: KeypointModule, path: str) -> None:
     Raises:
         FkpError: no such file, or weights that do not fit.
     """
-    from fkp.predictor import rebuild
+    from fkp.engines.checkpoint import rebuild
 
-    network, _, _ = rebuild(shipped() if path == "shipped" else Path(path))
+    network, _ = rebuild(shipped() if path == "shipped" else Path(path))
     try:
         module.start_from(network)
     except RuntimeError as error:

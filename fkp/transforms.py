@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fkp.geometry import (
     IDENTITY,
@@ -27,6 +25,9 @@ from fkp.geometry import (
     stretching,
     translation,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -205,6 +206,8 @@ class ToTensor:
     """Crops (B, h, w) or (B, h, w, C) uint8 to a tensor (B, C, h, w) of the same values."""
 
     def __call__(self, pixels: np.ndarray) -> Tensor:
+        import torch  # here, as prediction without torch needs the geometry above
+
         channels = pixels[..., None] if pixels.ndim == 3 else pixels
         return torch.from_numpy(np.ascontiguousarray(channels.transpose(0, 3, 1, 2)))
 

@@ -11,6 +11,7 @@ ROOMS = {
     **{path.stem: path for path in (ROOT / "fkp").glob("*.py")},
     "sources": ROOT / "fkp/sources",
     "doctor": ROOT / "fkp/doctor",
+    "engines": ROOT / "fkp/engines",
     "weights": ROOT / "fkp/weights",
 }
 # Each room with what it may import of fkp, besides errors.
@@ -35,7 +36,8 @@ MAY = {
     "metrics": {"markup"},
     "module": {"calibration", "codecs", "markup", "metrics"},
     "detectors": {"geometry", "pictures"},
-    "predictor": {"codecs", "detectors", "geometry", "markup", "networks", "pictures", "transforms", "weights"},
+    "engines": {"codecs", "engines", "networks", "transforms"},
+    "predictor": {"detectors", "engines", "geometry", "markup", "pictures", "transforms", "weights"},
     "weights": {"weights"},
     "draw": {"dataset", "geometry", "markup", "predictor"},
     "evaluation": {"canvases", "geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},
@@ -53,7 +55,7 @@ MAY = {
         "sources",
     },
     "callbacks": {"draw", "geometry", "metrics", "module", "pictures"},
-    "runs": {"datamodule", "draw", "module", "pictures", "predictor", "weights"},
+    "runs": {"datamodule", "draw", "engines", "module", "pictures", "predictor", "weights"},
     "signatures": set(),
     "config": {"signatures"},
     "entry": {"config", "signatures"},
@@ -88,7 +90,7 @@ def test_every_room_is_named() -> None:
     [
         ("fkp", ["torch", "cv2", "pandas", "hydra"]),
         ("fkp.entry", ["torch", "cv2", "pandas"]),
-        ("fkp.predictor", ["pytorch_lightning", "hydra", "pandas", "torchmetrics"]),
+        ("fkp.predictor", ["torch", "pytorch_lightning", "hydra", "pandas", "torchmetrics"]),
     ],
 )
 def test_heavy_packages_are_not_waited_for(module: str, absent: list[str]) -> None:

@@ -44,7 +44,7 @@ def test_faces_keep_the_order_and_number_of_boxes(predictor: Predictor) -> None:
 
 
 def looking(predictor: Predictor, passes: int) -> Predictor:
-    return Predictor(predictor.network, predictor.codec, predictor.transforms, predictor.markup, passes=passes)
+    return Predictor(predictor.engine, predictor.transforms, predictor.markup, passes=passes)
 
 
 def test_later_looks_are_drawn_round_earlier_ones_in_the_mirror_by_turns_and_count_more(predictor: Predictor) -> None:

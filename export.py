@@ -1,0 +1,30 @@
+"""Write a model as ONNX: `python export.py [ckpt=…] [out=model.onnx] [data=… data.root=…]`."""
+
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from fkp import config, entry
+
+
+@entry.main("export")
+def export(cfg: DictConfig) -> float:
+    """Export, compare on faces, and say where it is; returns the largest difference, CROP pixels."""
+    from fkp import runs
+    from fkp.engines import export
+    from fkp.evaluation import example_crops
+    from fkp.predictor import Predictor
+
+    ckpt, out = runs.chosen(cfg.ckpt), Path(cfg.out)
+    source = config.build(cfg.data) if "data" in cfg else None
+    crops = example_crops(Predictor.load(ckpt, device="cpu"), source, cfg.faces)
+    apart = export.export(ckpt, out, np.asarray(crops))
+    runs.say(f"model       {runs.near(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8")
+    runs.say(f"differs by  {apart:.5f} pixels of the crop at most, on {len(crops)} faces")
+    runs.say(f"go on with  python predict.py image=… ckpt={runs.near(out)}")
+    return apart
+
+
+if __name__ == "__main__":
+    export()

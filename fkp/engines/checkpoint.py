@@ -1,0 +1,76 @@
+"""Checkpoints, run by torch."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fkp.codecs import Codec
+from fkp.engines import part
+from fkp.errors import FkpError
+from fkp.networks import fused
+from fkp.transforms import Normalize, ToTensor
+
+
+@dataclass
+class TorchEngine:
+    """A network and its codec.
+
+    Args:
+        network: image (B, C, h, w) in [0, 1] to raw output, in evaluation mode.
+        codec: raw output to points and confidence.
+        recipe: what the checkpoint says of them.
+    """
+
+    network: torch.nn.Module
+    codec: Codec
+    recipe: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path, device: str | None = None) -> TorchEngine:
+        """That of a checkpoint, made quick for prediction.
+
+        Raises:
+            FkpError: not a checkpoint of fkp, or no such device.
+        """
+        network, recipe = rebuild(path)
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            network = fused(network).to(place).to(memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:
+            raise FkpError(f"device={place}: {str(error).splitlines()[0]}") from None
+        return cls(network, part(recipe["codec"], path), recipe)
+
+    @torch.inference_mode()
+    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = Normalize()(ToTensor()(crops).to(next(self.network.parameters()).device))
+        points, confidence = self.codec.decode(self.network(images))
+        return points.cpu().numpy(), confidence.cpu().numpy()
+
+
+def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The network of a checkpoint with its weights, in evaluation mode, and the recipe.
+
+    Raises:
+        FkpError: not a checkpoint of fkp.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        recipe, state = checkpoint["fkp"], checkpoint["state_dict"]
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
+        raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
+    if recipe is None:
+        raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
+    network: torch.nn.Module = part(recipe["network"], path, points=len(recipe["markup"]["points"]))
+    weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
+    return network.eval(), recipe

@@ -1,0 +1,77 @@
+"""From a checkpoint to an exported file, which is refused if it answers otherwise."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fkp.engines.checkpoint import TorchEngine
+from fkp.engines.exported import METADATA, OnnxEngine
+from fkp.errors import FkpError
+from fkp.transforms import Normalize
+
+SAME = 0.05  # CROP pixels that the two may differ by
+
+
+class _Whole(nn.Module):
+    """Everything between uint8 crops and points."""
+
+    def __init__(self, engine: TorchEngine):
+        super().__init__()
+        self.network, self.codec = engine.network, engine.codec
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        images = crops[:, None] if crops.dim() == 3 else crops.permute(0, 3, 1, 2)
+        points, confidence = self.codec.decode(self.network(Normalize()(images)))
+        # Bare ones would be frozen into the file, for as many faces as the example has.
+        return points, 0 * points[..., 0] + 1 if self.codec.calibration is None else confidence
+
+
+def export(checkpoint: Path, out: Path, crops: np.ndarray) -> float:
+    """Write a checkpoint as ONNX: crops (B, h, w), or RGB (B, h, w, 3), uint8, for any B, to points (B, K, 2), CROP
+    pixels, and confidence (B, K).
+
+    Args:
+        checkpoint: of `train.py`.
+        out: where to; its folder is made.
+        crops: (N, h, w) or (N, h, w, 3) uint8, faces on which both are compared.
+
+    Returns:
+        the largest difference of a coordinate, CROP pixels.
+
+    Raises:
+        FkpError: onnx or onnxruntime is not installed, or the file differs by more than 0.05 pixels: it is not kept.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise FkpError('onnx is not installed; pip install "fkp[onnx]"') from None
+    engine = TorchEngine.load(checkpoint, "cpu")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}")
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of tracing, and that there is a newer exporter: it wants more packages
+        torch.onnx.export(
+            _Whole(engine).eval(),  # or else the exporter leaves the network in training
+            (torch.from_numpy(crops[:2]),),
+            str(draft),
+            input_names=["crops"],
+            output_names=["points", "confidence"],
+            dynamic_axes={name: {0: "faces"} for name in ("crops", "points", "confidence")},
+            dynamo=False,
+        )
+    model = onnx.load(str(draft))
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(engine.recipe)})
+    onnx.save(model, str(draft))
+    (points, sure), (again, sure_again) = engine(crops), OnnxEngine(draft)(crops)
+    apart = float(np.abs(points - again).max())
+    if not apart <= SAME or not np.abs(sure - sure_again).max() <= 0.01:
+        draft.unlink()
+        raise FkpError(f"{out}: not kept, as it differs from {checkpoint} by {apart:.3f} pixels of the crop")
+    draft.replace(out)
+    return apart
