@@ -5,12 +5,13 @@
 reads youtube_faces and 300w_train below path/to/data ($FKP_SHARED/data, or data, if not given) and scores
   identity     youtube_faces, people never seen in training
   official     youtube_faces, the publisher's 770 test rows: people seen, in other frames
-  300w_val     300-W's photos of the validation part: what settings were chosen by
+  300w_val     300-W's photos of the validation part, by which settings were chosen
+  300w_test    and of the test part
 Percent of the outer-eye distance. `raw`: as it is. `corrected`: one offset a point, in the frame of the eye line,
 fitted for each system on 500 training faces, is taken out. A missed face is a failure in FR@10 and has no NME.
 Intervals: 95 %, people drawn with replacement. `fkp` looks into the label's face box, `fkp_end_to_end` and the peers at
 the whole photo with detectors of their own, `fkp_no_box` into its middle, three times over. The peers (peers.py) are
-optional; dlib's predictor was trained on iBUG 300-W, so it has seen 300w_val.
+optional; dlib's predictor was trained on iBUG 300-W, so it has seen these.
 
     --ckpt …        other weights than the shipped ones      --published …   a checkpoint of experiment=seed
     --faces 500     to fit the offsets on                    --out …         a sheet of the ten worst faces of 300w_val
@@ -147,6 +148,7 @@ def main() -> None:
         "identity": parts["test"],
         "official": youtube.select(youtube.official == "test"),
         "300w_val": hand_parts["val"],
+        "300w_test": hand_parts["test"],
     }
     fitted_on = {"youtube": some(parts["train"], told.faces), "300w": some(hand_parts["train"], told.faces)}
     mean = mean_in_box(parts["train"], IBUG68)
@@ -208,7 +210,7 @@ def main() -> None:
         found = answers(systems, faces, f"scoring {place}") | {"same_person": of_the_same_person(faces)}
         figures |= {f"{place}_{name}": count for name, count in tally.items()}
         for name, points in found.items():
-            fit = offsets.get(("300w" if place == "300w_val" else "youtube", name), np.zeros((68, 2)))
+            fit = offsets.get(("300w" if place.startswith("300w") else "youtube", name), np.zeros((68, 2)))
             raw, right = (nme(p, faces.points, IBUG68) for p in (points, corrected(points, fit)))
             low, high = (100 * edge for edge in interval(right, faces.identity))
             before, after, missed = summary(raw), summary(right), int(np.isinf(raw).sum())
