@@ -27,7 +27,8 @@ def train(cfg: DictConfig) -> float:
         runs.start_from(module, cfg.weights)
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
     logger = config.build(cfg.logger) if cfg.logger else False
-    trainer = config.build(cfg.trainer, callbacks=callbacks, logger=logger)
+    precision = runs.precision(cfg.trainer.precision)
+    trainer = config.build(cfg.trainer, callbacks=callbacks, logger=logger, precision=precision)
 
     trainer.fit(module, data, ckpt_path=ckpt_path)
     best = trainer.checkpoint_callback.best_model_score

@@ -98,6 +98,22 @@ def existing(path: str | None) -> str | None:
     return path
 
 
+def precision(wanted: str | None) -> str | None:
+    """What a Trainer is to compute in: `auto` is half where the device has instructions for it, else single; other
+    words are Lightning's and stay as they are.
+
+    A processor without such instructions emulates them: a step then takes nine times as long.
+    """
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch has none
+    return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
+
+
 def close(
     run_dir: Path,
     cfg: dict[str, Any],

@@ -6,7 +6,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from fkp import config
+from fkp import config, runs
 
 GROUPS = {
     group.name: sorted(path.stem for path in group.glob("*.yaml"))
@@ -32,8 +32,9 @@ def test_every_option_checks_and_builds(choice: str) -> None:
         return
     cfg = composed("train", choice, *root)
     config.check(cfg)
-    for part in (cfg.data, cfg.datamodule, cfg.trainer, *cfg.callbacks.values()):
+    for part in (cfg.data, cfg.datamodule, *cfg.callbacks.values()):
         assert config.build(part) is not None
+    assert config.build(cfg.trainer, precision=runs.precision(cfg.trainer.precision)) is not None
     assert config.build(cfg.model, recipe={"network": {"_target_": "kept.as.it.Is"}}).recipe is not None
 
 
@@ -50,3 +51,21 @@ def test_network_and_codec_take_the_size_of_the_crop(model: str, size: int) -> N
     module = config.build(cfg.model)
     points = module(torch.zeros(2, 1, size, size))
     assert points.shape == (2, 68, 2) and cfg.model.codec.size == size
+
+
+@pytest.mark.parametrize(
+    ("able", "wanted", "precision"),
+    [
+        ({"avx512_bf16": True}, "auto", "bf16-mixed"),
+        ({"avx512_bf16": False, "avx2": True}, "auto", "32-true"),
+        ({}, "auto", "32-true"),
+        ({}, "16-true", "16-true"),
+        ({"avx512_bf16": True}, "32-true", "32-true"),
+    ],
+)
+def test_precision_is_half_where_the_processor_can(
+    able: dict[str, bool], wanted: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert runs.precision(wanted) == precision

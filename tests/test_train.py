@@ -161,7 +161,8 @@ def test_a_released_backbone_goes_on_as_if_unbroken(faces_folder: Path, tmp_path
 
 def test_mixed_precision_trains(faces_folder: Path, tmp_path: Path) -> None:
     """Also: confidence is calibrated on the way, and kept."""
-    options = ["experiment=shipped", "data=youtube_faces", "trainer.check_val_every_n_epoch=1"]
+    every = ["trainer.check_val_every_n_epoch=1", "trainer.precision=bf16-mixed"]
+    options = ["experiment=shipped", "data=youtube_faces", *every]
     done = call("train.py", *TINY, *options, f"data.root={faces_folder}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("outputs/*/*/figures.json")
