@@ -1,7 +1,7 @@
-"""How detectors' boxes lie round the points: `python benchmarks/boxes.py path/to/youtube_faces`.
+"""How detectors' boxes lie round the points: `python benchmarks/boxes.py [path/to/youtube_faces [path/to/yunet.onnx]]`.
 
-The constants of fkp/markups/*.yaml (box) and the framing in conf/ are these medians, over the training part of
-the identity split: no test face is looked at.
+The constants of fkp/markups/*.yaml (box), the framing in conf/ and YuNet's in fkp/detectors.py are these medians, over
+the training part of the identity split: no test face is looked at.
 """
 
 import json
@@ -10,21 +10,45 @@ import sys
 import numpy as np
 from sets import FOLDER
 
-from fkp.detectors import HaarCascade
+from fkp.detectors import HaarCascade, YuNet
 from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.pictures import read_picture
 from fkp.progress import track
 from fkp.sources.youtube_faces import YoutubeFaces
 
 
-def main(root: str = str(FOLDER / "youtube_faces")) -> None:
+def of_yunet(image: np.ndarray, box: np.ndarray, detector: YuNet) -> dict[str, float] | None:
+    """Where the Haar-like box lies in YuNet's own; None where it finds no such face."""
+    found = [face for face in detector.raw(image) if overlap(corners(face), box) >= 0.3]
+    if not found:
+        return None
+    left, top, width, height = found[0][:4]
+    x, y, side = centre_and_side(box)
+    return {
+        "yunet_right": (x + 0.5 - left) / width - 0.5,
+        "yunet_down": (y + 0.5 - top) / height - 0.5,
+        "yunet_side": side / np.sqrt(width * height),
+    }
+
+
+def corners(face: np.ndarray) -> np.ndarray:
+    """Left, top, right, bottom of a row of YuNet's."""
+    return np.array([face[0], face[1], face[0] + face[2], face[1] + face[3]]) - 0.5
+
+
+def main(root: str = str(FOLDER / "youtube_faces"), model: str | None = None) -> None:
     """Print medians and scatter."""
     faces = YoutubeFaces(root).read().split("identity")["train"]
     detector = HaarCascade()
-    rows, missed = [], 0
+    yunet = YuNet(model) if model else None
+    rows, missed, second, missed_yunet = [], 0, [], 0
     for path, points in track(zip(faces.paths, faces.points, strict=True), "detecting", len(faces)):
         image = read_picture(path, gray=True)
         box = face_box(points)
+        if yunet is not None:
+            row = of_yunet(image, box, yunet)
+            second += [row] if row else []
+            missed_yunet += row is None
         boxes, _ = detector(image)
         found = max(boxes, key=lambda other: overlap(other, box), default=None)
         if found is None or overlap(found, box) < 0.3:
@@ -55,9 +79,11 @@ def main(root: str = str(FOLDER / "youtube_faces")) -> None:
             }
         )
     figures: dict[str, float] = {"faces": len(faces), "missed": missed}
+    figures |= {"missed_yunet": missed_yunet} if yunet else {}
     print(f"{'':16}{'median':>8}{'scatter':>9}   (scatter: interquartile range / 1.349, a normal's standard deviation)")
-    for name in rows[0]:
-        low, middle, high = np.percentile([row[name] for row in rows], [25, 50, 75])
+    columns = {name: [row[name] for row in table] for table in (rows, second) if table for name in table[0]}
+    for name, values in columns.items():
+        low, middle, high = np.percentile(values, [25, 50, 75])
         figures[name], figures[f"{name}_scatter"] = round(middle, 4), round((high - low) / 1.349, 4)
         print(f"{name:16}{middle:8.3f}{(high - low) / 1.349:9.3f}")
     print(json.dumps(figures))

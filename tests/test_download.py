@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from fkp import download
+from fkp.download import fetch_archive, fetch_file
 from fkp.errors import FkpError
-from fkp.sources import download
-from fkp.sources.download import fetch_archive
 from fkp.sources.youtube_faces import YoutubeFaces
 
 CSV = b",0,1\na.png,1,2\n"
@@ -149,7 +149,7 @@ def test_a_changed_archive_is_not_mixed_with_the_old(server: Server, tmp_path: P
 def test_a_killed_process_leaves_no_half_set_and_is_taken_up(server: Server, tmp_path: Path) -> None:
     server.pause_s = 0.05
     code = (
-        "from pathlib import Path; from fkp.sources.download import fetch_archive\n"
+        "from pathlib import Path; from fkp.download import fetch_archive\n"
         f"fetch_archive({server.url!r}, Path({str(tmp_path / 'faces')!r}), folder='data', checksums={SUMS!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -242,3 +242,19 @@ def test_the_source_downloads_when_asked(server: Server, tmp_path: Path) -> None
     with pytest.raises(FkpError, match="is missing|SHA-256"):  # this archive is not the publisher's
         source.read()
     assert len(server.asked) == 1 and not (tmp_path / "faces").exists()
+
+
+def test_one_file_is_fetched_checked_and_goes_on_after_a_loss(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "models/one.bin"
+    right = {"sha256": hashlib.sha256(server.body).hexdigest(), "by_hand": "Or take another."}
+    with pytest.raises(FkpError, match=r"not the file expected(.|\n)*Or take another"):
+        fetch_file(server.url, file, sha256="0" * 64, by_hand="Or take another.")
+    assert not list(file.parent.glob("one*"))
+    server.lose = [50_000]
+    assert fetch_file(server.url, file, **right).read_bytes() == server.body
+    assert [path.name for path in file.parent.iterdir()] == ["one.bin"] and server.asked[-1][0] > 0
+    asked = len(server.asked)
+    fetch_file(server.url, file, **right)
+    assert len(server.asked) == asked
+    file.write_bytes(b"another")
+    assert fetch_file(server.url, file, **right).read_bytes() == server.body

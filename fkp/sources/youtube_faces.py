@@ -7,9 +7,9 @@ from typing import Literal
 
 import pandas as pd
 
+from fkp.download import fetch_archive
 from fkp.errors import FkpError
 from fkp.shapes import moved
-from fkp.sources.download import fetch_archive
 from fkp.sources.labelled_csv import LabelledCsv
 from fkp.sources.table import FaceTable, Fault, OnBad
 

@@ -1,4 +1,4 @@
-"""Fetch a published data set: the whole folder appears at once, or nothing does."""
+"""Fetch a published data set or model: the whole of it appears at once, or nothing does."""
 
 import errno
 import hashlib
@@ -100,6 +100,43 @@ def fetch_archive(
             what = f"No room left on the disk of {into.parent}. Make room and run again: it goes on from {part}."
         raise FkpError(f"{what}\n{by_hand}") from fault
     return into
+
+
+def fetch_file(url: str, file: Path, *, sha256: str, by_hand: str, timeout: float = 30.0, tries: int = 5) -> Path:
+    """Make `file` the one at `url`: as `fetch_archive`, for one file.
+
+    Args:
+        url: http(s) address.
+        file: where to, with its parents; returned as it is if it is there and right.
+        sha256: in hex, what the file must have.
+        by_hand: the way out for those who cannot download.
+        timeout: seconds without a byte after which a connection counts as lost.
+        tries: how many in a row may bring no new byte.
+
+    Raises:
+        FkpError: the server, the disk, or other bytes than expected.
+    """
+    part, note = (file.with_name(file.name + ending) for ending in (".part", ".part.json"))
+    sums = {file.name: sha256}
+    try:
+        if not _fault(file.parent, sums):
+            return file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(file.with_name(file.name + ".lock")):
+            if _fault(file.parent, sums):
+                log.info("fetching %s", url)
+                _download(url, part, note, timeout, tries)
+                if fault := _fault(file.parent, {part.name: sha256}):
+                    _discard(part, note)
+                    raise FkpError(f"{url}: not the file expected: {fault}. It was deleted.")
+                _sync(part)
+                part.replace(file)
+            _discard(part, note)
+    except FkpError as fault:
+        raise FkpError(f"{fault}\n{by_hand}") from fault
+    except OSError as fault:
+        raise FkpError(f"{fault.filename or file}: {fault.strerror or fault}.\n{by_hand}") from fault
+    return file
 
 
 def _fault(root: Path, checksums: Mapping[str, str]) -> str | None:
