@@ -1,8 +1,8 @@
 """Other people's key points, for comparison on the same photos. None of them is a dependency of fkp.
 
 dlib (dlib-bin, face-recognition-models 0.3.0) and MediaPipe (0.10.21) want environments of their own, so each runs as a
-child process in its own Python: a line of JSON in, {"image": path, "box": [4] or null}, a line out, {"points": [[68, 2]
-of each face it finds], "detect_ms": …, "points_ms": …}. Called as a script, this file is that child:
+child process in its own Python: a line of JSON in, {"path": …, "box": [4] or null, "upsampling": 1}, a line out,
+{"points": [[68, 2] of each face it finds], "detect_ms": …, "points_ms": …}. As a script, this file is that child:
 
     python peers.py dlib|mediapipe
 """
@@ -52,9 +52,10 @@ class Peer:
         if self.out.readline().strip() != "ready":
             raise RuntimeError(f"{name} does not start in {python}")
 
-    def __call__(self, image: str, box: list[float] | None = None) -> dict[str, Any]:
-        """Points (68, 2) of each face found in a picture, or of the one in a box, IMAGE pixels; and the times."""
-        self.to.write(json.dumps({"image": image, "box": box}) + "\n")
+    def __call__(self, image: str, box: list[float] | None = None, upsampling: int = 1) -> dict[str, Any]:
+        """Points (68, 2) of each face found in a picture, or of the one in a box, IMAGE pixels; and the times. dlib
+        doubles the picture's size `upsampling` times before it looks for faces."""
+        self.to.write(json.dumps({"path": image, "box": box, "upsampling": upsampling}) + "\n")
         self.to.flush()
         return json.loads(self.out.readline())
 
@@ -86,10 +87,10 @@ def _dlib() -> Any:
     file = "models/shape_predictor_68_face_landmarks.dat"
     predictor = dlib.shape_predictor(str(Path(models.__file__).parent / file))
 
-    def find(path: str, box: list[float] | None) -> dict[str, Any]:
+    def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
         image = _rgb(path)
         began = time.perf_counter()
-        boxes = detector(image, 1) if box is None else [dlib.rectangle(*(round(edge) for edge in box))]
+        boxes = detector(image, upsampling) if box is None else [dlib.rectangle(*(round(edge) for edge in box))]
         found = time.perf_counter()
         shapes = [predictor(image, face) for face in boxes]
         ended = time.perf_counter()
@@ -110,7 +111,7 @@ def _mediapipe() -> Any:
 
     mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=4, refine_landmarks=True)
 
-    def find(path: str, box: list[float] | None) -> dict[str, Any]:
+    def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
         image = _rgb(path)
         height, width = image.shape[:2]
         began = time.perf_counter()
@@ -130,4 +131,4 @@ if __name__ == "__main__":
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        print(json.dumps(finder(asked["image"], asked["box"])), file=answers, flush=True)
+        print(json.dumps(finder(**asked)), file=answers, flush=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,10 +18,25 @@ from fkp.geometry import apply, invert, mirroring, tilted_box, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
 from fkp.transforms import Crops, Transform, run
-from fkp.weights import shipped
+from fkp.weights import EXPORTED, FILE, shipped
 
 # How far apart two looks may be, in units of sqrt(w * h) of the points' extent, to be two opinions of one thing.
 AGREEING = 0.04
+HELD = 50_000_000  # pixels of pictures that wait for each other in a stream
+
+
+class _Picture(NamedTuple):
+    """A picture whose boxes have been found: what the network sees of it, and the confidence a face needs."""
+
+    canvas: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    least: float
+
+    @property
+    def costs(self) -> tuple[int, int]:
+        """Faces and pixels."""
+        return len(self.boxes), int(np.prod(self.canvas.shape[:2]))
 
 
 @dataclass(repr=False)
@@ -32,17 +49,20 @@ class Face:
             person would put it; 1 from a network that was not trained to tell.
         box: (4,) float32: left, top, right, bottom, IMAGE pixels.
         score: how sure the detector is; 1 for a box that was given. Comparable within one detector only.
+        track: the face's number in a film, from 1; None in a picture.
     """
 
     points: np.ndarray
     confidence: np.ndarray
     box: np.ndarray
     score: float
+    track: int | None = None
 
     def __repr__(self) -> str:
         left, top, right, bottom = self.box
+        number = "" if self.track is None else f" {self.track}"
         return (
-            f"Face({len(self.points)} points in {left:.0f}, {top:.0f} … {right:.0f}, {bottom:.0f}, "
+            f"Face{number}({len(self.points)} points in {left:.0f}, {top:.0f} … {right:.0f}, {bottom:.0f}, "
             f"score {self.score:.2f}, confidence {self.confidence.mean():.2f})"
         )
 
@@ -53,7 +73,7 @@ class Face:
             "confidence": self.confidence.round(4).tolist(),
             "box": self.box.round(2).tolist(),
             "score": round(float(self.score), 4),
-        }
+        } | ({} if self.track is None else {"track": self.track})
 
 
 @dataclass
@@ -94,16 +114,17 @@ class Predictor:
         """Rebuild a predictor from a file of `train.py` or `export.py`.
 
         Args:
-            path: a `.ckpt` or `.onnx` file; None for the weights that come with the package.
+            path: a `.ckpt` or `.onnx` file; None for the weights that come with the package, run by onnxruntime, or by
+                torch if a device is named.
             detector: Haar cascade if None.
-            device: such as "cpu" or "cuda"; None takes a GPU if there is one.
+            device: such as "cpu" or "cuda", for a checkpoint; None takes a GPU if there is one.
             passes: how often a face is looked at.
             min_confidence: detected faces whose points are less sure on average are dropped; 0 keeps all.
 
         Raises:
             FkpError: no such file, or none of fkp's.
         """
-        path = shipped() if path is None else Path(path)
+        path = shipped(EXPORTED if device is None else FILE) if path is None else Path(path)
         engine = engines.load(path, device)
         recipe = engine.recipe
         return cls(
@@ -130,6 +151,36 @@ class Predictor:
         Raises:
             FkpError: the picture cannot be read, or image or boxes have another shape or type.
         """
+        (faces,) = self.stream([image], None if boxes is None else [boxes])
+        return faces
+
+    def stream(
+        self, images: Iterable[str | Path | np.ndarray], boxes: Iterable[ArrayLike] | None = None
+    ) -> Iterator[list[Face]]:
+        """Find the faces of many pictures: the network sees faces of several pictures at once, and no more pictures are
+        held than that takes.
+
+        Args:
+            images: as a call takes one; read as they are needed.
+            boxes: for each picture, as a call takes them; None lets the detector find them.
+
+        Yields:
+            for each picture, in order, what a call would give.
+
+        Raises:
+            FkpError: as a call, when it comes to that picture.
+        """
+        waiting: list[_Picture] = []
+        given = itertools.repeat(None) if boxes is None else boxes
+        for image, some in zip(images, given, strict=boxes is not None):
+            waiting.append(self._detect(image, some))
+            faces, pixels = (sum(counts) for counts in zip(*(picture.costs for picture in waiting), strict=True))
+            if faces >= self.batch_size or pixels >= HELD or len(waiting) >= self.batch_size:
+                yield from self._answers(waiting)
+                waiting.clear()
+        yield from self._answers(waiting)
+
+    def _detect(self, image: str | Path | np.ndarray, boxes: ArrayLike | None) -> _Picture:
         pixels = read_picture(image) if isinstance(image, (str, Path)) else _checked(image)
         if boxes is None:
             found, scores = self.detector(pixels)
@@ -141,10 +192,24 @@ class Predictor:
         canvas = to_gray(pixels) if self.gray else np.atleast_3d(pixels)
         if not self.gray and canvas.shape[2] == 1:
             canvas = np.repeat(canvas, 3, 2)
-        framed, tilts = found, None
-        points = np.zeros((len(found), len(self.markup.points), 2), np.float32)
-        for look in range(max(1, self.passes)):
-            seen, confidence = self.predict(canvas, framed, tilts=tilts, mirrored=look % 2 == 1)
+        return _Picture(canvas, found, scores, 0.0 if boxes is not None else self.min_confidence)
+
+    def _answers(self, pictures: Sequence[_Picture]) -> Iterator[list[Face]]:
+        """Look at all faces of some pictures at once."""
+        if not pictures:
+            return
+        owner = np.repeat(np.arange(len(pictures)), [len(picture.boxes) for picture in pictures])
+        framed, tilts = np.concatenate([picture.boxes for picture in pictures]), None
+        points = np.zeros((len(framed), len(self.markup.points), 2), np.float32)
+        confidence = np.zeros(points.shape[:2], np.float32)
+        for look in range(max(1, self.passes) if len(framed) else 0):
+            mirrored, crops = look % 2 == 1, []
+            for i in np.unique(owner):
+                some = owner == i
+                turned = None if tilts is None else tilts[some]
+                crops.append(self.crop(pictures[i].canvas, framed[some], tilts=turned, mirrored=mirrored))
+            pixels, to_crop = (np.concatenate(parts) for parts in zip(*crops, strict=True))
+            seen, confidence = self._found(pixels, to_crop, mirrored)
             # Weights 1, 2, 3, … of the looks so far; 1 where all before were far off.
             size = np.sqrt(np.ptp(seen, axis=1).prod(1))
             near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * size
@@ -152,8 +217,10 @@ class Predictor:
             frames = [tilted_box(face, self.markup) for face in points]
             framed = np.array([box for box, _ in frames]).reshape(-1, 4)
             tilts = np.array([tilt for _, tilt in frames])
-        faces = [Face(*face) for face in zip(points, confidence, found, scores.tolist(), strict=True)]
-        return [face for face in faces if boxes is not None or face.confidence.mean() >= self.min_confidence]
+        for i, picture in enumerate(pictures):
+            some = owner == i
+            rows = zip(points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True)
+            yield [face for face in (Face(*row) for row in rows) if face.confidence.mean() >= picture.least]
 
     def predict(
         self,
@@ -175,10 +242,12 @@ class Predictor:
         Returns:
             points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
         """
-        pixels, to_crop = self.crop(image, boxes, labels, tilts, mirrored)
-        points = np.zeros((len(boxes), len(self.markup.points), 2), np.float32)
+        return self._found(*self.crop(image, boxes, labels, tilts, mirrored), mirrored)
+
+    def _found(self, pixels: np.ndarray, to_crop: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+        points = np.zeros((len(pixels), len(self.markup.points), 2), np.float32)
         confidence = np.zeros(points.shape[:2], np.float32)
-        for start in range(0, len(boxes), self.batch_size):
+        for start in range(0, len(pixels), self.batch_size):
             some = slice(start, start + self.batch_size)
             found, sure = self.engine(pixels[some])
             if mirrored:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fkp.errors import FkpError
-from fkp.weights import shipped
+from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
     from fkp.datamodule import FacesDataModule
@@ -23,6 +23,7 @@ CONSOLE = Console()
 OUTPUTS = Path("outputs")
 CHECKPOINT = "checkpoints/best.ckpt"
 TEST_FACES = "test_faces.png"
+FAILURES = 20  # that are printed one by one
 
 
 def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
@@ -57,14 +58,17 @@ def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
     return made[-1]
 
 
-def chosen(ckpt: str | None) -> Path:
+def chosen(ckpt: str | None, predicting: bool = False) -> Path:
     """What a script is to load: the shipped weights for None, the newest run's for `last`, or a path.
+
+    Args:
+        predicting: the exported weights will do, for which nobody waits for torch.
 
     Raises:
         FkpError: nothing has been trained yet, or the shipped weights are not there.
     """
     if ckpt is None:
-        return shipped()
+        return shipped(EXPORTED if predicting else FILE)
     return last_checkpoint() if ckpt == "last" else Path(ckpt)
 
 
@@ -175,8 +179,8 @@ def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
     CONSOLE.print(table)
 
 
-def show_faces(faces: list[Face], image: str, ckpt: str | Path, picture: Path) -> None:
-    """Print what was found in a picture, and where the drawn one lies."""
+def show_faces(faces: list[Face], image: str, ckpt: str | Path, out: Path, drawn: str | None) -> None:
+    """Print what was found in a picture, and where its files lie: `out` with their endings."""
     if faces:
         table = Table("face", "box: left, top, right, bottom", "points", "score", "confidence")
         for number, face in enumerate(faces, 1):
@@ -184,10 +188,25 @@ def show_faces(faces: list[Face], image: str, ckpt: str | Path, picture: Path) -
             table.add_row(str(number), box, str(len(face.points)), f"{face.score:.2f}", f"{face.confidence.mean():.2f}")
         CONSOLE.print(table)
     else:
-        say(f"no face found in {image}; a lower detector.min_neighbors finds more, and more that are none")
+        say(f"no face found in {image}; detector=yunet also finds turned and covered ones")
     say(f"model       {near(Path(ckpt))}")
-    say(f"picture     {near(picture)}")
-    say(f"points      {near(picture.with_suffix('.json'))}")
+    if drawn is not None:
+        say(f"picture     {near(Path(f'{out}.{drawn}'))}")
+    say(f"points      {near(Path(f'{out}.json'))}")
+
+
+def show_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Print what became of many pictures or frames, and why some could not be read."""
+    failed = summary.get("failed", {})
+    table = Table(show_header=False)
+    for name, value in summary.items():
+        table.add_row(name.replace("_", " "), str(len(value) if name == "failed" else value))
+    CONSOLE.print(table)
+    for path, reason in list(failed.items())[:FAILURES]:
+        say(f"failed      {path}: {reason}")
+    if len(failed) > FAILURES:
+        say(f"            and {len(failed) - FAILURES} more: {near(folder / 'summary.json')}")
+    say(f"results     {near(folder)}")
 
 
 def say(line: str) -> None:

@@ -23,7 +23,6 @@ from fkp.sources import painter
 Run = tuple[Path, str]
 export = pytest.importorskip("fkp.engines.export").export
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
 
 

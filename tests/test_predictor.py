@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from fkp import Face, Predictor
-from fkp.detectors import HaarCascade
+from fkp.detectors import HaarCascade, YuNet
 from fkp.draw import draw, visualize_output
 from fkp.errors import FkpError
 from fkp.geometry import apply, face_box, overlap, rotation, tilted_box, warp
@@ -43,6 +44,39 @@ def test_faces_keep_the_order_and_number_of_boxes(predictor: Predictor) -> None:
     assert predictor(image, boxes=np.zeros((0, 4))) == []
 
 
+def test_a_stream_gives_what_calls_give_in_order_and_holds_few_pictures(predictor: Predictor) -> None:
+    drawn = [painter.paint(2, i) for i in range(9)]
+    images = [image for image, _ in drawn]
+    boxes = [
+        np.repeat(face_box(label)[None], i % 4, 0) + 2 * np.arange(i % 4)[:, None] for i, (_, label) in enumerate(drawn)
+    ]
+    narrow = Predictor(predictor.engine, predictor.transforms, predictor.markup, batch_size=4)
+    ahead = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal ahead
+        for image in images:
+            ahead += 1
+            yield image
+
+    for i, faces in enumerate(narrow.stream(counted(), boxes)):
+        assert ahead - i <= 4  # pictures that were read and not yet answered
+        alone = predictor(images[i], boxes=boxes[i])
+        assert len(faces) == len(alone) == i % 4
+        for face, single in zip(faces, alone, strict=True):
+            np.testing.assert_allclose(face.points, single.points, atol=0.05)
+            np.testing.assert_allclose(face.confidence, single.confidence, atol=0.01)
+    assert i == 8
+    for few in ([], boxes[:3]):
+        with pytest.raises(ValueError, match="shorter"):
+            list(narrow.stream(images, few))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4000, 3), (3000, 1), (20, 20, 3), (19, 2000)])
+def test_the_smallest_and_thinnest_pictures_have_no_face(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    assert predictor(np.zeros(shape, np.uint8)) == []
+
+
 def looking(predictor: Predictor, passes: int) -> Predictor:
     return Predictor(predictor.engine, predictor.transforms, predictor.markup, passes=passes)
 
@@ -67,7 +101,7 @@ def test_a_first_look_that_the_second_finds_far_off_does_not_count(predictor: Pr
     far, looks = label.astype(np.float32)[None] + 60, iter([0, 1])
     twice = looking(predictor, 2)
     answers = (far, label.astype(np.float32)[None])
-    twice.predict = lambda *_, **__: (answers[next(looks)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
+    twice._found = lambda *_: (answers[next(looks)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
     np.testing.assert_allclose(twice(image, boxes=face_box(label)[None])[0].points, label, atol=1e-3)
 
 
@@ -186,6 +220,42 @@ def test_haar_finds_the_people_in_photos(shared: Path, photo: str, people: int) 
     assert (np.diff(scores) <= 0).all()
 
 
+@pytest.fixture(scope="module")
+def yunet(shared: Path) -> YuNet:
+    return YuNet(str(shared / "models/face_detection_yunet_2023mar.onnx"))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("photo", "people"), [("obamas.jpg", 2), ("the_beatles.jpg", 4), ("mona_lisa.jpg", 1)])
+def test_yunet_finds_the_people_in_photos_where_haar_does_and_turned(
+    shared: Path, yunet: YuNet, photo: str, people: int
+) -> None:
+    image = read_picture(shared / "photos" / photo)
+    boxes, scores = yunet(image)
+    assert len(boxes) == people and (np.diff(scores) <= 0).all()
+    for box in HaarCascade()(image)[0]:
+        assert max(overlap(box, other) for other in boxes) > 0.6
+    gray, _ = yunet(image[..., 1])
+    assert len(gray) == people
+    height, width = image.shape[:2]
+    turned = warp(image, rotation(30.0, ((width - 1) / 2, (height - 1) / 2)), (width, height))
+    assert len(yunet(turned)[0]) >= people - 1  # one may be turned out of the picture
+    assert len(yunet(np.zeros((1, 3000), np.uint8))[0]) == 0
+
+
+def test_yunet_says_what_stands_in_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FkpError, match="detector.model=gone.onnx"):
+        YuNet("gone.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"none")
+    with pytest.raises(FkpError, match="not a model that OpenCV can use"):
+        YuNet(str(tmp_path / "bad.onnx"))(np.zeros((50, 50), np.uint8))
+    monkeypatch.setenv("FKP_CACHE", str(tmp_path))
+    monkeypatch.setattr("fkp.detectors.YUNET", "http://127.0.0.1:9/none.onnx")
+    monkeypatch.setattr("fkp.download.BACKOFF_S", 0.001)
+    with pytest.raises(FkpError, match=r"none.onnx elsewhere and set detector.model"):
+        YuNet()(np.zeros((50, 50), np.uint8))
+
+
 @pytest.mark.real
 def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
     from fkp.sources.youtube_faces import YoutubeFaces
@@ -205,7 +275,7 @@ def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(
     picky = looking(predictor, 1)
     picky.detector = lambda _: (boxes, np.arange(3, dtype=np.float32))
     answers = np.repeat(label.astype(np.float32)[None], 3, 0)
-    picky.predict = lambda *_, **__: (  # type: ignore[method-assign]
+    picky._found = lambda *_: (  # type: ignore[method-assign]
         answers,
         np.stack([np.full(68, next(sure), np.float32) for _ in range(3)]),
     )

@@ -45,7 +45,7 @@ def export(checkpoint: Path, out: Path, crops: np.ndarray) -> float:
         the largest difference of a coordinate, CROP pixels.
 
     Raises:
-        FkpError: onnx or onnxruntime is not installed, or the file differs by more than 0.05 pixels: it is not kept.
+        FkpError: onnx is not installed, or the file differs by more than 0.05 pixels: it is not kept.
     """
     try:
         import onnx

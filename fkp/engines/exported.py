@@ -21,14 +21,12 @@ class OnnxEngine:
         threads: that one run may use; 0 for as many as there are cores.
 
     Raises:
-        FkpError: onnxruntime is not installed, or the file is none of export.py's.
+        FkpError: the file is none of export.py's.
     """
 
     def __init__(self, path: Path, threads: int = 0):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise FkpError(f'{path}: onnxruntime is not installed; pip install "fkp[onnx]"') from None
+        import onnxruntime  # here: nobody else waits for it
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:

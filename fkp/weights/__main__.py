@@ -1,4 +1,4 @@
-"""`python -m fkp.weights outputs/…/checkpoints/best.ckpt` makes the shipped file of a training's checkpoint."""
+"""`python -m fkp.weights outputs/…/checkpoints/best.ckpt` makes the shipped files of a training's checkpoint."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 
-from fkp.weights import FILE, digest
+from fkp.engines.export import export
+from fkp.evaluation import example_crops
+from fkp.predictor import Predictor
+from fkp.weights import FILE, beside, digest
 
 
 def ship(checkpoint: Path, file: Path = FILE) -> Path:
-    """Write the network alone, and its SHA-256 beside it.
+    """Write the network alone, and the same as ONNX; a SHA-256 beside each.
 
     Args:
         checkpoint: of `train.py`; with averaged weights, those are shipped.
@@ -19,7 +22,10 @@ def ship(checkpoint: Path, file: Path = FILE) -> Path:
     whole = torch.load(checkpoint, map_location="cpu", weights_only=True)
     weights = {name: value.clone() for name, value in whole["state_dict"].items() if name.startswith("network.")}
     torch.save({"fkp": whole["fkp"], "state_dict": weights}, file)
-    file.with_suffix(".sha256").write_text(f"{digest(file)}  {file.name}\n", encoding="ascii")
+    exported = file.with_suffix(".onnx")
+    export(file, exported, example_crops(Predictor.load(file, device="cpu"), None, 64))
+    for made in (file, exported):
+        beside(made).write_text(f"{digest(made)}  {made.name}\n", encoding="ascii")
     return file
 
 
