@@ -1,6 +1,5 @@
-"""Find faces and their points in a picture: `python predict.py image=photo.jpg`."""
+"""Find faces and their points: `python predict.py image=…`, a picture, folder, pattern, list, film or camera."""
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,22 +9,27 @@ from fkp import config, entry
 
 @entry.main("predict")
 def predict(cfg: DictConfig) -> None:
-    """Write the drawn picture and a JSON file beside it, and print a table."""
-    from fkp import runs
-    from fkp.draw import draw
-    from fkp.pictures import read_picture, write_picture
+    """Write drawn copies and JSON, for many pictures a table, too, and for a film a film; print what was found."""
+    from fkp import predictions, runs
+    from fkp.media import Album, Film, find
     from fkp.predictor import Predictor
 
-    image = read_picture(cfg.image)
-    ckpt = runs.chosen(cfg.ckpt)
+    image, ckpt = find(cfg.image, without=runs.OUTPUTS), runs.chosen(cfg.ckpt, predicting=cfg.device is None)
     predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes, cfg.min_confidence)
-    faces = predictor(image)
-
-    out = Path(cfg.run_dir) / Path(cfg.image).stem
-    picture = write_picture(out.with_suffix(".png"), draw(image, faces, predictor.markup))
-    record = {"image": str(cfg.image), "ckpt": str(ckpt), "faces": [face.as_dict() for face in faces]}
-    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    runs.show_faces(faces, cfg.image, ckpt, picture)
+    asked = {**config.plain(cfg), "ckpt": str(ckpt), "image": str(cfg.image), "from": str(Path.cwd())}
+    asked.pop("run_dir")
+    folder = Path(cfg.run_dir)
+    if isinstance(image, Album):
+        folder = predictions.going_on(folder, asked)
+        if folder != Path(cfg.run_dir):
+            entry.forget(Path(cfg.run_dir))
+    out = predictions.Predictions(predictor, folder, asked, cfg.drawn, cfg.pts)
+    if isinstance(image, Album):
+        runs.show_summary(out.album(image), folder)
+    elif isinstance(image, Film):
+        runs.show_summary(out.film(image, config.build(cfg.follow, markup=predictor.markup), cfg.frames), folder)
+    else:
+        runs.show_faces(out.picture(image), cfg.image, ckpt, folder / image.stem, cfg.drawn)
 
 
 if __name__ == "__main__":

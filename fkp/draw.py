@@ -22,7 +22,7 @@ SHIFT = 4  # OpenCV draws at fractions of a pixel when coordinates come multipli
 
 
 def draw(image: np.ndarray, faces: Sequence[Face], markup: Markup = IBUG68) -> np.ndarray:
-    """A copy of the picture with every face's box and points.
+    """A copy of the picture with every face's box and points, and its number in a film.
 
     Args:
         image: RGB (H, W, 3) or gray (H, W) uint8.
@@ -37,6 +37,8 @@ def draw(image: np.ndarray, faces: Sequence[Face], markup: Markup = IBUG68) -> n
         corners = np.round(face.box).astype(int).tolist()
         cv2.rectangle(canvas, corners[:2], corners[2:], ORANGE, max(1, round(side / 150)), cv2.LINE_AA)
         draw_points(canvas, face.points, GREEN, markup)
+        if face.track is not None:
+            _write(canvas, str(face.track), (corners[0], corners[1] - 4), max(0.4, side / 250))
     return canvas
 
 
@@ -88,9 +90,7 @@ def visualize_output(
         if predicted is not None:
             draw_points(tile, apply(grow, predicted[i]), GREEN, markup)
         for line, text in enumerate(reversed(captions[i].splitlines() if captions else [])):
-            place = (3, side - 4 - 12 * line)
-            for colour, thickness in ((BLACK, 3), (WHITE, 1)):
-                cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, thickness, cv2.LINE_AA)
+            _write(tile, text, (3, side - 4 - 12 * line), 0.36)
         tiles.append(tile)
     tiles += [np.zeros((side, side, 3), np.uint8)] * (-len(tiles) % min(columns, len(tiles)))
     columns = min(columns, len(tiles))
@@ -115,6 +115,12 @@ def visualize_draws(dataset: FacialKeypointsDataset, markup: Markup, faces: int 
 def as_picture(image: Tensor) -> np.ndarray:
     """A network's input (C, h, w) in [0, 1] as gray (h, w) or RGB (h, w, 3) uint8."""
     return (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy().squeeze()
+
+
+def _write(canvas: np.ndarray, text: str, place: tuple[int, int], size: float) -> None:
+    """Letters that can be read on any ground."""
+    for colour, thickness in ((BLACK, 3), (WHITE, 1)):
+        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, thickness, cv2.LINE_AA)
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:

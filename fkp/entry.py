@@ -50,7 +50,7 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
                     check(cfg)
                     return body(cfg)
             except FkpError as error:
-                _forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
+                forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
                 if hydra_config.mode == RunMode.MULTIRUN or full_error == "1":
                     raise  # the launcher decides what a failed job means; who asks for tracebacks gets them
                 raise SystemExit(_say(error)) from None
@@ -127,7 +127,7 @@ def _quoted(argument: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def _forget(run_dir: Path, subdir: str) -> None:
+def forget(run_dir: Path, subdir: str = "config") -> None:
     """Remove the folder that Hydra has made for a run that never began, if nothing else is in it."""
     if run_dir.is_dir() and all(path.name == subdir or path.suffix == ".log" for path in run_dir.iterdir()):
         shutil.rmtree(run_dir)

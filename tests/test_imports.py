@@ -12,7 +12,7 @@ ROOMS = {
     "sources": ROOT / "fkp/sources",
     "doctor": ROOT / "fkp/doctor",
     "engines": ROOT / "fkp/engines",
-    "weights": ROOT / "fkp/weights",
+    "weights": ROOT / "fkp/weights/__init__.py",  # its __main__ is a script, which makes the files
 }
 # Each room with what it may import of fkp, besides errors.
 MAY = {
@@ -22,7 +22,8 @@ MAY = {
     "geometry": {"markup"},
     "pictures": set(),
     "cache": set(),
-    "sources": {"cache", "markup", "pictures", "progress", "shapes", "sources"},
+    "download": set(),
+    "sources": {"cache", "download", "markup", "pictures", "progress", "shapes", "sources"},
     "canvases": {"cache", "geometry", "markup", "pictures", "progress", "sources"},
     "shapes": {"markup"},
     "transforms": {"geometry"},
@@ -35,7 +36,7 @@ MAY = {
     "codecs": {"calibration"},
     "metrics": {"markup"},
     "module": {"calibration", "codecs", "markup", "metrics"},
-    "detectors": {"geometry", "pictures"},
+    "detectors": {"cache", "download", "geometry", "pictures"},
     "engines": {"codecs", "engines", "networks", "transforms"},
     "predictor": {"detectors", "engines", "geometry", "markup", "pictures", "transforms", "weights"},
     "weights": {"weights"},
@@ -54,6 +55,9 @@ MAY = {
         "shapes",
         "sources",
     },
+    "media": set(),
+    "tracks": {"geometry", "markup", "predictor"},
+    "predictions": {"draw", "markup", "media", "pictures", "predictor", "progress", "runs", "sources"},
     "callbacks": {"draw", "geometry", "metrics", "module", "pictures"},
     "runs": {"datamodule", "draw", "engines", "module", "pictures", "predictor", "weights"},
     "signatures": set(),

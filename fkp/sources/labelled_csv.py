@@ -17,6 +17,7 @@ from fkp.markup import Markup, load_markup
 from fkp.sources.table import FaceTable, Fault, OnBad, Source
 
 BOX = ["box_left", "box_top", "box_right", "box_bottom"]
+PREDICTED = ["score", "confidence"]  # in the tables of predict.py, which are labels once they have been looked through
 UNLABELLED = ("", "nan", "NaN")
 
 
@@ -26,7 +27,8 @@ class LabelledCsv(Source):
     The first column is the file name. Then either the published layout, x, y of each point in the markup's order under
     any headers; or named columns, `left_eye_x`, `left_eye_y`, … in any order, where points without a column have no
     label. Both may have a column `identity` (the person) and `box_left`, `box_top`, `box_right`, `box_bottom` (a
-    detector's face box, taken instead of the one drawn round the points). An empty cell is a point without a label.
+    detector's face box, taken instead of the one drawn round the points); a table of `predict.py` is one, too. An empty
+    cell is a point without a label.
 
     Args:
         root: folder of the CSV.
@@ -75,7 +77,7 @@ class LabelledCsv(Source):
 
     def _survey(self, file: Path, images: Path, official: str) -> tuple[FaceTable, list[Fault]]:
         header, lines, faults = _lines(file)
-        place = {name: header.index(name) for name in ("identity", *BOX) if name in header}
+        place = {name: header.index(name) for name in ("identity", *BOX, *PREDICTED) if name in header}
         if 0 < sum(name in place for name in BOX) < 4:
             raise FkpError(f"{file}: a box needs the four columns {', '.join(BOX)}")
         order = _points(file, header, self.markup, set(place.values()))

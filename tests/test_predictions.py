@@ -1,0 +1,177 @@
+"""The real `predict.py` on many pictures and on films, with a tiny trained model."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, call
+from PIL import Image
+
+from fkp import Predictor
+from fkp.media import Album, Film
+from fkp.pictures import write_picture
+from fkp.predictions import UNFINISHED, Predictions
+from fkp.sources import painter
+from fkp.sources.pts_folders import read_pts
+from fkp.tracks import Tracker
+
+Run = tuple[Path, str]
+pytestmark = pytest.mark.slow
+
+
+class Middle:
+    """A detector for drawn faces: one box in the middle of every picture that is not dark."""
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width = image.shape[:2]
+        side = 0.5 * min(height, width)
+        box = [width / 2 - side / 2, height / 2 - side / 2, width / 2 + side / 2, height / 2 + side / 2]
+        found = np.array([box], np.float32) if image.mean() > 5 else np.zeros((0, 4), np.float32)
+        return found, np.ones(len(found), np.float32)
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Run) -> Predictor:
+    return Predictor.load(trained[0] / "checkpoints/best.ckpt", Middle(), min_confidence=0)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 50 files as people have them: 44 good pictures, 4 broken ones, 2 files of another kind."""
+    root = tmp_path_factory.mktemp("holiday pictures")
+    for name in ("tiefer/ünter", "(brackets), commas"):
+        (root / name).mkdir(parents=True)
+    for i in range(20):
+        write_picture(root / "tiefer/ünter" / f"{i:02d}.png", painter.paint(5, i)[0])
+    image = Image.fromarray(painter.paint(5, 99)[0])
+    for mode, name in [("L", "gray.png"), ("P", "palette.png"), ("RGBA", "rgba.png"), ("CMYK", "cmyk.jpg")]:
+        image.convert(mode).save(root / name)
+    for name in ("a.webp", "a.bmp", "a.tif", "a.jpg", "(brackets), commas/=1+1.jpg"):
+        image.save(root / name)
+    image.save(root / "moving.gif", save_all=True, append_images=[image.rotate(90)])
+    cv2.imwrite(str(root / "sixteen.png"), np.asarray(image)[..., ::-1].astype(np.uint16) * 257)
+    for orientation in range(1, 9):
+        tags = Image.Exif()
+        tags[274] = orientation
+        image.save(root / f"exif{orientation}.jpg", exif=tags)
+    image.resize((4000, 4000)).save(root / "huge.jpg", quality=40)
+    Image.new("RGB", (300, 200)).save(root / "dark.png")
+    Image.new("RGB", (1, 1)).save(root / "one.png")
+    Image.new("RGB", (4000, 1)).save(root / "line.png")
+    Image.new("L", (1, 4000)).save(root / "thin.png")
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "text.png").write_text("no picture")
+    (root / "cut.jpg").write_bytes((root / "a.jpg").read_bytes()[:400])
+    (root / "folder.png").mkdir()
+    (root / "notes.md").write_text("no picture")
+    (root / "data.json").write_text("{}")
+    (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    assert sum(path.is_file() or path.is_symlink() for path in root.rglob("*")) == 50
+    return root
+
+
+def test_a_folder_of_mixed_files_is_seen_through(trained: Run, mixed: Path, tmp_path: Path) -> None:
+    ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"
+    done = call("predict.py", f"image={mixed}", ckpt, "pts=true", "drawn=jpg", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("outputs/predictions/*/summary.json")
+    summary = json.loads(file.read_text())
+    assert sorted(Path(name).name for name in summary["failed"]) == ["cut.jpg", "empty.jpg", "gone.jpg", "text.png"]
+    assert "no such file" in summary["failed"][str(mixed / "gone.jpg")] and "gone.jpg: no such file" in done.stdout
+    records = [path for path in file.parent.rglob("*.json") if path not in (file,)]
+    assert summary["pictures"] == 48 and len(records) == 44
+    found = {path: json.loads(path.read_text())["faces"] for path in records}
+    assert summary["faces"] == sum(map(len, found.values())) and summary["without_face"] == list(found.values()).count(
+        []
+    )
+    assert not (file.parent / UNFINISHED).exists() and not list(file.parent.rglob("*.part"))
+    with (file.parent / "faces.csv").open(encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == summary["faces"]
+    drawn = {path.relative_to(file.parent).with_suffix("").as_posix() for path in file.parent.rglob("*.jpg")}
+    assert drawn == {path.relative_to(file.parent).with_suffix("").as_posix() for path in records}
+
+
+def test_pictures_of_every_kind_hold_the_same_face(predictor: Predictor, mixed: Path) -> None:
+    names = ["a.jpg", "rgba.png", "cmyk.jpg", "a.webp", "a.bmp", "a.tif", "sixteen.png", "moving.gif", "palette.png"]
+    seen = [predictor(mixed / name)[0].points for name in ("gray.png", *names)]
+    for name, points in zip(names, seen[1:], strict=True):
+        assert np.linalg.norm(points - seen[0], axis=1).mean() < 3, name
+
+
+def test_the_table_is_a_csv_that_fkp_reads(predictor: Predictor, mixed: Path, tmp_path: Path) -> None:
+    from fkp.sources.labelled_csv import LabelledCsv
+
+    paths = sorted(mixed.glob("tiefer/**/*.png"))
+    Predictions(predictor, tmp_path, {}, drawn=None).album(Album(paths, mixed))
+    table = LabelledCsv(str(tmp_path), file="faces.csv", images=".").read()
+    assert len(table) == len(paths)
+    faces = list(predictor.stream(paths))
+    np.testing.assert_allclose(table.points, [face.points for (face,) in faces], atol=0.05)
+
+
+def test_pts_count_from_one_and_come_back(predictor: Predictor, tmp_path: Path) -> None:
+    image, _ = painter.paint(5, 3)
+    picture = write_picture(tmp_path / "my.face.png", image)
+    (face,) = Predictions(predictor, tmp_path / "out", {}, pts=True).picture(picture)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"my.face.png", "my.face.json", "my.face.pts"}
+    np.testing.assert_allclose(read_pts(tmp_path / "out/my.face.pts"), face.points, atol=1e-3)
+
+
+def test_a_killed_folder_goes_on_where_it_was(trained: Run, mixed: Path, tmp_path: Path) -> None:
+    arguments = (f"image={mixed}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", "drawn=null")
+    script = [sys.executable, str(ROOT / "predict.py"), *arguments]
+    process = subprocess.Popen(script, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not (done := list(tmp_path.glob("outputs/predictions/*/*.json"))[1:]):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (run,) = tmp_path.glob("outputs/predictions/*")
+    done = [path for path in run.rglob("*.json") if path.name != UNFINISHED]
+    assert 0 < len(done) < 44 and (run / UNFINISHED).is_file() and not (run / "summary.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in done}
+
+    other = call("predict.py", *arguments[:2], "drawn=jpg", "pts=true", cwd=tmp_path)  # asks something else
+    again = call("predict.py", *arguments, cwd=tmp_path)
+    anew = call("predict.py", *arguments, cwd=tmp_path)  # nothing is left to go on with
+    assert (other.returncode, again.returncode, anew.returncode) == (0, 0, 0), again.stderr
+    folders = sorted(tmp_path.glob("outputs/predictions/*"), key=lambda path: path.stat().st_ctime)
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    assert sorted(summary["done_before"] for summary in summaries) == [0, 0, len(kept)]
+    assert json.loads((run / "summary.json").read_text())["done_before"] == len(kept)
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    assert len({(folder / "faces.csv").read_bytes() for folder in folders}) == 1
+
+
+def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path: Path) -> None:
+    image, label = painter.paint(5, 7)
+    frame = cv2.resize(image, (240, 240))
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (240, 240))
+    for i in range(12):
+        writer.write(np.roll(frame, i, 1)[..., ::-1].copy() if i != 6 else np.zeros_like(frame))
+    writer.release()
+    summary = Predictions(predictor, tmp_path / "out", {}).film(Film(tmp_path / "film.avi"), Tracker())
+    assert (summary["frames"], summary["faces"], summary["tracks"], summary["without_face"]) == (12, 11, 1, 1)
+    with (tmp_path / "out/film.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == [i for i in range(12) if i != 6]
+    assert float(rows[-1]["seconds"]) == pytest.approx(11 / 20) and {row["track"] for row in rows} == {"1"}
+    drawn = Film(tmp_path / "out/film.mp4")
+    assert drawn.rate == pytest.approx(20) and len(list(drawn)) == 12
+    short = Predictions(predictor, tmp_path / "short", {}, drawn=None).film(
+        Film(tmp_path / "film.avi"), Tracker(), most=3
+    )
+    assert short["frames"] == 3 and not list((tmp_path / "short").glob("*.mp4"))
+
+
+def test_a_camera_that_is_not_there_is_one_message(trained: Run, tmp_path: Path) -> None:
+    done = call("predict.py", "image=camera:77", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    assert done.returncode == 2 and "camera:77: cannot be opened" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from fkp import Face
+from fkp.sources import painter
+from fkp.tracks import OneEuro, Tracker
+
+RATE = 25.0
+
+
+def face(points: np.ndarray) -> Face:
+    return Face(points.astype(np.float32), np.ones(68, np.float32), np.zeros(4, np.float32), 1.0)
+
+
+@pytest.fixture(scope="module")
+def label() -> np.ndarray:
+    return painter.paint(3, 0)[1]
+
+
+def test_a_constant_stays_and_the_first_value_passes() -> None:
+    smooth = OneEuro(1.0, 0.0, 1.0)
+    for i in range(5):
+        np.testing.assert_array_equal(smooth(np.array([[3.0, 4.0]]), i / RATE), [[3.0, 4.0]])
+
+
+def test_without_speed_it_is_the_low_pass_of_its_cutoff() -> None:
+    """After a step the distance left falls as exp(-2 pi f t), for many samples a second."""
+    smooth, rate, cutoff = OneEuro(2.0, 0.0, 1.0), 5000.0, 2.0
+    smooth(np.zeros((1, 2)), 0.0)
+    for i in range(1, 501):
+        value = smooth(np.ones((1, 2)), i / rate)
+    assert 1 - value[0, 0] == pytest.approx(np.exp(-2 * np.pi * cutoff * 500 / rate), rel=0.01)
+
+
+def test_speed_is_measured_in_units_so_a_larger_face_is_smoothed_alike() -> None:
+    steps = np.random.default_rng(0).normal(size=(30, 4, 2)).cumsum(0)
+    small, large = OneEuro(1.0, 2.0, 1.0), OneEuro(1.0, 2.0, 1.0)
+    for i, values in enumerate(steps):
+        a, b = small(values, i / RATE, 1.0), large(8 * values, i / RATE, 8.0)
+        np.testing.assert_allclose(8 * a, b)
+
+
+def test_noise_on_a_still_face_shrinks_and_a_moving_face_does_not_lag_far(label: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    size = float(np.sqrt(np.ptp(label, axis=0).prod()))
+    noisy = [label + rng.normal(0, 0.01 * size, label.shape) for _ in range(60)]
+    still = Tracker()
+    raw, smooth = np.stack(noisy), np.stack([still([face(p)], i / RATE)[0].points for i, p in enumerate(noisy)])
+    jitter = [np.linalg.norm(np.diff(points[20:], axis=0), axis=2).mean() for points in (raw, smooth)]
+    assert jitter[1] < 0.5 * jitter[0]
+    tracker, speed = Tracker(), size  # a face's size a second
+    for i in range(60):
+        place = label + (i / RATE * speed, 0)
+        (last,) = tracker([face(place)], i / RATE)
+    assert np.abs(last.points - place).max() < 0.03 * size
+
+
+def test_numbers_follow_faces_that_cross_the_order_and_come_back(label: np.ndarray) -> None:
+    tracker, side = Tracker(smooth=False), float(np.ptp(label[:, 0]))
+    other = label + (2 * side, 0)
+    first = tracker([face(label), face(other)], 0.0)
+    assert [found.track for found in first] == [1, 2]
+    turned = tracker([face(other + 1), face(label + 1)], 0.04)
+    assert [found.track for found in turned] == [2, 1]
+    np.testing.assert_array_equal(turned[0].points, (other + 1).astype(np.float32))
+    assert tracker([], 0.08) == []
+    assert [found.track for found in tracker([face(label)], 0.3)] == [1]  # lost for less than half a second
+    assert [found.track for found in tracker([face(label)], 2.0)] == [3]  # somebody new, for all we know
+    assert "Face 3(" in repr(tracker([face(label)], 2.1)[0]) and tracker([face(label)], 2.2)[0].as_dict()["track"] == 3
