@@ -27,7 +27,8 @@ def main() -> None:
     told = parser.parse_args()
     figure, (errors, rates) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(4, 1))
     figures: dict[str, float] = {}
-    for run in told.runs:
+    for number, run in enumerate(told.runs):
+        colour = f"C{number}"
         curves: dict[str, list[Any]] = defaultdict(list)
         for version in sorted((run / "tensorboard").iterdir()):  # more than one if the run was gone on with
             events = EventAccumulator(str(version), {"scalars": 0})
@@ -37,7 +38,8 @@ def main() -> None:
         began = min(points[0].wall_time for points in curves.values())
         for tag, style in (("train/nme", ":"), ("val/nme", "-")):
             minutes = [(point.wall_time - began) / 60 for point in curves[tag]]
-            errors.plot(minutes, [point.value for point in curves[tag]], style, label=f"{run.name} {tag}")
+            values = [point.value for point in curves[tag]]
+            errors.plot(minutes, values, style, color=colour, label=f"{run.name} {tag}")
             figures[f"{run.name}_{tag.replace('/', '_')}"] = round(curves[tag][-1].value, 3)
         for mark in MARKS:
             below = [point for point in curves["val/nme"] if point.value < mark]
@@ -45,9 +47,12 @@ def main() -> None:
                 figures[f"{run.name}_minutes_to_{mark:g}"] = round((below[0].wall_time - began) / 60, 1)
         for tag in curves:
             if tag.startswith("lr-"):
-                rates.plot([(point.wall_time - began) / 60 for point in curves[tag]], [p.value for p in curves[tag]])
+                minutes = [(point.wall_time - began) / 60 for point in curves[tag]]
+                rates.plot(minutes, [point.value for point in curves[tag]], color=colour)
     errors.set(ylabel="NME, %", yscale="log")
     errors.set_ylim(top=20)
+    errors.yaxis.set_major_formatter("{x:g}")
+    errors.yaxis.set_minor_formatter("{x:g}")
     errors.grid(alpha=0.3, which="both")
     errors.legend()
     rates.set(xlabel="minutes", ylabel="learning rate")

@@ -72,3 +72,25 @@ def test_robustness_measures_every_curve(trained: Run, sets: Path, tmp_path: Pat
     ):
         assert figures[f"{kind}_fkp"] > 0
     assert plot.stat().st_size > 0
+
+
+def test_detectors_are_counted_before_and_after_unsure_boxes_are_dropped(trained: Run, sets: Path) -> None:
+    ckpt = str(trained[0] / "checkpoints/best.ckpt")
+    figures = bench("detectors.py", str(sets), "--ckpt", ckpt, "--every", "4")
+    for place in ("official", "300w_val"):
+        assert figures[f"{place}_haar_recall"] <= figures[f"{place}_haar_unfiltered_recall"] <= 100
+        assert figures[f"{place}_haar_false"] <= figures[f"{place}_haar_unfiltered_false"]
+        assert figures[f"{place}_haar_ms"] > 0
+
+
+def test_waiting_is_measured_without_peers(trained: Run, tmp_path: Path) -> None:
+    from fkp.pictures import write_picture
+    from fkp.sources import painter
+
+    write_picture(tmp_path / "face.png", painter.paint(3, 0)[0])
+    ckpt = str(trained[0] / "checkpoints/best.ckpt")
+    nowhere = ("--dlib", str(tmp_path / "python"), "--mediapipe", str(tmp_path / "python"))
+    figures = bench("predict.py", str(tmp_path), "--ckpt", ckpt, "--rounds", "1", "--stream", "12", *nowhere)
+    for name in ("cold_s", "cold_library_s", "photo_ms", "peak_mb", "stream_500_mb", "stream_end_mb"):
+        assert figures[name] > 0
+    assert not [name for name in figures if "_over_" in name]
