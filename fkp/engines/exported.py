@@ -29,6 +29,8 @@ class OnnxEngine:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that wait by spinning would take the cores from OpenCV's, which look for faces in the next moment.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             self.recipe: dict[str, Any] = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
