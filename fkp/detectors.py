@@ -91,6 +91,7 @@ class YuNet:
     # side, over the root of width x height; medians over the training part of youtube_faces (benchmarks/boxes.py), but
     # for RIGHT, which is 0.026 there as the labels lie to the right of the faces: a mirror would have it -0.026.
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
+    LEAST = 64  # pixels, a side of what is searched
 
     def __init__(self, model: str | None = None, min_score: float = 0.7, longest: int = 640):
         self.model, self.min_score, self.longest = model, min_score, longest
@@ -109,6 +110,9 @@ class YuNet:
         from the picture's edge."""
         pixels = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         pixels, factor = _shrunk(pixels, self.longest)
+        # Of pictures fewer than 24 pixels high OpenCV's answer is now and then noise: what memory held before.
+        low, narrow = (max(0, self.LEAST - side) for side in pixels.shape[:2])
+        pixels = cv2.copyMakeBorder(pixels, 0, low, 0, narrow, cv2.BORDER_CONSTANT)
         if self.network is None:
             self.network = _yunet(self.model or str(_fetched()), self.min_score)
         self.network.setInputSize(pixels.shape[1::-1])
@@ -116,8 +120,6 @@ class YuNet:
         if found is None:
             return np.zeros((0, 15), np.float32)
         rows = np.asarray(found, np.float32) / np.append(np.full(14, factor, np.float32), np.float32(1))
-        sides = rows[:, 2:4]  # of a picture one pixel high OpenCV's answer is noise
-        rows = rows[((sides > 0) & (sides < 2 * max(image.shape[:2]))).all(1)]
         return rows[np.argsort(-rows[:, 14], kind="stable")]
 
 
