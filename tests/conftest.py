@@ -53,6 +53,16 @@ def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment)
 
 
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """What the network of a finished run's checkpoint has learnt."""
+    return torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of slow tests first, so that no process is left with a long one at the end."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 TINY = (
     "data=youtube_faces",
     "datamodule.batch_size=8",
