@@ -43,7 +43,10 @@ def write_picture(path: str | Path, image: np.ndarray) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, data = cv2.imencode(path.suffix or ".png", pixels)
+    try:
+        done, data = cv2.imencode(path.suffix or ".png", pixels)
+    except cv2.error:  # no such kind
+        done = False
     if not done:
         raise FkpError(f"{path}: this kind of picture cannot be written")
     data.tofile(path)

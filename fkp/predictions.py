@@ -42,6 +42,9 @@ class Predictions:
             known by.
         drawn: ending of the drawn copies, `png` or `jpg`; None for none.
         pts: write `.pts` files, too, which count from 1.
+
+    Raises:
+        FkpError: `drawn` is something else.
     """
 
     predictor: Predictor
@@ -49,6 +52,10 @@ class Predictions:
     asked: dict[str, Any]
     drawn: str | None = "png"
     pts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.drawn not in (None, "png", "jpg"):
+            raise FkpError(f"drawn={self.drawn}: there is png, jpg and null")
 
     def picture(self, path: Path) -> list[Face]:
         """One picture."""

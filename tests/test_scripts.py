@@ -61,6 +61,7 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
         ([ckpt], "image"),
         (["text.jpg", ckpt], "did you mean image=text.jpg?"),
         ([f"image={photo}", ckpt, "detector=hair"], "haar"),
+        ([f"image={photo}", ckpt, "drawn=gif"], "drawn=gif: there is png, jpg and null"),
     ]:
         done = call("predict.py", *arguments, cwd=tmp_path)
         assert done.returncode == 2, arguments
