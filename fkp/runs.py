@@ -42,6 +42,7 @@ def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
         "codec": cfg["model"]["codec"],
         "transforms": cfg["crop"],
         "gray": cfg["datamodule"]["gray"],
+        "lean": cfg["model"].get("lean", 0.0),
         "markup": markup,
     }
 
