@@ -30,9 +30,9 @@ class KeypointModule(pl.LightningModule):
         scheduler: takes the optimizer; stepped once an epoch.
         markup: the meaning of the points.
         recipe: plain values from which `fkp.predictor` rebuilds what predicts; kept in every checkpoint.
-        lean: how far the labels lie to the right of the faces as a whole, in outer-eye distances, as many sets' do. Half of
-            the faces come from the mirror, where it is the left: a network that was shown both could learn neither. It is
-            taken out of what the network learns, and put back by what predicts.
+        lean: how far the labels lie to the right of the faces as a whole, in outer-eye distances, as many sets' do. In
+            the mirror, where half of the faces come from, it is the left: a network that is shown both learns neither.
+            So it is taken out of what the network learns, and put back by what predicts.
         channels_last: lay the network's weights out with channels last: faster where convolutions are depthwise, and
             on a GPU with mixed precision.
         compile: let torch.compile make the network's kernels; takes a compiler, and a minute at the start.
@@ -168,7 +168,7 @@ def in_crop(points: Tensor, to_crop: Tensor) -> Tensor:
 
 
 def upright(points: Tensor, to_crop: Tensor, lean: float, markup: Markup) -> Tensor:
-    """Labels (B, K, 2) in CROP pixels without their lean to the right of the picture: in a mirrored crop, to the left."""
+    """Labels (B, K, 2) in CROP pixels without their lean to the right, which in a mirrored crop is the left."""
     first, second = markup.eyes
     across = (points[:, second] - points[:, first])[:, None].nan_to_num()  # eyes that are not labelled move nothing
     mirrored = (

@@ -221,6 +221,7 @@ class Predictor:
             frames = [tilted_box(face, self.markup) for face in points]
             framed = np.array([box for box, _ in frames]).reshape(-1, 4)
             tilts = np.array([tilt for _, tilt in frames])
+        points = self._leaning(points)
         for i, picture in enumerate(pictures):
             some = owner == i
             rows = zip(points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True)
@@ -246,7 +247,8 @@ class Predictor:
         Returns:
             points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
         """
-        return self._found(*self.crop(image, boxes, labels, tilts, mirrored), mirrored)
+        points, confidence = self._found(*self.crop(image, boxes, labels, tilts, mirrored), mirrored)
+        return self._leaning(points), confidence
 
     def _found(self, pixels: np.ndarray, to_crop: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
         points = np.zeros((len(pixels), len(self.markup.points), 2), np.float32)
@@ -257,8 +259,11 @@ class Predictor:
             if mirrored:
                 found, sure = found[:, self.markup.flip], sure[:, self.markup.flip]
             points[some], confidence[some] = apply(invert(to_crop[some]), found), sure
+        return points, confidence
+
+    def _leaning(self, points: np.ndarray) -> np.ndarray:
         first, second = self.markup.eyes
-        return points + self.lean * (points[:, second] - points[:, first])[:, None], confidence
+        return points + self.lean * (points[:, second] - points[:, first])[:, None]
 
     def crop(
         self,

@@ -8,7 +8,9 @@ import torch
 
 from fkp.codecs import Coordinates, SoftArgmax
 from fkp.errors import FkpError
-from fkp.module import KeypointModule
+from fkp.geometry import mirroring
+from fkp.markup import IBUG68
+from fkp.module import KeypointModule, in_crop, upright
 from fkp.networks import HeatMaps, Transfer, TwoConv, fused
 
 NETWORKS = {
@@ -88,6 +90,21 @@ def test_only_labelled_points_surprise() -> None:
     module.training_step(batch, 0).backward()
     gradient = module.network.maps.weight.grad
     assert (gradient[7] == 0).all() and gradient[5].abs().sum() > 0
+
+
+def test_faces_whose_labels_lean_are_learnt_the_same_in_the_mirror() -> None:
+    """What is left of leaning labels is the face itself, and in a mirrored crop its mirror image."""
+    face, to_crop = 10 + 40 * torch.rand(3, 68, 2), torch.tensor([[0.9, -0.3, 2.0], [0.3, 0.9, 1.0]]).expand(3, 2, 3)
+    leaning = face + 0.02 * (face[:, 45] - face[:, 36])[:, None]
+    torch.testing.assert_close(upright(in_crop(leaning, to_crop), to_crop, 0.02, IBUG68), in_crop(face, to_crop))
+    over = torch.from_numpy(mirroring(64)).float().expand(3, 2, 3)
+    swapped, mirrored = leaning[:, IBUG68.flip], to_crop * torch.tensor([[-1.0], [1.0]])
+    mirrored = mirrored + torch.tensor([[0, 0, 63.0], [0, 0, 0]])
+    torch.testing.assert_close(in_crop(in_crop(leaning, to_crop), over), in_crop(leaning, mirrored))
+    there = upright(in_crop(swapped, mirrored), mirrored, 0.02, IBUG68)
+    torch.testing.assert_close(there, in_crop(face, mirrored)[:, IBUG68.flip])
+    leaning[0, 36] = torch.nan
+    assert torch.isfinite(upright(leaning, to_crop, 0.02, IBUG68)[0, 37:]).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

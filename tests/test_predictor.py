@@ -116,6 +116,16 @@ def test_in_the_mirror_a_mirrored_face_is_seen_as_it_is(predictor: Predictor) ->
     assert np.abs(predictor.predict(gray, box[None], mirrored=True)[0] - here).max() > 0.1  # it does look in the mirror
 
 
+def test_points_lean_to_the_right_in_the_mirror_too(predictor: Predictor) -> None:
+    image, label = painter.paint(2, 4)
+    for passes in (1, 2):
+        straight, leaning = looking(predictor, passes), looking(predictor, passes)
+        leaning.lean = 0.02
+        (before,), (after,) = (one(image, boxes=face_box(label)[None]) for one in (straight, leaning))
+        moved = before.points + 0.02 * (before.points[45] - before.points[36])
+        np.testing.assert_allclose(after.points, moved, atol=1e-3)
+
+
 def test_a_turned_picture_turns_the_points(predictor: Predictor) -> None:
     image, label = painter.paint(2, 4)
     gray, height, width = to_gray(image), *image.shape[:2]
