@@ -1,43 +1,40 @@
 """Train a model: `python train.py [group=option] [key=value] …`; `python train.py --help` shows them all."""
 
-import warnings
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config, entry
+from fkp import config, entry, provenance
 
 
-@entry.main("train")
+@entry.main("train", provenance.arguments)
 def train(cfg: DictConfig) -> float:
     """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
     from fkp import runs
 
-    values, ckpt_path = config.plain(cfg), runs.existing(cfg.ckpt_path)
+    values = config.plain(cfg)
+    run = provenance.begin(Path(cfg.run_dir), values, config.command())
     import pytorch_lightning as pl
 
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
+    from fkp import resume
+
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
     if cfg.debug:
-        return runs.debug(cfg.debug, data, Path(cfg.run_dir))
+        return runs.debug(cfg.debug, data, run.folder)
+    run.made_of(data.fingerprint)
     markup = data.source.markup
     module = config.build(cfg.model, markup=markup, recipe=runs.recipe(values, markup.as_dict()))
     if cfg.weights:
         runs.start_from(module, cfg.weights)
-    callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
-    logger = config.build(cfg.logger) if cfg.logger else False
-    precision = runs.precision(cfg.trainer.precision)
-    trainer = config.build(cfg.trainer, callbacks=callbacks, logger=logger, precision=precision)
-
-    trainer.fit(module, data, ckpt_path=ckpt_path)
+    trainer = runs.trainer(cfg, **resume.logging(run))
+    with resume.told(run.last):
+        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     best = trainer.checkpoint_callback.best_model_score
     if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
         return float("nan")
-    figures = trainer.test(module, data, ckpt_path=trainer.checkpoint_callback.best_model_path, verbose=False)[0]
-    if trainer.is_global_zero:
-        photo = data.parts["test"].table.paths[0]
-        runs.close(Path(cfg.run_dir), values, config.varied(cfg), logger, figures, photo)
+    figures = trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
+    runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
     return float(best)
 
 

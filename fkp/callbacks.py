@@ -35,7 +35,7 @@ class FaceSheets(pl.Callback):
         shown = trainer.current_epoch in {0, last // 2, last} and trainer.is_global_zero
         if shown and isinstance(trainer.logger, pl.loggers.TensorBoardLogger) and not trainer.sanity_checking:
             sheet = self.sheet(trainer, module, "val")
-            trainer.logger.experiment.add_image("val/faces", sheet, trainer.current_epoch, dataformats="HWC")
+            trainer.logger.experiment.add_image("val/faces", sheet, trainer.global_step - 1, dataformats="HWC")
 
     def on_test_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """Write the sheet of test faces."""

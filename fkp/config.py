@@ -27,6 +27,9 @@ PATHS = (
     "weights",
     "data.root",
     "run_dir",
+    "resume",
+    "repeat",
+    "hydra.run.dir",
 )  # their values may hold what Hydra's grammar does not
 EVERYBODY = ("seed", "trainer.max_epochs", "datamodule.batch_size", "model.optimizer.lr")
 PLAIN: dict[str, tuple[type, ...]] = {
@@ -146,6 +149,13 @@ def varied(cfg: DictConfig) -> dict[str, Any]:
     values = {key: OmegaConf.select(cfg, key) for key in (*EVERYBODY, *told) if key not in (*options, *PATHS)}
     plain_values = {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
     return options | plain_values
+
+
+def command() -> list[str]:
+    """The overrides that the run was given, as they were written."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
 
 
 def check(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fkp.augmentations import Augmentation
+from fkp.cache import fingerprint
 from fkp.canvases import decode
 from fkp.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
 from fkp.shapes import prove_flip
@@ -64,11 +66,19 @@ class FacesDataModule(pl.LightningDataModule):
         good = np.setdiff1d(np.arange(len(table)), list(reasons))
         source.answer(faults, len(good))
         table, canvases = table.select(good), canvases.select(good)
+        pictures = str(canvases.file and canvases.file.parent.name)  # a name made of their bytes
+        self._fingerprint = fingerprint(pictures, table.points.tobytes(), "\0".join(table.identity))
         parts = table.parts(source.split)
         prove_flip(table.points[parts["train"]], markup)
         steps = (self.transforms, markup, self.augmentations, self.gray, self.seed)
         for part, chosen in parts.items():
             self.parts[part] = FacialKeypointsDataset(table.select(chosen), canvases.select(chosen), *steps)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any picture, label or name of a person; sets up."""
+        self.setup()
+        return self._fingerprint
 
     def mean_points(self) -> np.ndarray:
         """(K, 2): the mean training face in CROP pixels, as transforms without a draw crop it."""
@@ -82,10 +92,11 @@ class FacesDataModule(pl.LightningDataModule):
 
     def _loader(self, part: str) -> DataLoader[Any]:
         dataset = self.parts[part]
-        return DataLoader(
+        sampler = WeightedEpochs(dataset.table.weights, self.seed) if part == "train" else None
+        return (TrainLoader if sampler else DataLoader)(
             dataset,
             self.batch_size,
-            sampler=WeightedEpochs(dataset.table.weights, self.seed) if part == "train" else None,
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
             persistent_workers=self.num_workers > 0,
@@ -105,6 +116,28 @@ class FacesDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """No draws, in order."""
         return self._loader("test")
+
+
+class TrainLoader(DataLoader[Any]):
+    """A DataLoader that Lightning can leave within an epoch, and that goes on there."""
+
+    sampler: WeightedEpochs
+    served = skipped = 0  # batches of this epoch that have been handed out; of the next iteration that have been before
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the epoch is."""
+        return {"served": self.served}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there in the next iteration; from a whole epoch with the first batch."""
+        self.skipped = state["served"] % len(self)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.served, self.skipped = self.skipped, 0
+        self.sampler.skipped = self.served * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self.served += 1
+            yield batch
 
 
 def _as_it_is(batch: Any) -> Any:

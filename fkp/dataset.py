@@ -144,6 +144,7 @@ class WeightedEpochs(Sampler[Key]):
 
     def __init__(self, weights: np.ndarray, seed: int = 0):
         self.weights, self.seed, self.epoch = np.asarray(weights, float), seed, 0
+        self.skipped = 0  # faces at the beginning of the order that have been shown before
         self.length = len(self._draws())
 
     def set_epoch(self, epoch: int) -> None:
@@ -156,7 +157,7 @@ class WeightedEpochs(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         draws = self._draws()
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(draws))
-        return ((self.epoch, draw) for draw in draws[order].tolist())
+        return ((self.epoch, draw) for draw in draws[order][self.skipped :].tolist())
 
     def _draws(self) -> np.ndarray:
         """The epoch's draws; as many in every epoch."""

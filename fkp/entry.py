@@ -22,7 +22,9 @@ from fkp.config import PATHS, check, meant, said
 from fkp.errors import FkpError
 
 
-def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable[[], float | None]]:
+def main(
+    name: str, arguments: Callable[[list[str]], list[str]] = list
+) -> Callable[[Callable[[DictConfig], float | None]], Callable[[], float | None]]:
     """Make a function of a configuration the entry of a script, as `hydra.main`; conf/ lies beside it or above.
 
     The configuration is checked first. A user's mistake, there or in the body, is one message on stderr and exit
@@ -30,6 +32,7 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
 
     Args:
         name: of the root file in conf/.
+        arguments: changes the command line before Hydra reads it.
     """
 
     def decorate(body: Callable[[DictConfig], float | None]) -> Callable[[], float | None]:
@@ -60,7 +63,10 @@ def main(name: str) -> Callable[[Callable[[DictConfig], float | None]], Callable
             import hydra
 
             settle()
-            sys.argv[1:] = [_quoted(argument) for argument in sys.argv[1:]]
+            try:
+                sys.argv[1:] = [_quoted(argument) for argument in arguments(sys.argv[1:])]
+            except FkpError as error:
+                raise SystemExit(_say(error)) from None
             nonlocal full_error, begun
             full_error, begun = os.environ.get("HYDRA_FULL_ERROR"), False
             run = hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(task)

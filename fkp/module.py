@@ -8,10 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from fkp.calibration import NEAR, calibrate
 from fkp.codecs import Codec
+from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup
 from fkp.metrics import FaceErrors, SpreadAndError, point_errors
 
@@ -116,12 +117,25 @@ class KeypointModule(pl.LightningModule):
         figures = {"loss": loss.compute(), **errors.compute()}  # type: ignore[operator]
         errors.reset()  # type: ignore[operator]
         loss.reset()  # type: ignore[operator]
-        for name, value in figures.items():
-            self.log(f"{stage}/{name}", value, prog_bar=(stage, name) in (("train", "loss"), ("val", "nme")))
+        named = {f"{stage}/{name}": value for name, value in figures.items()}
+        for name, value in named.items():
+            self.log(name, value, prog_bar=name in ("train/loss", "val/nme"), logger=stage != "train")
+        if stage == "train" and self.logger:  # at once: Lightning would log them after the epoch's checkpoint
+            self.logger.log_metrics({**named, "epoch": self.current_epoch}, self.global_step - 1)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """One step."""
-        return self._step(batch, "train")
+        """One step.
+
+        Raises:
+            FkpError: the loss is not finite; the weights have not been changed by it.
+        """
+        loss = self._step(batch, "train")
+        if not torch.isfinite(loss):
+            raise FkpError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_index}; a smaller"
+                " model.optimizer.lr or trainer.gradient_clip_val=… may help"
+            )
+        return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """One step."""
@@ -160,6 +174,20 @@ class KeypointModule(pl.LightningModule):
         if recipe and calibration:
             recipe = {**recipe, "codec": {**recipe["codec"], "calibration": list(calibration)}}
         checkpoint["fkp"] = recipe
+        # What a half epoch has come to: Lightning keeps no metrics.
+        gathered = {name: metric for name, metric in self._of_training() if metric.update_count}
+        checkpoint["gathered"] = {name: (metric.update_count, metric.metric_state) for name, metric in gathered.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what a half epoch had come to."""
+        for name, metric in self._of_training():
+            # torchmetrics would count updates by itself, but tells a metric without any by this alone.
+            metric._update_count, state = checkpoint.get("gathered", {}).get(name, (0, {}))
+            for part, value in state.items():
+                setattr(metric, part, value)
+
+    def _of_training(self) -> list[tuple[str, Metric]]:
+        return [("errors", self.errors["train_errors"]), ("loss", self.losses["train_loss"])]  # type: ignore[list-item]
 
 
 def in_crop(points: Tensor, to_crop: Tensor) -> Tensor:

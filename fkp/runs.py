@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from fkp import config
 from fkp.errors import FkpError
 from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from fkp.datamodule import FacesDataModule
     from fkp.module import KeypointModule
     from fkp.predictor import Face
@@ -92,15 +96,18 @@ def start_from(module: KeypointModule, path: str) -> None:
         raise FkpError(f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})") from None
 
 
-def existing(path: str | None) -> str | None:
-    """The path of a checkpoint to go on from, if one is given.
+def trainer(cfg: DictConfig, **logging: Any) -> Any:
+    """The Trainer of a configuration, with its callbacks and logger.
 
-    Raises:
-        FkpError: no such file.
+    Args:
+        cfg: of `train.py`.
+        logging: what a run that goes on has to tell its logger.
     """
-    if path is not None and not Path(path).is_file():
-        raise FkpError(f"ckpt_path={path}: no such checkpoint")
-    return path
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # so it is meant to be
+    callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
+    logger = config.build(cfg.logger, **logging) if cfg.logger else False
+    return config.build(cfg.trainer, callbacks=callbacks, logger=logger, precision=precision(cfg.trainer.precision))
 
 
 def precision(wanted: str | None) -> str | None:
@@ -123,7 +130,7 @@ def close(
     run_dir: Path,
     cfg: dict[str, Any],
     varied: dict[str, Any],
-    logger: Any,
+    trainer: Any,
     figures: dict[str, float],
     photo: Path,
 ) -> None:
@@ -133,15 +140,18 @@ def close(
         run_dir: the run's folder.
         cfg: the resolved configuration.
         varied: what distinguishes the run from others, from `config.varied`.
-        logger: TensorBoardLogger, or False for none.
+        trainer: that trained; of several processes, only the first has anything to do.
         figures: of the test part, percent, under their logged names.
         photo: a picture to go on with.
     """
-    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if logger:
+    if not trainer.is_global_zero:
+        return
+    if logger := trainer.logger:
         logger.log_hyperparams(varied, figures)
         logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
         logger.finalize("success")
+    # Last: it says that the run is finished.
+    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     names = ("nme", "median", "fr8", "fr10", "auc10")
     network = {name: figures[f"test/{name}"] for name in names}
     mean_shape = {"nme": figures["test/nme_mean_shape"]}

@@ -1,10 +1,15 @@
 """The real `train.py` goes on: from its last checkpoint as if it had never stopped, and from other weights."""
 
+import os
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, call, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fkp.predictor import Predictor
 
@@ -12,15 +17,79 @@ Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_goes_on_from_its_last_checkpoint(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
-    last = trained[0] / "checkpoints/last.ckpt"
-    more = [*TINY, f"data.root={faces_folder}", f"ckpt_path={last}", "trainer.max_epochs=3"]
-    done = call("train.py", *more, cwd=tmp_path)
+@pytest.fixture
+def kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The override that puts a killer into a run."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+    def override(at: dict[int, int], child: bool = False) -> str:
+        steps = ", ".join(f"{step}: {int(number)}" for step, number in at.items())
+        child_too = str(child).lower()
+        return f"+callbacks.kill={{_target_: killer.Kill, at: {{{steps}}}, folder: {tmp_path}, child: {child_too}}}"
+
+    return override
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(next((run / "tensorboard").iterdir())))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_run_stopped_and_killed_within_epochs_is_in_the_end_the_same(
+    trained: Run, faces_folder: Path, tmp_path: Path, kill: Callable[..., str]
+) -> None:
+    """Weights bit for bit, the figures, and TensorBoard's curves without a gap or a double point."""
+    run = tmp_path / "run"
+    begun = [*TINY, f"data.root={faces_folder}", f"run_dir={run}", "callbacks.last.minutes=0"]
+    stopped = call("train.py", *begun, kill({1: signal.SIGTERM, 4: signal.SIGKILL}), cwd=tmp_path)
+    assert stopped.returncode == 128 + signal.SIGTERM and "resume=true goes on" in stopped.stderr
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    assert call("train.py", f"resume={run}", cwd=tmp_path).returncode == -signal.SIGKILL
+    done = call("train.py", f"resume={run}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    before = torch.load(last, weights_only=True)
-    after = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")), weights_only=True)
-    assert (before["epoch"], after["epoch"]) == (1, 2)
-    assert after["global_step"] == before["global_step"] * 3 // 2
+    for key, value in weights(trained[0]).items():
+        assert torch.equal(weights(run)[key], value), key
+    assert curves(run) == curves(trained[0])
+    assert (run / "figures.json").read_text() == (trained[0] / "figures.json").read_text()
+    again = call("train.py", f"resume={run}", cwd=tmp_path)
+    assert again.returncode == 2 and "is finished" in again.stderr
+
+
+def test_a_dead_loader_process_is_one_message(faces_folder: Path, tmp_path: Path, kill: Callable[..., str]) -> None:
+    options = [*TINY, f"data.root={faces_folder}", "datamodule.num_workers=1", "callbacks.last.minutes=0"]
+    done = call("train.py", *options, kill({2: signal.SIGKILL}, child=True), cwd=tmp_path)
+    assert done.returncode == 2 and "loader process died" in done.stderr and "Traceback" not in done.stderr
+    assert "resume=true goes on from" in done.stderr
+    (last,) = tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")
+    torch.load(last, weights_only=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_is_one_message_and_leaves_the_checkpoint_before(
+    trained: Run, faces_folder: Path, tmp_path: Path
+) -> None:
+    """Room for best.ckpt and last.ckpt, not for the draft of a third."""
+    room = int(2.7 * (trained[0] / "checkpoints/last.ckpt").stat().st_size)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        done = call("train.py", *TINY, f"data.root={faces_folder}", f"run_dir={disk / 'run'}", cwd=tmp_path)
+        assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
+        assert torch.load(disk / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
+        assert not list(disk.rglob("*.part"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_run_is_repeated_from_its_folder(trained: Run, tmp_path: Path) -> None:
+    done = call("train.py", f"repeat={trained[0]}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (file.parent for file in tmp_path.glob("outputs/*/*/run.yaml"))
+    for key, value in weights(trained[0]).items():
+        assert torch.equal(weights(run)[key], value), key
 
 
 def test_a_run_that_validates_now_and_then_goes_on_as_if_unbroken(faces_folder: Path, tmp_path: Path) -> None:

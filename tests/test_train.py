@@ -39,8 +39,8 @@ def test_tensorboard_holds_what_the_readme_promises(trained: Run) -> None:
     tags = events.Tags()
     wanted = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "nme", "fr8", "fr10", "auc10")}
     assert wanted | {"lr-SGD", "test/nme"} <= set(tags["scalars"])
-    assert [event.step for event in events.Images("val/faces")] == [0, 1]
-    assert len(events.Scalars("val/nme")) == 2
+    steps = [event.step for event in events.Scalars("val/nme")]
+    assert [event.step for event in events.Images("val/faces")] == steps and len(steps) == 2
     assert "model:" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     plugin = {tag for tag in tags["tensors"] + list(events.summary_metadata) if tag.startswith("_hparams_")}
     assert plugin

@@ -1,0 +1,128 @@
+"""Kill trainings at random moments, let them go on, and compare what they come to with a training never stopped.
+
+    python benchmarks/kills.py [--kills 20] [--seed 0] [--signal KILL]
+
+trains on a few drawn faces, with dropout, augmentations, averaged weights and early stopping, and keeps a checkpoint
+after every step, so that some kills fall on one being written. Each training is killed at a random moment of the time
+that a whole one takes once it has begun, then resumed to its end. Compared bit for bit: weights, averaged
+weights, optimizer, schedule, callbacks' and loops' states, the test figures, and TensorBoard's curves, point by point.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = [
+    "data.count=60",
+    "trainer.max_epochs=4",
+    "datamodule.batch_size=6",
+    "model.network.width=4",
+    "augment.noise.deviation=0.02",
+    "crop.flip.share=0.5",
+    "callbacks.early_stopping.patience=3",
+    "callbacks.last.minutes=0",
+    "callbacks.progress=null",
+    "+callbacks.average={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}",
+]
+
+
+def train(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+    """Start `train.py` in a folder of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FKP_CACHE": str(folder.parent / "cache")}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    log = folder.parent / f"{folder.name}.log"
+    return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log.open("a"), stderr=subprocess.STDOUT)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run has come to, as plain values that can be compared."""
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    events = EventAccumulator(str(next((folder / "tensorboard").iterdir())), {"scalars": 0, "images": 0})
+    events.Reload()
+    curves = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in sorted(events.Tags()["scalars"])
+    }
+    curves |= {
+        tag: [(event.step, hash(event.encoded_image_string)) for event in events.Images(tag)]
+        for tag in events.Tags()["images"]
+    }
+    figures = json.loads((folder / "figures.json").read_text())
+    return {"checkpoint": plain(checkpoint, str(folder)), "curves": curves, "figures": figures}
+
+
+def plain(value: Any, folder: str) -> Any:
+    """A checkpoint without tensors and without the run's own folder."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        # Lightning keeps the score of the last improvement in mind, but neither restores nor needs it.
+        return {plain(key, folder): plain(part, folder) for key, part in value.items() if key != "current_score"}
+    if isinstance(value, (list, tuple)):
+        return [plain(part, folder) for part in value]
+    return value.replace(folder, "") if isinstance(value, str) else value
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two outcomes differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            found
+            for key in sorted(one.keys() | other.keys(), key=str)
+            for found in differences(one.get(key), other.get(key), f"{where}.{key}")
+        ]
+    return [] if one == other else [where]
+
+
+def main() -> None:
+    """Kill, resume, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", default="KILL", help="KILL, TERM or INT")
+    told = parser.parse_args()
+    chance = random.Random(told.seed)
+    work = Path(tempfile.mkdtemp())
+    for name in ("first", "whole"):  # the first draws the faces
+        assert train(work / name, *OPTIONS, f"run_dir={work / name}").wait() == 0, (work / f"{name}.log").read_text()
+    whole = outcome(work / "whole")
+    seconds = (work / "whole/figures.json").stat().st_mtime - (work / "whole/run.yaml").stat().st_mtime
+    counts = dict.fromkeys(("kills", "resumed", "identical", "in_training", "half_written"), 0)
+    for kill in range(told.kills):
+        run = work / f"kill{kill}"
+        running = train(run, *OPTIONS, f"run_dir={run}")
+        while not (run / "run.yaml").exists() and running.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, seconds))
+        running.send_signal(getattr(signal, f"SIG{told.signal}"))
+        code = running.wait()
+        counts["kills"] += 1
+        counts["in_training"] += (run / "checkpoints/last.ckpt").exists() and not (run / "figures.json").exists()
+        counts["half_written"] += any(run.glob("checkpoints/.*.part"))
+        if (run / "figures.json").exists():
+            print(f"{kill}: it had ended", flush=True)
+        else:
+            code = train(run, f"resume={run}").wait()
+        counts["resumed"] += code == 0
+        apart = differences(whole, outcome(run)) if code == 0 else [(work / f"kill{kill}.log").read_text()[-500:]]
+        counts["identical"] += not apart
+        print(f"{kill}: {apart or 'identical'}", flush=True)
+        shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(work)
+    print(json.dumps({**counts, "seconds_a_run": round(seconds, 1)}))
+
+
+if __name__ == "__main__":
+    main()
