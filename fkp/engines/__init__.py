@@ -107,6 +107,7 @@ def tried(engine: Engine, path: Path) -> Engine:
         FkpError: it cannot, or answers something other than the points of its markup.
     """
     recipe, boxes = engine.recipe, np.array([[10, 10, 110, 110], [0, 0, 300, 400]])
+    count = len(recipe["markup"]["points"])
     steps = [part(step, path) for step in recipe["transforms"].values()]
     try:
         with np.errstate(all="ignore"):
@@ -114,12 +115,12 @@ def tried(engine: Engine, path: Path) -> Engine:
         if not 1 <= min(width, height) <= max(width, height) <= MOST["size"]:
             raise ValueError(f"crops of {width} x {height} pixels")
         points, confidence = engine(np.zeros((1, height, width) if recipe["gray"] else (1, height, width, 3), np.uint8))
+        good = points.shape == (1, count, 2) and confidence.shape == (1, count) and np.isfinite(points).all()
     except FkpError:
         raise
     except Exception as error:  # parts that nobody vouches for can raise anything
         raise FkpError(f"{path}: its parts do not fit each other ({_line(error)})") from None
-    count = len(recipe["markup"]["points"])
-    if points.shape != (1, count, 2) or confidence.shape != (1, count) or not np.isfinite(points).all():
+    if not good:
         raise FkpError(f"{path}: does not answer with {count} points, each with its confidence; train it again")
     return engine
 
