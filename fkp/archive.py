@@ -37,19 +37,21 @@ def read(path: Path) -> Any:
         FkpError: the file cannot be read, is damaged, or is more than tensors and plain values.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(2)
-            if start != b"PK":
-                raise FkpError(f"{path}: {_instead(start, path)}")
+        file = path.open("rb")
+    except OSError as error:
+        raise FkpError(f"{path}: cannot be read ({error.strerror})") from None
+    with file:
+        start = file.read(2)
+        if start != b"PK":
+            raise FkpError(f"{path}: {_instead(start, path)}")
+        try:
             with zipfile.ZipFile(file) as archive:
                 return torch.load(_checked(archive, path), map_location="cpu", weights_only=True)
-    except FkpError:
-        raise
-    except OSError as error:
-        raise FkpError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # bytes that nobody vouches for can raise anything
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise FkpError(f"{path}: damaged or cut short ({type(error).__name__}: {reason}); fetch it again") from None
+        except FkpError:
+            raise
+        except Exception as error:  # bytes that nobody vouches for can raise anything
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise FkpError(f"{path}: damaged or cut short ({type(error).__name__}: {reason}); fetch it again") from None
 
 
 def _instead(start: bytes, path: Path) -> str:
