@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fkp.archive import read
 from fkp.errors import FkpError
 
 
@@ -151,10 +151,9 @@ def _backbone(name: str, weights: str | None) -> nn.Sequential:
     """The part of a torchvision classifier before its pooling."""
     from torchvision import models  # a second of imports that no other network needs
 
-    try:
-        classifier = models.get_model(name, weights=None)
-    except ValueError:
-        raise FkpError(f"model.network.backbone={name}: torchvision has no such model") from None
+    if name not in models.list_models(models):  # others than classifiers would fetch weights unasked
+        raise FkpError(f"model.network.backbone={name}: torchvision has no such model that classifies")
+    classifier = models.get_model(name, weights=None)
     if weights is not None:
         state = _imagenet(name) if weights == "imagenet" else _of_file(weights)
         try:
@@ -185,9 +184,9 @@ def _imagenet(name: str) -> dict[str, Tensor]:
 
 def _of_file(path: str) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise FkpError(f"model.network.weights={path}: cannot be read as weights ({type(error).__name__})") from None
+        return read(Path(path))
+    except FkpError as error:
+        raise FkpError(f"model.network.weights={error}") from None
 
 
 def fused(network: nn.Module) -> nn.Module:

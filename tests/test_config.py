@@ -41,7 +41,7 @@ def test_nothing_is_wrong_with_a_good_one() -> None:
     ("key", "value", "message"),
     [
         ("optimizer__lrr", 1, "optimizer.lrr: torch.optim.SGD takes no 'lrr'; did you mean 'lr'?"),
-        ("optimizer__lr", "abc", "optimizer.lr: 'abc' is not float | Tensor"),
+        ("optimizer__momentum", "abc", "optimizer.momentum: 'abc' is not float"),
         ("trainer__max_epochs", "abc", "trainer.max_epochs: 'abc' is not Optional[int]"),
         ("network__width", 1.5, "network.width: 1.5 is not int"),
         ("network__width", True, "network.width: True is not int"),

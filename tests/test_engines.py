@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import call
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fkp import Predictor, engines
 from fkp.codecs import SoftArgmax
@@ -117,6 +120,158 @@ def test_files_that_are_none_are_refused(exported: Path, tmp_path: Path) -> None
     ):
         with pytest.raises(FkpError, match=f"{name}.onnx: {message}"):
             Predictor.load(tmp_path / f"{name}.onnx")
+
+
+def nested(depth: int = 60) -> list[Any]:
+    """A few lists, which are 2 ** depth when they are written out."""
+    return [nested_in := nested(depth - 1), nested_in] if depth else []
+
+
+def changed(recipe: Any, *keys: str, value: Any) -> Any:
+    """A copy with one value set, or with a key taken out where the value is `...`."""
+    if not keys:
+        return value
+    copy = {name: old for name, old in recipe.items() if (name, value) != (keys[0], ...)}
+    return copy if value is ... else copy | {keys[0]: changed(recipe.get(keys[0]), *keys[1:], value=value)}
+
+
+RECIPES = [
+    (["version"], 2, r"made by a newer fkp \(recipe 2, this one reads 1\); update fkp"),
+    (["version"], "new", "its recipe makes no sense"),
+    ([], None, "made without a recipe"),
+    ([], [1, 2], "made without a recipe"),
+    *(([name], ..., f"nothing usable of {name}") for name in ("network", "codec", "transforms", "gray", "markup")),
+    (["gray"], "yes", "nothing usable of gray"),
+    (["lean"], "much", "its recipe makes no sense"),
+    (["more"], float("nan"), "nothing usable of plain values"),
+    (["more"], list(range(20_000)), "nothing usable of plain values"),
+    (["codec", "_target_"], "os.system", "names 'os.system', which is none of fkp's own parts"),
+    (["transforms", "crop", "_target_"], "fkp.networks.torch", "none of fkp's own parts"),
+    (["transforms", "crop", "size"], 10**6, "asks for a size that is not 1 to 1024"),
+    (["transforms", "rescale", "size"], 10**9, "asks for a size that is not 1 to 1024"),
+    (["transforms", "rescale"], "large", "asks for a size"),
+    (
+        ["transforms"],
+        {"frame": {"_target_": "fkp.transforms.FaceCrop", "scale": 1e5}},
+        "its parts do not fit each other",
+    ),
+    (["transforms", "frame", "scale"], "wide", "its parts do not fit each other"),
+    (["transforms", "frame", "width"], 3, "made by another version of fkp"),
+    (["network", "channels"], 10**5, "asks for a channels that is not 1 to 3"),
+    (["network", "weights"], "/etc/passwd", "asks for weights from elsewhere"),
+    (["markup", "points"], [1, 2], "its markup is none"),
+    (["markup", "pair"], ["nose", "moon"], "its markup is none"),
+    (["markup", "colour"], "red", "its markup is none"),
+]
+
+
+@pytest.mark.parametrize(("keys", "value", "reason"), RECIPES)
+def test_a_recipe_that_cannot_be_is_refused_by_both_engines(
+    checkpoint: Path, exported: Path, tmp_path: Path, keys: list[str], value: Any, reason: str
+) -> None:
+    import onnx
+
+    content, model = torch.load(checkpoint, weights_only=True), onnx.load(str(exported))
+    recipe = changed(content["fkp"], *keys, value=value)
+    torch.save(content | {"fkp": recipe}, tmp_path / "hostile.ckpt")
+    onnx.helper.set_model_props(model, {"fkp": json.dumps(recipe)})
+    onnx.save(model, str(tmp_path / "hostile.onnx"))
+    for name in ("hostile.ckpt", "hostile.onnx"):
+        if keys[:2] == ["codec", "_target_"] and name.endswith("onnx"):
+            continue  # where it is inside, and nothing is made of its recipe
+        with pytest.raises(FkpError, match=rf"{name}: .*{reason}"):
+            engines.load(tmp_path / name, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (["more"], nested(), "nothing usable of plain values"),
+        (["network", "width"], 10**6, "its weights do not fit its network"),
+        (["network"], {"_target_": "fkp.networks.TwoConv", "width": 2**40}, "do not fit its network|another version"),
+        (["network"], {"_target_": "fkp.codecs.SoftArgmax"}, "another version"),
+        (["network"], {"_target_": "fkp.networks.Transfer", "backbone": "fasterrcnn_resnet50_fpn"}, "no such model"),
+        (["codec", "calibration"], [1, 2, 3], "its parts do not fit each other"),
+        (["codec"], {"_target_": "fkp.codecs.Coordinates"}, "does not answer with 68 points"),
+        (["codec"], {"_target_": "fkp.codecs.Codec"}, "another version"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_without_a_byte_for_them(
+    checkpoint: Path, tmp_path: Path, keys: list[str], value: Any, reason: str
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"fkp": changed(content["fkp"], *keys, value=value)}, tmp_path / "hostile.ckpt")
+    with pytest.raises(FkpError, match=rf"hostile.ckpt: .*({reason})"):
+        engines.load(tmp_path / "hostile.ckpt", "cpu")
+
+
+def test_weights_for_other_points_or_none_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    for state, reason in [
+        ({name: weight[:5] if "maps" in name else weight for name, weight in content["state_dict"].items()}, "not fit"),
+        (dict.fromkeys(content["state_dict"], 3), "not fit"),
+        ([1, 2], "not fit"),
+        (
+            {name: weight * torch.nan for name, weight in content["state_dict"].items()},
+            "does not answer with 68 points",
+        ),
+    ]:
+        torch.save(content | {"state_dict": state}, tmp_path / "hostile.ckpt")
+        with pytest.raises(FkpError, match=f"hostile.ckpt: .*{reason}"):
+            engines.load(tmp_path / "hostile.ckpt", "cpu")
+
+
+def model(exported: Path, *nodes: Any, outputs: tuple[str, ...] = ("points", "confidence"), tensors: Any = ()) -> bytes:
+    """A file with the recipe of another, and a graph of one's own."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["faces", 64, 64])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        initializer=tensors,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(made, {"fkp": json.dumps(engines.load(exported).recipe)})
+    return made.SerializeToString()
+
+
+def test_graphs_that_are_no_networks_of_points_are_refused(exported: Path, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    (tmp_path / "secret").write_bytes(bytes(64))
+    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[16], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="../secret")
+    few = [helper.make_node("Cast", ["crops"], [name], to=TensorProto.FLOAT) for name in ("points", "confidence")]
+    huge = helper.make_tensor("huge", TensorProto.INT64, [1], [2**40])
+    fill = helper.make_node("ConstantOfShape", ["huge"], ["points"])
+    (tmp_path / "folder").mkdir()
+    file = tmp_path / "folder/hostile.onnx"
+    for content, reason in [
+        (model(exported, *few, tensors=[outside]), "wants weights of another file, which is not read"),
+        (model(exported, *few), "does not answer with 68 points"),
+        (model(exported, few[0], outputs=("points",)), "onnxruntime cannot run it"),
+        (model(exported, fill, few[1], tensors=[huge]), "cannot run it|not a file that onnxruntime can run"),
+    ]:
+        file.write_bytes(content)
+        with pytest.raises(FkpError, match=f"hostile.onnx: .*({reason})"):
+            engines.load(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_an_exported_file_is_noticed(exported: Path, share: float, bit: int) -> None:
+    content = bytearray(exported.read_bytes())
+    place = int(share * (len(content) - 80))  # a flip in the seal itself at worst unseals what is whole
+    content[place] ^= 1 << bit
+    file = exported.with_name("flipped.onnx")
+    file.write_bytes(content)
+    with pytest.raises(FkpError, match="damaged, its SHA-256 differs"):
+        engines.load(file)
+    file.write_bytes(exported.read_bytes()[:place])
+    with pytest.raises(FkpError, match="not a file that onnxruntime can run|says nothing of"):
+        engines.load(file)
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ def test_weights_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytes
     for weights, message in [
         ("imagenet", "cannot be fetched .*no route to host.*weights=null"),
         (str(tmp_path / "gone.pth"), "gone.pth: cannot be read"),
-        (str(tmp_path / "text.pth"), "text.pth: cannot be read"),
+        (str(tmp_path / "text.pth"), "text.pth: not a file of torch"),
         (str(tmp_path / "other.pth"), "do not fit resnet18"),
     ]:
         with pytest.raises(FkpError, match=message):

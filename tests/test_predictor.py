@@ -189,9 +189,9 @@ def test_foreign_parts_are_not_loaded(trained: Run, tmp_path: Path) -> None:
 def test_no_checkpoint_and_not_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(FkpError, match="train one with"):
         Predictor.load(tmp_path / "none.ckpt")
-    for content in (b"", b"hello", b"PK\x03\x04 broken"):
+    for content, reason in ((b"", "empty"), (b"hello", "not a file of torch"), (b"PK\x03\x04 broken", "damaged")):
         (tmp_path / "bad.ckpt").write_bytes(content)
-        with pytest.raises(FkpError, match="not a checkpoint of fkp"):
+        with pytest.raises(FkpError, match=f"bad.ckpt: {reason}"):
             Predictor.load(tmp_path / "bad.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(FkpError, match="not a checkpoint of fkp"):

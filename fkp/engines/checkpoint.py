@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fkp.archive import read
 from fkp.codecs import Codec
-from fkp.engines import part
+from fkp.engines import checked, part
 from fkp.errors import FkpError
 from fkp.networks import fused
 from fkp.transforms import Normalize, ToTensor
@@ -65,17 +64,20 @@ def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     Raises:
         FkpError: not a checkpoint of fkp.
     """
+    checkpoint = read(path)
+    if not isinstance(checkpoint, dict) or not {"fkp", "state_dict"} <= set(checkpoint):
+        raise FkpError(f"{path}: not a checkpoint of fkp")
+    recipe, state = checked(checkpoint["fkp"], path), checkpoint["state_dict"]
+    points = len(recipe["markup"]["points"])
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        recipe, state = checkpoint["fkp"], checkpoint["state_dict"]
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
-        raise FkpError(f"{path}: not a checkpoint of fkp ({type(error).__name__})") from None
-    if recipe is None:
-        raise FkpError(f"{path}: made without a recipe, so it cannot predict; train with `python train.py`")
-    network: torch.nn.Module = part(recipe["network"], path, points=len(recipe["markup"]["points"]))
-    weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
-    try:
+        weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
+        with torch.device("meta"):  # takes no memory, however large the recipe wants it
+            frame: torch.nn.Module = part(recipe["network"], path, points=points)
+        frame.load_state_dict(weights, assign=True)
+        if sum(weight.numel() for weight in weights.values()) > path.stat().st_size:
+            raise ValueError("more numbers than the file has bytes")
+        network: torch.nn.Module = part(recipe["network"], path, points=points)
         network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise FkpError(f"{path}: its weights do not fit its network ({error})") from None
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise FkpError(f"{path}: its weights do not fit its network ({' '.join(str(error).split())[:300]})") from None
     return network.eval(), recipe

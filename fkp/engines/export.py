@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fkp.engines.checkpoint import TorchEngine
-from fkp.engines.exported import METADATA, OnnxEngine
+from fkp.engines.exported import METADATA, OnnxEngine, seal
 from fkp.errors import FkpError
 from fkp.transforms import Normalize
 
@@ -68,6 +68,7 @@ def export(checkpoint: Path, out: Path, crops: np.ndarray) -> float:
     model = onnx.load(str(draft))
     onnx.helper.set_model_props(model, {METADATA: json.dumps(engine.recipe)})
     onnx.save(model, str(draft))
+    seal(draft)
     (points, sure), (again, sure_again) = engine(crops), OnnxEngine(draft)(crops)
     apart = float(np.abs(points - again).max())
     if not apart <= SAME or not np.abs(sure - sure_again).max() <= 0.01:

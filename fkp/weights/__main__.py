@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fkp.archive import read
 from fkp.engines.export import export
 from fkp.evaluation import example_crops
 from fkp.predictor import Predictor
@@ -19,7 +20,7 @@ def ship(checkpoint: Path, file: Path = FILE) -> Path:
     Args:
         checkpoint: of `train.py`; with averaged weights, those are shipped.
     """
-    whole = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    whole = read(checkpoint)
     weights = {name: value.clone() for name, value in whole["state_dict"].items() if name.startswith("network.")}
     torch.save({"fkp": whole["fkp"], "state_dict": weights}, file)
     exported = file.with_suffix(".onnx")
