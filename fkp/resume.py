@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from fkp.engines.checkpoint import read
+from fkp.archive import read
 from fkp.errors import FkpError
 from fkp.provenance import Run
 

@@ -89,7 +89,10 @@ def start_from(module: KeypointModule, path: str) -> None:
     """
     from fkp.engines.checkpoint import rebuild
 
-    network, _ = rebuild(shipped() if path == "shipped" else Path(path))
+    network, made = rebuild(shipped() if path == "shipped" else Path(path))
+    if made["markup"]["points"] != list(module.markup.points):
+        theirs = f"{made['markup']['name']} ({len(made['markup']['points'])} points)"
+        raise FkpError(f"weights={path}: finds the points of {theirs}, not of {module.markup.name}")
     try:
         module.start_from(network)
     except RuntimeError as error:

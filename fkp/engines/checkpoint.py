@@ -53,11 +53,6 @@ class TorchEngine:
         return points.cpu().numpy(), confidence.cpu().numpy()
 
 
-def read(path: Path) -> dict[str, Any]:
-    """STUB until the branch `checkpoints` lands."""
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The network of a checkpoint with its weights, in evaluation mode, and the recipe.
 
