@@ -19,9 +19,11 @@ def export(cfg: DictConfig) -> float:
     ckpt, out = runs.chosen(cfg.ckpt), Path(cfg.out)
     source = config.build(cfg.data) if "data" in cfg else None
     crops = example_crops(Predictor.load(ckpt, device="cpu"), source, cfg.faces)
-    apart = export.export(ckpt, out, np.asarray(crops))
+    apart = export.export(ckpt, out, np.asarray(crops), cfg.int8)
     runs.say(f"model       {runs.near(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8")
-    runs.say(f"differs by  {apart:.5f} pixels of the crop at most, on {len(crops)} faces")
+    runs.say(
+        f"differs by  {apart:.5f} pixels of the crop {'on average' if cfg.int8 else 'at most'}, on {len(crops)} faces"
+    )
     runs.say(f"go on with  python predict.py image=… ckpt={runs.near(out)}")
     return apart
 

@@ -139,9 +139,10 @@ def main() -> None:
     told = arguments.parse_args()
     torch.set_num_threads(1)  # what is timed is timed on one thread
 
-    predictor = Predictor.load(told.ckpt, device="cpu")
-    keen = Predictor.load(told.ckpt, device="cpu", min_confidence=0)
-    thrice = Predictor.load(told.ckpt, device="cpu", passes=3)
+    device = "cpu" if told.ckpt else None  # the shipped weights as they come: exported, in whole numbers
+    predictor = Predictor.load(told.ckpt, device=device)
+    keen = Predictor.load(told.ckpt, device=device, min_confidence=0)
+    thrice = Predictor.load(told.ckpt, device=device, passes=3)
     youtube, hand_made = (source(name, told.data).read() for name in ("youtube_faces", "300w"))
     parts, hand_parts = youtube.split("strict"), hand_made.split("identity")
     sets = {
@@ -241,7 +242,7 @@ def main() -> None:
     short = {
         "parameters": sum(p.numel() for p in engine.network.parameters()),
         "file_mb": round(weights.stat().st_size / 1e6, 3),
-        **engine_times(engine, weights, example_crops(predictor, None, 1)),
+        **engine_times(engine, weights, example_crops(predictor, None, 16)),
     }
     for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
         if name in systems:
@@ -257,21 +258,23 @@ def main() -> None:
     print(last_line(figures | short))
 
 
-def engine_times(engine: TorchEngine, ckpt: Path, crop: np.ndarray, rounds: int = 200) -> dict[str, float]:
-    """Median ms from one crop to its points on one thread, by torch, and by onnxruntime where that is installed."""
+def engine_times(engine: TorchEngine, ckpt: Path, crops: np.ndarray, rounds: int = 200) -> dict[str, float]:
+    """Median ms from one crop to its points on one thread, by torch, and by onnxruntime where that is installed, in
+    single precision and in whole numbers."""
     engines: dict[str, Engine] = {"points_torch_ms": engine}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
         try:
-            export(ckpt, file, np.repeat(crop, 2, 0))
-            engines["points_onnxruntime_ms"] = OnnxEngine(file, threads=1)
+            for name, int8 in (("onnxruntime", False), ("int8", True)):
+                file = Path(folder) / f"{name}.onnx"
+                export(ckpt, file, crops, int8)
+                engines[f"points_{name}_ms"] = OnnxEngine(file, threads=1)
         except FkpError as error:
             print(f"onnxruntime: skipped; {error}", file=sys.stderr)
     times = defaultdict(list)
     for _ in range(rounds):
         for name, run in engines.items():
             began = time.perf_counter()
-            run(crop)
+            run(crops[:1])
             times[name].append(1000 * (time.perf_counter() - began))
     return {name: statistics.median(values) for name, values in times.items()}
 

@@ -111,16 +111,16 @@ class SoftArgmax(_Units):
         return self._moments(output)[1]
 
     def _moments(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = output.shape[-2:]
+        # A cell's place is its centre, here from the crop's middle.
+        y, x = (((torch.arange(n, device=output.device) + 0.5) / n - 0.5) * self.size for n in (height, width))
+        places = torch.stack([x.repeat(height), y.repeat_interleave(width)], -1)
+        moments = torch.cat([places, places.square().sum(-1, keepdim=True)], -1)
         # Half precision has steps of a pixel at 112: places are summed in single.
-        mass = output.flatten(-2).float().softmax(-1).view_as(output)
-        means, variance = [], output.new_zeros(output.shape[:2], dtype=torch.float32)
-        for shares in (mass.sum(-2), mass.sum(-1)):  # of columns, of rows
-            cells = shares.shape[-1]
-            # A cell's place is its centre.
-            places = (torch.arange(cells, device=mass.device) + 0.5) * self.size / cells - 0.5
-            means.append((shares * places).sum(-1))
-            variance = variance + (shares * (places - means[-1][..., None].detach()) ** 2).sum(-1)
-        return torch.stack(means, -1), variance.clamp_min(0).sqrt() / self.size
+        with torch.autocast(output.device.type, enabled=False):
+            means = output.flatten(-2).float().softmax(-1) @ moments
+        variance = means[..., 2] - means[..., :2].detach().square().sum(-1)
+        return means[..., :2] + self.middle, variance.clamp_min(0).sqrt() / self.size
 
     def surprise(self, output: Tensor, points: Tensor) -> Tensor:
         """-log of the mass that maps (B, K, h, w) give the four cells round points (B, K, 2): (B, K), in nats.

@@ -91,13 +91,15 @@ class HeatMaps(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, h, w) in [0, 1] to logits (B, K, h / 4, w / 4)."""
-        mean, deviation = image.mean((2, 3), keepdim=True), image.std((2, 3), keepdim=True)
-        fine = self.fine(self.stem((image - mean) / (deviation + 0.03)))
+        centred = image - image.mean((2, 3), keepdim=True)
+        deviation = centred.square().mean((2, 3), keepdim=True).sqrt()  # `std` would be a dozen steps in ONNX
+        fine = self.fine(self.stem(centred / (deviation + 0.03)))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         features = self.lateral[2](coarse)
         for lateral, finer in ((self.lateral[1], middle), (self.lateral[0], fine)):
-            features = lateral(finer) + F.interpolate(features, size=finer.shape[2:], mode="bilinear")
+            size = [int(side) for side in finer.shape[2:]]  # numbers, which ONNX need not find out anew for each face
+            features = lateral(finer) + F.interpolate(features, size=size, mode="bilinear")
         # Each map in one piece, as codecs sum over maps: where channels come last, they would copy them in every sum.
         return self.maps(self.smooth(F.relu(features))).contiguous()
 

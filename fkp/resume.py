@@ -131,7 +131,7 @@ class Last(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()  # what led here must not be lost while this is kept
-        trainer.save_checkpoint(self.file)
+        trainer.save_checkpoint(self.file, weights_only=False)
         self.saved = time.monotonic()
         if _any(trainer, self.stop is not None):
             raise Stopped(self.stop or signal.SIGTERM)

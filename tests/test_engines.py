@@ -51,6 +51,13 @@ def exported(checkpoint: Path) -> Path:
     return file
 
 
+def test_whole_numbers_answer_nearly_the_same_from_a_smaller_file(checkpoint: Path, exported: Path) -> None:
+    file = exported.with_name("int8.onnx")
+    assert 0 < export(checkpoint, file, CROPS, int8=True) < 0.5
+    assert file.stat().st_size < exported.stat().st_size
+    assert OnnxEngine(file).recipe == OnnxEngine(exported).recipe
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_both_engines_answer_alike_for_any_number_of_crops(checkpoint: Path, exported: Path, count: int) -> None:
     ours, theirs = engines.load(checkpoint, "cpu"), engines.load(exported)

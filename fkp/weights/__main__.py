@@ -15,7 +15,7 @@ from fkp.weights import FILE, beside, digest
 
 
 def ship(checkpoint: Path, file: Path = FILE) -> Path:
-    """Write the network alone, and the same as ONNX; a SHA-256 beside each.
+    """Write the network alone, and the same as ONNX in whole numbers; a SHA-256 beside each.
 
     Args:
         checkpoint: of `train.py`; with averaged weights, those are shipped.
@@ -24,7 +24,7 @@ def ship(checkpoint: Path, file: Path = FILE) -> Path:
     weights = {name: value.clone() for name, value in whole["state_dict"].items() if name.startswith("network.")}
     torch.save({"fkp": whole["fkp"], "state_dict": weights}, file)
     exported = file.with_suffix(".onnx")
-    export(file, exported, example_crops(Predictor.load(file, device="cpu"), None, 64))
+    export(file, exported, example_crops(Predictor.load(file, device="cpu"), None, 64), int8=True)
     for made in (file, exported):
         beside(made).write_text(f"{digest(made)}  {made.name}\n", encoding="ascii")
     return file
