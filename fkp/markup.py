@@ -84,6 +84,15 @@ class Markup:
         return asdict(self)
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: those of aliases of aliases are a few lines that nobody can print."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has aliases, which a markup does without")
+        return super().compose_node(parent, index)
+
+
 def load_markup(name: str) -> Markup:
     """Read one of the markups that come with the package, or a YAML file with the arguments of `Markup`.
 
@@ -97,10 +106,7 @@ def load_markup(name: str) -> Markup:
         raise FkpError(f"no markup {name!r}; there is {', '.join(known)}, or give the path of a YAML file")
     text = read_text(file, MOST)
     try:
-        # Aliases of aliases of aliases are a few lines that nobody can print.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases, which a markup does without")
-        return Markup(**yaml.safe_load(text))
+        return Markup(**yaml.load(text, _Plain))
     except FkpError:
         raise
     except Exception as error:  # PyYAML says that a value is wrong in many ways

@@ -46,7 +46,9 @@ def read_picture(path: str | Path, gray: bool = False) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except FkpError as error:
         raise FkpError(f"{path}: {error}") from None
-    except cv2.error:
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise FkpError(f"{path}: no memory for its pixels") from None
         image = None
     if image is None:
         raise FkpError(f"{path}: not a picture that can be read ({len(data)} bytes)")

@@ -1,0 +1,312 @@
+"""Read damaged and hostile files of every kind that fkp reads. Whatever they hold, what comes of them is a result or
+one clean error (`FkpError`). Anything else is a bug, and so is a crash, or a file that takes 10 seconds or a gigabyte:
+they are counted and kept.
+
+    python benchmarks/fuzz.py --inputs 100000
+
+Every reader has small good files, which are mutated: a number, a seed and its name tell an input. A process of its own
+reads them, and another goes on where it died. Linux alone has its limits.
+"""
+
+import argparse
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import random
+import resource
+import signal
+import struct
+import tempfile
+import time
+import traceback
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import cv2
+import numpy as np
+from PIL import Image
+from sets import last_line
+
+from fkp import canvases, download, engines, media, pictures
+from fkp.doctor.pictures import _look
+from fkp.errors import FkpError
+from fkp.markup import IBUG68, load_markup
+from fkp.media import Film, find
+from fkp.pictures import read_picture, write_picture
+from fkp.predictions import Predictions
+from fkp.predictor import Face
+from fkp.sources import painter
+from fkp.sources.labelled_csv import LabelledCsv, write_csv
+from fkp.sources.pts_folders import PtsFolders, write_pts
+from fkp.sources.table import FaceTable, Source
+
+MEMORY, SECONDS = 1 << 30, 10  # bytes more than good files take, and time, for one input
+PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY
+PICTURES = {"jpeg": "jpg", "png": "png", "gif": "gif", "bmp": "bmp", "webp": "webp", "tiff": "tif", "ppm": "ppm"}
+PICTURES |= {"jpeg2000": "jp2", "avif": "avif"}
+FILMS = {"mp4": "mp4v", "avi": "MJPG", "mkv": "mp4v", "webm": "VP80"}
+WORDS = [
+    b"\0",
+    b"\xff" * 4,
+    b"\xff\xd8\xff\xe1",
+    b"\x89PNG",
+    b"II*\0",
+    b"../",
+    b"/",
+    b"-",
+    b"1e999",
+    b"nan",
+    b"9" * 500,
+]
+WORDS += [
+    b"\n",
+    b"\r",
+    b",",
+    b'"',
+    b"'",
+    b"[",
+    b"{",
+    b": ",
+    b"&a ",
+    b"*a",
+    b"[" * 2000,
+    b"\xc2\xb2",
+    b"%s",
+    b"!!int ",
+    b"null",
+]
+NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 30_000, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Small good files of every kind, by the name of their reader."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image, points = painter.paint(0, 0)
+        image = cv2.resize(image, (64, 48))
+        made, exif = {}, Image.Exif()
+        exif[274] = 6
+        for kind in PICTURES:
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, kind, exif=exif)
+            made[kind] = [file.getvalue()]
+        for ending, codec in FILMS.items():
+            writer = cv2.VideoWriter(str(folder / f"film.{ending}"), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48))
+            for shift in range(3):
+                writer.write(np.roll(image, shift, 1))
+            writer.release()
+        write_pts(folder / "a.pts", points)
+        write_csv(folder / "a.csv", ["a.png"] * 3, np.stack([points] * 3))
+        named = [["image", "identity", *(f"{point}_{axis}" for point in IBUG68.points for axis in "xy")]]
+        named += [["a.png", "somebody", *map(str, points.ravel())]]
+        face = Face(points, np.ones(68), np.ones(4), 1.0)
+        with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("top/data/a.txt", "a" * 50)
+            archive.writestr("top/data/b/c.bin", bytes(range(256)))
+        os.environ["FKP_CACHE"] = name
+        write_picture(folder / "a.png", image)
+        canvases.decode(FaceTable([folder / "a.png"], points[None], ["a"], ["a"]), IBUG68, True, 3.0)
+        _weights(folder)
+        markups = Path(pictures.__file__).with_name("markups")
+        return made | {
+            "doctor": [data for some in made.values() for data in some],
+            "csv": [(folder / "a.csv").read_bytes(), "\n".join(map(",".join, named)).encode()],
+            "pts": [(folder / "a.pts").read_bytes()],
+            "markup": [(markups / "face5.yaml").read_bytes(), (markups / "ibug68.yaml").read_bytes()],
+            "prediction": [json.dumps({"image": "a.png", "ckpt": None, "faces": [face.as_dict()]}).encode()],
+            "list": [b"a.png\n# mine\n../b.jpg\n"],
+            "film": [(folder / f"film.{ending}").read_bytes() for ending in FILMS],
+            "archive": [(folder / "a.zip").read_bytes()],
+            "index": [file.read_bytes() for file in folder.glob("canvases-*/index")],
+            "contents": [file.read_bytes() for file in folder.glob("contents-*")],
+            "checkpoint": [(folder / "a.ckpt").read_bytes()],
+            "onnx": [(folder / "a.onnx").read_bytes()],
+        }
+
+
+def _weights(folder: Path) -> None:
+    """The smallest network, as a checkpoint and exported."""
+    import torch
+
+    from fkp.engines.export import export
+    from fkp.networks import HeatMaps
+    from fkp.weights import shipped
+
+    recipe = torch.load(shipped(), weights_only=True)["fkp"]
+    recipe["network"] = {"_target_": "fkp.networks.HeatMaps", "width": 4}
+    recipe["codec"] = {"_target_": "fkp.codecs.SoftArgmax", "size": 64, "unit": 0.64}
+    state = {f"network.{name}": weight for name, weight in HeatMaps(68, width=4).state_dict().items()}
+    torch.save({"fkp": recipe, "state_dict": state}, folder / "a.ckpt")
+    export(folder / "a.ckpt", folder / "a.onnx", np.zeros((2, 64, 64), np.uint8))
+
+
+def _survey(source: Source, file: Path) -> object:
+    source.root = file.parent
+    return source.survey()
+
+
+def _frames(file: Path) -> int:
+    return sum(1 for _ in itertools.islice(Film(file), 100))
+
+
+def _archive(file: Path) -> None:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            download._unpack(file, Path(folder, "out"), "data", {"a.txt": hashlib.sha256(b"a" * 50).hexdigest()})
+    except (download._Unsound, OSError) as error:  # as fetch_archive says it
+        raise FkpError(str(error)) from error
+
+
+def _contents(file: Path) -> bytes:
+    os.environ["FKP_CACHE"] = str(file.parent)
+    paths = np.array([file.with_name("a.png")], object)
+    if not (known := list(file.parent.glob("contents-*.bin"))):
+        canvases._contents(paths)
+        known = list(file.parent.glob("contents-*.bin"))
+    os.replace(file, known[0])
+    return canvases._contents(paths)
+
+
+CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
+PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
+# The name of the file, and what reads it.
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    **{kind: (f"in.{ending}", read_picture) for kind, ending in PICTURES.items()},
+    "doctor": ("in.png", _look),
+    "csv": ("in.csv", lambda file: _survey(CSV, file)),
+    "pts": ("a.pts", lambda file: _survey(PTS, file)),
+    "markup": ("in.yaml", lambda file: load_markup(str(file))),
+    "prediction": ("a.json", lambda file: Predictions(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a"))),
+    "list": ("in.txt", lambda file: find(str(file))),
+    "film": ("in.mp4", _frames),
+    "archive": ("in.zip", _archive),
+    "index": ("index", lambda file: canvases._index(file.parent)),
+    "contents": ("in.bin", _contents),
+    "checkpoint": ("in.ckpt", lambda file: engines.load(file, "cpu")),
+    "onnx": ("in.onnx", lambda file: engines.load(file)),
+}
+
+
+def mutated(good: list[bytes], number: str) -> bytes:
+    """A damaged copy of one of some good files, the same for the same number."""
+    chance = random.Random(number)
+    data = bytearray(chance.choice(good))
+    for _ in range(chance.choice((1, 1, 2, 3, 6))):
+        at = chance.randrange(min(len(data), chance.choice((64, 512, 1 << 30))) + 1)  # headers are where it hurts
+        end = at + chance.choice((1, 2, 4, 8, 64, chance.randrange(len(data) + 1)))
+        match chance.randrange(8):
+            case 0:
+                data[at : at + 1] = bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1])
+            case 1:
+                del data[at:]
+            case 2:
+                del data[at:end]
+            case 3:
+                data[at:at] = data[at:end] * chance.choice((1, 1, 1, 3, 300))
+            case 4:
+                data[at:at] = chance.choice(WORDS)
+            case 5:
+                word = chance.choice(WORDS)
+                data[at : at + len(word)] = word
+            case 6:
+                number_as = struct.pack(chance.choice("<>") + "I", chance.choice(NUMBERS))
+                data[at : at + 4] = number_as[:: chance.choice((1, 1, 2))]
+            case 7:
+                other = chance.choice(good)
+                data[at:end] = other[at:end] if chance.random() < 0.5 else chance.randbytes(min(end - at, 64))
+    return bytes(data[: 1 << 20])
+
+
+def outcome(reader: str, folder: Path, data: bytes) -> str:
+    """`result`, `error` (a clean one), or else the traceback of a bug."""
+    name, read = READERS[reader]
+    (folder / name).write_bytes(data)
+    try:
+        read(folder / name)
+    except FkpError as error:
+        return "error" if "no memory" not in str(error) else traceback.format_exc()
+    except BaseException:
+        return traceback.format_exc()
+    return "result"
+
+
+def fuzz(reader: str, good: list[bytes], numbers: range, until: float, keep: Path) -> Counter[str]:
+    """Let a process read the inputs of these numbers, and another go on where it dies; how they ended."""
+    ends: Counter[str] = Counter()
+    while ends.total() < len(numbers):
+        with tempfile.TemporaryDirectory() as folder:
+            answer, tell = os.pipe()
+            if (child := os.fork()) == 0:
+                _read(reader, good, numbers[ends.total() :], until, Path(folder), tell)
+            os.close(tell)
+            with open(answer, encoding="utf-8") as lines:
+                for line in lines:
+                    ends[_kept(reader, good, numbers[ends.total()], json.loads(line), keep)] += 1
+            _, status = os.waitpid(child, 0)
+        if status == 0:
+            break
+        ends[_kept(reader, good, numbers[ends.total()], f"died: {os.waitstatus_to_exitcode(status)}", keep)] += 1
+    return ends
+
+
+def _read(reader: str, good: list[bytes], numbers: range, until: float, folder: Path, tell: int) -> NoReturn:
+    """The process that reads. It takes no more than MEMORY beyond what it has, and limits are far below that."""
+    for told in (1, 2):  # by OpenCV, FFmpeg and onnxruntime, of every file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), told)
+    pictures.PIXELS = media.PIXELS = PIXELS
+    write_picture(folder / "a.png", np.zeros((8, 8), np.uint8))
+    for data in good:
+        outcome(reader, folder, data)  # what has to be loaded once is loaded
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it, wherever it is
+    with open(tell, "w", encoding="utf-8") as answers:
+        for number in itertools.takewhile(lambda _: time.monotonic() < until, numbers):
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            print(json.dumps(outcome(reader, folder, mutated(good, f"{reader} {number}"))), file=answers, flush=True)
+    os._exit(0)
+
+
+def _kept(reader: str, good: list[bytes], number: int, end: str, keep: Path) -> str:
+    """How it ended, in a word; a bug's input and traceback are kept."""
+    if end in ("result", "error"):
+        return end
+    keep.mkdir(parents=True, exist_ok=True)
+    (keep / f"{reader}-{number}").write_bytes(mutated(good, f"{reader} {number}"))
+    (keep / f"{reader}-{number}.txt").write_text(end)
+    return "bug"
+
+
+def main() -> None:
+    """Print a table, reader by reader."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which no input is begun")
+    parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
+    parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz"), help="where inputs that found a bug go")
+    asked = parser.parse_args()
+    cv2.setNumThreads(1)
+    good, began, total = seeds(), time.monotonic(), Counter[str]()
+    print(f"{'reader':12}{'inputs':>8}{'results':>9}{'errors':>8}{'bugs':>6}{'seconds':>9}")
+    for i, reader in enumerate(asked.readers):
+        start, left = time.monotonic(), len(asked.readers) - i
+        until = start + (asked.seconds - (start - began)) / left  # monotonic time is the child's too
+        first, count = asked.seed * 1_000_000_000, asked.inputs // len(asked.readers)
+        ends = fuzz(reader, good[reader], range(first, first + count), until, asked.keep)
+        counts = [ends.total(), ends["result"], ends["error"], ends["bug"]]
+        print("{:12}{:8}{:9}{:8}{:6}{:9.1f}".format(reader, *counts, time.monotonic() - start), flush=True)
+        total += ends
+    figures = {"inputs": total.total(), "results": total["result"], "errors": total["error"], "bugs": total["bug"]}
+    print(last_line(figures | {"fuzz_s": time.monotonic() - began}))
+
+
+if __name__ == "__main__":
+    main()
