@@ -18,11 +18,11 @@ import os
 import random
 import resource
 import signal
-import struct
 import tempfile
 import time
 import traceback
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -52,36 +52,9 @@ PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY
 PICTURES = {"jpeg": "jpg", "png": "png", "gif": "gif", "bmp": "bmp", "webp": "webp", "tiff": "tif", "ppm": "ppm"}
 PICTURES |= {"jpeg2000": "jp2", "avif": "avif"}
 FILMS = {"mp4": "mp4v", "avi": "MJPG", "mkv": "mp4v", "webm": "VP80"}
-WORDS = [
-    b"\0",
-    b"\xff" * 4,
-    b"\xff\xd8\xff\xe1",
-    b"\x89PNG",
-    b"II*\0",
-    b"../",
-    b"/",
-    b"-",
-    b"1e999",
-    b"nan",
-    b"9" * 500,
-]
-WORDS += [
-    b"\n",
-    b"\r",
-    b",",
-    b'"',
-    b"'",
-    b"[",
-    b"{",
-    b": ",
-    b"&a ",
-    b"*a",
-    b"[" * 2000,
-    b"\xc2\xb2",
-    b"%s",
-    b"!!int ",
-    b"null",
-]
+WORDS = rb"../ / - 1e999 nan , ' [ { &a *a %s null II* !!int".split()
+WORDS += [b'"', b"\n", b"\r", b": ", b"\0", b"\xff" * 4, b"\xc2\xb2", b"\xff\xd8\xff\xe1", b"\x89PNG", b"\x1b[2J"]
+WORDS += [b"9" * 500, b"[" * 2000]
 NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 30_000, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 
 
@@ -152,10 +125,6 @@ def _survey(source: Source, file: Path) -> object:
     return source.survey()
 
 
-def _frames(file: Path) -> int:
-    return sum(1 for _ in itertools.islice(Film(file), 100))
-
-
 def _archive(file: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -167,10 +136,9 @@ def _archive(file: Path) -> None:
 def _contents(file: Path) -> bytes:
     os.environ["FKP_CACHE"] = str(file.parent)
     paths = np.array([file.with_name("a.png")], object)
-    if not (known := list(file.parent.glob("contents-*.bin"))):
-        canvases._contents(paths)
-        known = list(file.parent.glob("contents-*.bin"))
-    os.replace(file, known[0])
+    canvases._contents(paths)
+    (known,) = file.parent.glob("contents-*.bin")
+    os.replace(file, known)
     return canvases._contents(paths)
 
 
@@ -185,7 +153,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
     "prediction": ("a.json", lambda file: Predictions(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a"))),
     "list": ("in.txt", lambda file: find(str(file))),
-    "film": ("in.mp4", _frames),
+    "film": ("in.mp4", lambda file: sum(1 for _ in itertools.islice(Film(file), 100))),
     "archive": ("in.zip", _archive),
     "index": ("index", lambda file: canvases._index(file.parent)),
     "contents": ("in.bin", _contents),
@@ -194,34 +162,43 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-def mutated(good: list[bytes], number: str) -> bytes:
-    """A damaged copy of one of some good files, the same for the same number."""
-    chance = random.Random(number)
+def mutated(good: list[bytes], name: str) -> bytes:
+    """A damaged copy of one of some good files, the same for the same name."""
+    chance = random.Random(name)
     data = bytearray(chance.choice(good))
     for _ in range(chance.choice((1, 1, 2, 3, 6))):
         at = chance.randrange(min(len(data), chance.choice((64, 512, 1 << 30))) + 1)  # headers are where it hurts
         end = at + chance.choice((1, 2, 4, 8, 64, chance.randrange(len(data) + 1)))
-        match chance.randrange(8):
-            case 0:
-                data[at : at + 1] = bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1])
-            case 1:
-                del data[at:]
-            case 2:
-                del data[at:end]
-            case 3:
-                data[at:at] = data[at:end] * chance.choice((1, 1, 1, 3, 300))
-            case 4:
-                data[at:at] = chance.choice(WORDS)
-            case 5:
-                word = chance.choice(WORDS)
-                data[at : at + len(word)] = word
-            case 6:
-                number_as = struct.pack(chance.choice("<>") + "I", chance.choice(NUMBERS))
-                data[at : at + 4] = number_as[:: chance.choice((1, 1, 2))]
-            case 7:
-                other = chance.choice(good)
-                data[at:end] = other[at:end] if chance.random() < 0.5 else chance.randbytes(min(end - at, 64))
-    return bytes(data[: 1 << 20])
+        word, flipped = chance.choice(WORDS), bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1])
+        number = (chance.choice(NUMBERS) & 0xFFFFFFFF >> chance.choice((0, 16))).to_bytes(4, "little")
+        number = number[:: chance.choice((1, -1))]
+        again, other, noise = (
+            data[at:end] * chance.choice((1, 1, 300)),
+            chance.choice(good)[at:end],
+            chance.randbytes(4),
+        )
+        edits = [
+            (at, word),
+            (at + len(word), word),
+            (at, again),
+            (end, other),
+            (end, noise),
+            (end, b""),
+            (1 << 30, b""),
+        ]
+        until, new = chance.choice([*edits, (at + 1, flipped), (at + len(number), number)])
+        data[at:until] = new
+    return _summed(data[: 1 << 20]) if data[:4] == b"\x89PNG" and chance.random() < 0.7 else bytes(data[: 1 << 20])
+
+
+def _summed(png: bytearray) -> bytes:
+    """With right check sums, or nobody reads on."""
+    at = 8
+    while at + 12 <= len(png):
+        end = at + 8 + int.from_bytes(png[at : at + 4])
+        png[end : end + 4] = zlib.crc32(png[at + 4 : end]).to_bytes(4)
+        at = end + 4
+    return bytes(png)
 
 
 def outcome(reader: str, folder: Path, data: bytes) -> str:
