@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,12 +66,21 @@ def header(data: bytes) -> ImageFile:
     try:
         # Not Image.open, which warns of half as many pixels, and imports thirty other kinds for a file that is none.
         image: ImageFile = getattr(import_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")(io.BytesIO(data))
+        if kind == "Png":
+            _check_chunks(data)
     except Exception:  # Pillow says that a header is damaged in many ways
         raise FkpError(f"not a picture that can be read ({len(data)} bytes)") from None
     width, height = image.size
     if width * height > PIXELS:
         raise FkpError(f"{width} x {height} pixels, more than the {PIXELS} that fkp reads")
     return image
+
+
+def _check_chunks(png: bytes) -> None:
+    """That all chunks lie in the file: OpenCV makes room for as many bytes as one says it has, and that may be 2 GB."""
+    at = 8
+    while png[at + 4 : at + 8] != b"IEND":
+        at += 12 + struct.unpack_from(">I", png, at)[0]
 
 
 def write_picture(path: str | Path, image: np.ndarray) -> Path:
