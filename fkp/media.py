@@ -100,8 +100,9 @@ def _opened(film: Path) -> cv2.VideoCapture:
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, WAIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, WAIT_MS]
     os.environ[name] = FILMS_ALONE  # there is no argument for it
     try:
-        # Absolute, lest a file that is called concat:a|b be taken for what it says.
-        return cv2.VideoCapture(str(film.absolute()), cv2.CAP_FFMPEG, limits)
+        # Absolute, lest a file that is called concat:a|b be taken for what it says; and bytes: a name that is no text
+        # would end the process.
+        return cv2.VideoCapture(os.fsencode(film.absolute()), cv2.CAP_FFMPEG, limits)  # type: ignore[call-overload]
     finally:
         del os.environ[name]
         os.environ |= {} if before is None else {name: before}

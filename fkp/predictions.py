@@ -262,7 +262,8 @@ def _row(face: Face) -> list[float]:
 
 
 def _writer(file: Path, rate: float, frame: np.ndarray) -> cv2.VideoWriter:
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), rate, frame.shape[1::-1])
+    name = os.fsencode(file)  # a name that is no text would end the process
+    writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), rate, frame.shape[1::-1])  # type: ignore[call-overload]
     if not writer.isOpened():
         raise FkpError(f"{file}: this OpenCV cannot write films; drawn=null writes the table alone")
     return writer

@@ -124,6 +124,11 @@ def test_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         find("file:other.mp4")
 
 
+def test_a_film_is_read_whose_name_is_no_text(tmp_path: Path) -> None:
+    film = filmed(tmp_path / "film.mp4").rename(tmp_path / os.fsdecode(b"caf\xe9 \xc3\xbc.mp4"))
+    assert len(list(Film(film))) == 1
+
+
 def test_frames_larger_than_pictures_may_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filmed(tmp_path / "film.mp4")
     monkeypatch.setattr(media, "PIXELS", 64 * 48)

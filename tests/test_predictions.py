@@ -220,6 +220,15 @@ def test_a_name_that_is_no_text_is_written_as_it_is(predictor: Predictor, tmp_pa
     assert b"caf\xe9.png," in (tmp_path / "out/faces.csv").read_bytes()
 
 
+def test_a_film_is_drawn_whose_name_is_no_text(predictor: Predictor, tmp_path: Path) -> None:
+    film = tmp_path / os.fsdecode(b"caf\xe9.avi")
+    writer = cv2.VideoWriter(os.fsencode(film), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 64))
+    writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    assert Predictions(predictor, tmp_path / "out", {}).film(Film(film), Tracker())["frames"] == 1
+    assert os.listdir(os.fsencode(tmp_path / "out")) and (tmp_path / "out" / film.name).with_suffix(".mp4").is_file()
+
+
 def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path: Path) -> None:
     image, label = painter.paint(5, 7)
     frame = cv2.resize(image, (240, 240))
