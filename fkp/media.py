@@ -150,8 +150,8 @@ def _listed(file: Path) -> Album:
     lines = dict.fromkeys(line.strip() for line in read_text(file, LIST).splitlines())
     if any("\0" in line for line in lines):
         raise FkpError(f"{file}: not a list of paths, but binary")
-    paths = [file.parent / line for line in lines if line and not line.startswith("#")]
-    return _album(paths, None, None, f"{file}: names no picture")
+    paths = dict.fromkeys(file.parent / line for line in lines if line and not line.startswith("#"))
+    return _album(list(paths), None, None, f"{file}: names no picture")
 
 
 def _album(paths: list[Path], root: Path | None, without: Path | None, nothing: str) -> Album:
