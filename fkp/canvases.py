@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ from fkp.pictures import read_picture
 from fkp.progress import track
 from fkp.sources.table import FaceTable
 
-VERSION = 3  # of the layout of the cached file; raise it when that changes
+VERSION = 4  # of the layout of the cached file; raise it when that changes
 Made = tuple[np.ndarray, np.ndarray, tuple[int, int]] | str  # canvas, affine, extent; or why there is none
 AHEAD = 256  # faces that may be decoded before they are written: a set larger than memory passes through
 
@@ -95,19 +96,35 @@ def decode(
         _contents(table.paths), b"" if kept is None else kept.tobytes(), repr((VERSION, gray, margin, longest))
     )
     folder = cache_folder() / f"canvases-{key}"
-    if not folder.exists():
+    if (index := _index(folder)) is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not folder.exists():
+            if (index := _index(folder)) is None:
+                shutil.rmtree(folder, ignore_errors=True)  # damaged
                 _write(folder, table, kept, gray, margin or 1.0, longest)
-    with np.load(folder / "index.npz") as index:
-        columns = {name: index[name] for name in ("starts", "shapes", "affines", "extents")}
-        told = zip(index["bad"].tolist(), index["reasons"].tolist(), strict=True)
-        reasons = {i: f"{table.paths[i].name}: {reason}" for i, reason in told}
+                index = _index(folder)
+    if index is None:
+        raise FkpError(f"{folder}: cannot be read again after it was written; is the disk in order?")
+    columns = {name: index[name] for name in ("starts", "shapes", "affines", "extents")}
+    told = zip(index["bad"].tolist(), index["reasons"].tolist(), strict=True)
+    reasons = {i: f"{table.paths[i].name}: {reason}" for i, reason in told}
     for i in np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
         reasons.setdefault(i, "its labelled points lie on one line, so no face box can be drawn round them")
     file = folder / "pixels.bin"
     return Canvases(_mapped(file), boxes=boxes, file=file, **columns), reasons
+
+
+def _index(folder: Path) -> dict[str, np.ndarray] | None:
+    """What the cached file says of its pixels, if it is there as it was written, to the byte."""
+    try:
+        said = (folder / "index").read_bytes()
+        if fingerprint(said[16:]).encode() != said[:16]:
+            return None
+        with np.load(io.BytesIO(said[16:])) as index:
+            columns = dict(index)
+        return columns if columns["end"] == (folder / "pixels.bin").stat().st_size else None
+    except OSError:
+        return None
 
 
 def _mapped(file: Path) -> np.ndarray:
@@ -150,9 +167,10 @@ def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool,
                 end += canvas.size
             file.flush()
             os.fsync(file.fileno())
-        with open(Path(half, "index.npz"), "wb") as file:
+        with io.BytesIO() as index, open(Path(half, "index"), "wb") as file:
             np.savez(
-                file,
+                index,
+                end=end,
                 starts=np.array(starts, np.int64),
                 shapes=np.array(shapes, np.int64),
                 affines=np.array(affines),
@@ -160,6 +178,7 @@ def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool,
                 bad=np.array(list(reasons), np.int64),
                 reasons=np.array(list(reasons.values()), str),
             )
+            file.write(fingerprint(index.getvalue()).encode() + index.getvalue())
             file.flush()
             os.fsync(file.fileno())
         os.rename(half, folder)  # whole or not at all
@@ -202,10 +221,12 @@ def _contents(paths: np.ndarray) -> bytes:
     digests = np.zeros((len(paths), 16), np.uint8)
     changed = np.ones(len(paths), bool)
     names = fingerprint("\0".join(str(path.resolve()) for path in paths))
-    file = cache_folder() / f"contents-{names}.npy"
-    if file.is_file():
-        known = np.load(file)
-        digests, changed = known["digest"], (known["stat"] != stats).any(1)
+    file = cache_folder() / f"contents-{names}.bin"
+    record = np.zeros(len(paths), [("stat", np.int64, 4), ("digest", np.uint8, 16)])
+    # As many bytes as that are such a file, whatever they are: what has changed since is read anew.
+    if file.is_file() and file.stat().st_size == record.nbytes:
+        record = np.fromfile(file, record.dtype)
+        digests[:], changed = record["digest"], (record["stat"] != stats).any(1)
     if changed.any():
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             todo = np.flatnonzero(changed)
@@ -213,10 +234,9 @@ def _contents(paths: np.ndarray) -> bytes:
                 digests[i] = 0 if digest is None else digest
                 stats[i] = -1 if digest is None else stats[i]  # not to be remembered: the next run reads it again
         file.parent.mkdir(parents=True, exist_ok=True)
-        record = np.zeros(len(paths), [("stat", np.int64, 4), ("digest", np.uint8, 16)])
         record["stat"], record["digest"] = stats, digests
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as half:
-            np.save(half, record)
+            half.write(record.tobytes())
         os.replace(half.name, file)
     return digests.tobytes()
 

@@ -27,6 +27,7 @@ from rich import progress
 from rich.console import Console
 
 from fkp.errors import FkpError
+from fkp.files import read_text
 
 CHUNK = 1 << 18  # bytes asked of the connection at a time
 LIMIT = 4 << 30  # bytes, of the archive and of what it unpacks to: no set of face crops is larger
@@ -205,8 +206,10 @@ def _download(url: str, part: Path, note: Path, timeout: float, tries: int) -> N
 def _transfer(url: str, part: Path, note: Path, timeout: float, show: Callable[..., None]) -> None:
     """Ask once for what ``part`` lacks and append the answer; raise _Lost if it still lacks something."""
     known: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(note.read_text(encoding="utf-8"))
+    with suppress(FkpError, ValueError, AttributeError, RecursionError):
+        for name, said in json.loads(read_text(note, CHUNK)).items():
+            if isinstance(said, int) if name == "total" else isinstance(said, str) and said.isprintable():
+                known[name] = said
     have = part.stat().st_size if part.exists() and known.get("url") == url else 0
     total, etag = known.get("total"), known.get("etag")
     if have and have == total:

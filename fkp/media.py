@@ -13,12 +13,18 @@ import cv2
 import numpy as np
 
 from fkp.errors import FkpError
+from fkp.files import read_text
+from fkp.pictures import PIXELS
 
 # What OpenCV may read, as it was built.
 PICTURES = [".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"]
 PICTURES += [".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 FILMS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 CAMERA = re.compile(r"camera:(\d+)$")
+LIST = 1 << 26  # bytes of a list of paths, at most
+WAIT_MS = 30_000  # for a film to open, and for each frame's bytes
+# FFmpeg looks at what a file is, not at its name: a playlist called .mp4 would lead it to other files and the network.
+FILMS_ALONE = "protocol_whitelist;file|format_whitelist;mov,avi,matroska,asf,mpeg,mpegts,mpegvideo,m4v"
 
 
 @dataclass
@@ -51,16 +57,19 @@ class Film:
         source: path of the film, or the camera's number.
 
     Raises:
-        FkpError: it cannot be opened.
+        FkpError: it cannot be opened, or its frames are larger than pictures may be.
     """
 
     def __init__(self, source: Path | int):
         self.source = source
         if isinstance(source, Path) and not source.is_file():
             raise FkpError(f"{source}: no such file")
-        self.capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        self.capture = cv2.VideoCapture(source) if isinstance(source, int) else _opened(source)
         if not self.capture.isOpened():
             raise FkpError(f"{self}: cannot be opened as a film")
+        width, height = (self.capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > PIXELS:
+            raise FkpError(f"{self}: frames of {width:.0f} x {height:.0f} pixels; fkp reads {PIXELS} at most")
         rate = float(self.capture.get(cv2.CAP_PROP_FPS))
         self.rate = rate if 1 <= rate <= 1000 else 25.0  # frames a second; some files and cameras say nonsense
         count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -84,6 +93,19 @@ class Film:
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         finally:
             self.capture.release()
+
+
+def _opened(film: Path) -> cv2.VideoCapture:
+    name, before = "OPENCV_FFMPEG_CAPTURE_OPTIONS", os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, WAIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, WAIT_MS]
+    os.environ[name] = FILMS_ALONE  # there is no argument for it
+    try:
+        # Absolute, lest a file that is called concat:a|b be taken for what it says; and bytes: a name that is no text
+        # would end the process.
+        return cv2.VideoCapture(os.fsencode(film.absolute()), cv2.CAP_FFMPEG, limits)  # type: ignore[call-overload]
+    finally:
+        del os.environ[name]
+        os.environ |= {} if before is None else {name: before}
 
 
 def find(image: str, without: Path | None = None) -> Path | Album | Film:
@@ -125,10 +147,9 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _listed(file: Path) -> Album:
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise FkpError(f"{file}: cannot be read as a list of paths ({error})") from None
+    lines = dict.fromkeys(line.strip() for line in read_text(file, LIST).splitlines())
+    if any("\0" in line for line in lines):
+        raise FkpError(f"{file}: not a list of paths, but binary")
     paths = dict.fromkeys(file.parent / line for line in lines if line and not line.startswith("#"))
     return _album(list(paths), None, None, f"{file}: names no picture")
 

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from fkp import runs
 from fkp.draw import draw
 from fkp.errors import FkpError
+from fkp.files import harmless, read_text
 from fkp.markup import Markup
 from fkp.media import Album, Film
 from fkp.pictures import read_picture, write_picture
@@ -29,6 +30,7 @@ from fkp.progress import track
 UNFINISHED = "unfinished.json"  # what was asked for, in a folder where some of it is still to be done
 Follower = Callable[[list[Face], float], list[Face]]
 AHEAD = 2  # pictures that are read before they are needed
+MOST = 1 << 28  # bytes of a JSON file: ten thousand faces are half as many
 
 
 @dataclass
@@ -71,7 +73,8 @@ class Predictions:
             pictures, faces, without_face, failed (name -> reason), seconds.
         """
         names, began = album.names(), time.monotonic()
-        todo = [(path, name) for path, name in zip(album.paths, names, strict=True) if not self._done(name)]
+        both = list(zip(album.paths, names, strict=True))
+        todo = [(path, name) for path, name in both if self._found(path, name) is None]
         failed: dict[str, str] = {}
         held: deque[tuple[Path, Path, np.ndarray]] = deque()  # pictures whose faces are still being found
 
@@ -92,7 +95,8 @@ class Predictions:
             for faces in track(self.predictor.stream(readable()), f"{len(todo)} pictures", len(todo)):
                 self._write(*held.popleft(), faces)
             seconds = time.monotonic() - began
-            counts = _table(self.folder / "faces.csv", self._records(names), self.predictor.markup)
+            found = ((path, some) for path, name in both if (some := self._found(path, name)) is not None)
+            counts = _table(self.folder / "faces.csv", found, self.predictor.markup)
             summary = {
                 "pictures": len(names),
                 "faces": sum(counts),
@@ -166,8 +170,16 @@ class Predictions:
     def _file(self, name: Path, ending: str) -> Path:
         return self.folder / f"{name}.{ending}"  # not with_suffix: a name may hold a dot
 
-    def _done(self, name: Path) -> bool:
-        return self._file(name, "json").is_file()
+    def _found(self, path: Path, name: Path) -> list[Face] | None:
+        """The faces of a picture that has been looked at; None if it is to be done, or done anew."""
+        if not (file := self._file(name, "json")).exists():
+            return None
+        try:
+            record = json.loads(read_text(file, MOST))
+            faces = [_face(face, self.predictor.markup) for face in record["faces"]]
+            return faces if record["image"] == str(path) else None
+        except (FkpError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            return None
 
     def _write(self, path: Path, name: Path, image: np.ndarray, faces: Sequence[Face]) -> None:
         """What was found in a picture; its JSON file last and at once, so that it stands for the whole."""
@@ -181,11 +193,6 @@ class Predictions:
         record = {"image": str(path), "ckpt": self.asked.get("ckpt"), "faces": [face.as_dict() for face in faces]}
         _whole(self._file(name, "json"), json.dumps(record, indent=1) + "\n")
 
-    def _records(self, names: Sequence[Path]) -> Iterator[dict[str, Any]]:
-        for name in names:
-            if self._done(name):
-                yield json.loads(self._file(name, "json").read_text(encoding="utf-8"))
-
 
 def going_on(run_dir: Path, asked: dict[str, Any]) -> Path:
     """The folder of a prediction that was asked the same and stopped before its end, beside `run_dir`; or `run_dir`."""
@@ -193,9 +200,9 @@ def going_on(run_dir: Path, asked: dict[str, Any]) -> Path:
     for note in notes:
         try:
             with _lock(note):  # not one that is still at work
-                if json.loads(note.read_text(encoding="utf-8")) == asked:
+                if json.loads(read_text(note, MOST)) == asked:
                     return note.parent
-        except (Timeout, OSError, ValueError):
+        except (Timeout, OSError, FkpError, ValueError, RecursionError):
             continue
     return run_dir
 
@@ -222,17 +229,25 @@ def _whole(file: Path, text: str) -> None:
     os.replace(draft, file)
 
 
-def _table(file: Path, records: Iterator[dict[str, Any]], markup: Markup) -> list[int]:
+def _face(said: dict[str, Any], markup: Markup) -> Face:
+    """A face as a JSON file says it, which may be half written or somebody else's."""
+    shapes = {"points": (len(markup.points), 2), "confidence": (len(markup.points),), "box": (4,)}
+    arrays = {name: np.array(said[name], float) for name in shapes}
+    if any(arrays[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError("not a face of this markup")
+    return Face(arrays["points"], arrays["confidence"], arrays["box"], float(said["score"]))
+
+
+def _table(file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup) -> list[int]:
     """One row a face, under the columns that `data=csv` reads; returns the number of faces of each picture."""
     counts = []
-    with file.open("w", encoding="utf-8", newline="") as out:
+    # Not every name on a disk is text.
+    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         table = csv.writer(out)
         table.writerow(["image", *_header(markup)])
-        for record in records:
-            counts.append(len(record["faces"]))
-            for face in record["faces"]:
-                points, confidence, box = (np.array(face[name]) for name in ("points", "confidence", "box"))
-                table.writerow([record["image"], *_row(Face(points, confidence, box, face["score"]))])
+        for path, faces in found:
+            counts.append(len(faces))
+            table.writerows([harmless(str(path)), *_row(face)] for face in faces)
     return counts
 
 
@@ -247,7 +262,8 @@ def _row(face: Face) -> list[float]:
 
 
 def _writer(file: Path, rate: float, frame: np.ndarray) -> cv2.VideoWriter:
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), rate, frame.shape[1::-1])
+    name = os.fsencode(file)  # a name that is no text would end the process
+    writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), rate, frame.shape[1::-1])  # type: ignore[call-overload]
     if not writer.isOpened():
         raise FkpError(f"{file}: this OpenCV cannot write films; drawn=null writes the table alone")
     return writer

@@ -94,3 +94,10 @@ def test_waiting_is_measured_without_peers(trained: Run, tmp_path: Path) -> None
     for name in ("cold_s", "cold_library_s", "photo_ms", "peak_mb", "stream_500_mb", "stream_end_mb"):
         assert figures[name] > 0
     assert not [name for name in figures if "_over_" in name]
+
+
+def test_fuzz_counts_how_reading_ends(tmp_path: Path) -> None:
+    readers = ("png", "csv", "film", "archive")
+    figures = bench("fuzz.py", "--inputs", "80", "--keep", str(tmp_path / "kept"), "--readers", *readers)
+    assert figures["inputs"] == figures["results"] + figures["errors"] == 80
+    assert figures["bugs"] == 0 and figures["errors"] > 0 and not (tmp_path / "kept").exists()

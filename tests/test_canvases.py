@@ -135,6 +135,42 @@ def test_the_same_bytes_elsewhere_are_not_decoded_again(
     assert equal(first, c.decode(moved, IBUG68, True, 3.0)[0])
 
 
+def spoil(folder: Path, how: str) -> None:
+    """What a full disk, a bad one or somebody else may do to a cache."""
+    file = folder / ("pixels.bin" if how == "short" else "index")
+    data = bytearray(file.read_bytes())
+    if how == "gone":
+        file.unlink()
+    elif how == "flipped":
+        data[len(data) // 2] ^= 1
+    elif how == "pickled":
+        data = bytearray(pickle.dumps(print))
+    elif how == "short":
+        data = data[:-1]
+    if how != "gone":
+        file.write_bytes(data if how != "empty" else b"")
+
+
+@pytest.mark.parametrize("how", ["gone", "flipped", "pickled", "short", "empty"])
+def test_what_has_been_damaged_is_decoded_anew(how: str, table: FaceTable, cache: Path) -> None:
+    first, (folder,) = c.decode(table, IBUG68, True, 3.0)[0], cache.glob("canvases-*/")
+    wanted = first[1].copy()
+    spoil(folder, how)
+    again, reasons = c.decode(table, IBUG68, True, 3.0)
+    np.testing.assert_array_equal(again[1], wanted)
+    assert not reasons and not halves(cache)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY\x01\0", b"\xff" * 4 * 48, b"x" * 10_000])
+def test_damaged_digests_are_made_anew(
+    data: bytes, table: FaceTable, cache: Path, stubborn: Callable[[], None]
+) -> None:
+    first, (contents,) = c.decode(table, IBUG68, True, 3.0)[0], cache.glob("contents-*")
+    contents.write_bytes(data)
+    stubborn()
+    assert equal(first, c.decode(table, IBUG68, True, 3.0)[0])
+
+
 def test_changed_bytes_are_seen_behind_the_same_size_and_time(table: FaceTable) -> None:
     image = read_picture(table.paths[0])
     for path in table.paths[:2]:

@@ -2,22 +2,26 @@
 
 import csv
 import logging
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup, load_markup
+from fkp.sources import labelled_csv
 from fkp.sources.labelled_csv import LabelledCsv, write_csv
 from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
 from fkp.sources.table import FaceTable
 
 FACE5 = load_markup("face5")
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 Cells = list[list[object]]
 
 
@@ -158,8 +162,71 @@ def test_another_number_of_columns_says_how_many(folder: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"\n", b"name,a_x,a_y\n", b"\xff\xfe\x00bin\x00ary,1\n2"])
 def test_what_is_no_csv_is_one_error(folder: Path, data: bytes) -> None:
     (folder / "keypoints.csv").write_bytes(data)
-    with pytest.raises(FkpError, match="keypoints.csv: not a CSV of key points"):
+    with pytest.raises(FkpError, match="keypoints.csv: not (a CSV of key points|text in UTF-8)"):
         read(folder)
+
+
+def test_no_name_leads_out_of_the_folder_of_pictures(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    for place in (outside / "secret.png", folder / "secret.png"):
+        place.write_bytes(b"not looked into")
+    images = folder / "images"
+    (images / "link.png").symlink_to(outside / "secret.png")
+    (images / "linked").symlink_to(outside)
+    (images / "inner.png").symlink_to(images / names(1)[0])
+    out = ["../secret.png", str(folder / "secret.png"), "link.png", "linked/secret.png", "../images/../secret.png"]
+    fine = [names(1)[0], "inner.png", f"../images/{names(1)[0]}", str(images / names(1)[0])]
+    none = ["a\0b.png", "x" * 300, "", ".", "linked"]
+    lines = [[name, *range(10)] for name in (*out, *fine, *none)]
+    write(folder, ["", *headers()], lines)
+    source = LabelledCsv(str(folder), markup="face5")
+    table, faults = source.survey()
+    assert [path.relative_to(images).as_posix() if path.is_relative_to(images) else "" for path in table.paths]
+    assert table.rows.tolist() == [f"keypoints.csv:{line + 2}" for line in range(len(out), len(out) + len(fine))]
+    assert all("leads out of" in str(fault) for fault in faults[: len(out)]) and len(faults) == len(out) + len(none)
+    assert len(LabelledCsv(str(folder), images="/", markup="face5").survey()[0]) == 2  # both that are named from /
+    (outside / "mine").symlink_to(images)  # a folder of the user's own that is a link
+    assert len(LabelledCsv(str(folder), images=str(outside / "mine"), markup="face5").survey()[0]) == len(fine)
+
+
+@pytest.mark.parametrize("cell", ["1e300", "-1e300", "9" * 400, "1048576", "1e1000", "0x10"])
+def test_a_point_in_no_picture_is_none(folder: Path, cell: str) -> None:
+    write(folder, ["", *headers()], [[names(1)[0], *range(9), cell]])
+    with pytest.raises(FkpError, match="in column 11 is not a number of pixels") as error:
+        read(folder)
+    assert len(str(error.value)) < 1000
+
+
+def test_very_many_columns_are_not_all_told_of(folder: Path) -> None:
+    write(folder, ["", *(f"strange{'x' * 1000}{i}_x" for i in range(2000))], [[names(1)[0], *range(2000)]])
+    with pytest.raises(FkpError, match="does not know, or twice") as error:
+        read(folder)
+    assert len(str(error.value)) < 20_000
+
+
+def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, ["", *headers()], rows(labels(4)))
+    monkeypatch.setattr(labelled_csv, "ROWS", 3)
+    with pytest.raises(FkpError, match="keypoints.csv: more than the 3 rows"):
+        read(folder)
+    monkeypatch.setattr(labelled_csv, "BYTES", 100)
+    with pytest.raises(FkpError, match="keypoints.csv: .* bytes, more than the 100"):
+        read(folder)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.sampled_from("=+-@\t\r\n ab,;\"'üß"), min_size=1, max_size=8), min_size=1, unique=True))
+def test_no_cell_of_a_written_table_is_a_formula(folder: Path, stems: list[str]) -> None:
+    """And the pictures are the same."""
+    images = [f"{stem}.png" for stem in stems]
+    for name in images:
+        (folder / "images" / name).write_bytes(b"not looked into")
+    write_csv(folder / "keypoints.csv", images, labels(len(images)))
+    with (folder / "keypoints.csv").open(newline="", encoding="utf-8") as text:
+        cells = [cell for row in csv.reader(text) for cell in row if not NUMBER.fullmatch(cell)]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n ")]
+    for path, name in zip(read(folder).paths, images, strict=True):
+        assert path.samefile(folder / "images" / name)
 
 
 def spoil(lines: Cells) -> list[str]:
@@ -309,10 +376,22 @@ def lines_of(*lines: str) -> Callable[[Path], object]:
     "spoil, told",
     [
         (lines_of("1 2", "nan 3", "1 1", "2 2", "3 3"), "2.pts: eye_left has one coordinate of two"),
-        (lines_of("1 2", "3 3", "inf inf", "2 2", "3 3"), "2.pts: nose is not at a finite place"),
+        (lines_of("1 2", "3 3", "inf inf", "2 2", "3 3"), "2.pts: nose is at a place in no picture"),
         (lines_of(*["nan nan"] * 5), "2.pts: no point is labelled"),
         (lines_of("{", "1 2", "1 2 3", "}"), "2.pts:3: '1 2 3' is not a point x y"),
         (lines_of("n_points: 4", "1 2"), "2.pts: says n_points: 4, but has 1"),
+        (lines_of("n_points: ²", "1 2"), "2.pts: says n_points: -1, but has 1"),
+        (lines_of("n_points: " + "9" * 5000, "1 2"), "2.pts: says n_points: 999999999, but has 1"),
+        (lines_of("1 2", "3 3", "2 2", "1e300 1", "3 3"), "2.pts: mouth_right is at a place in no picture"),
+        (lambda file: file.write_bytes(b"\0\1\xff\x1b[2J"), "2.pts:1: "),
+        (lambda file: file.write_bytes(b"#" * 2_000_000), "2.pts: 2000000 bytes, more than the"),
+        (lambda file: (file.unlink(), file.mkdir()), "2.pts: a folder, not a file"),
+        (lambda file: (file.unlink(), os.mkfifo(file)), "2.pts: a pipe or a device, not a file"),
+        (lambda file: (file.unlink(), file.symlink_to("/etc/passwd")), "2.pts: 2.pts leads out of"),
+        (
+            lambda file: (file.with_suffix(".jpg").unlink(), file.with_suffix(".jpg").symlink_to("/etc/passwd")),
+            "2.pts: 2.jpg",
+        ),
     ],
 )
 def test_bad_pts_are_named(spoil: Callable[[Path], object], told: str, tmp_path: Path) -> None:

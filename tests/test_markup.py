@@ -84,6 +84,11 @@ FAULTS: dict[str, object] = {
     "no partner": FINE | {"points": ["tip", "ear_left"], "pair": ["tip", "ear_left"]},
     "points that are numbers": FINE | {"points": [1, 2], "pair": [1, 2]},
     "points that are one number": FINE | {"points": 5},
+    "a point that is a formula": FINE | {"points": ["=1+1", "ear_left", "ear_right"]},
+    "a point of two lines": FINE | {"points": ["a\nb", "ear_left", "ear_right"]},
+    "a point without a name": FINE | {"points": ["", "ear_left", "ear_right"]},
+    "a box without an end": FINE | {"box": {"up": float("inf"), "side": 1.5}},
+    "a region of three": FINE | {"regions": {"ears": [1, 2, 2]}},
     "points that are nothing": FINE | {"points": None},
     "a pair of one": FINE | {"pair": ["tip"]},
     "a pair of strangers": FINE | {"pair": ["tip", "nose"]},
@@ -114,10 +119,23 @@ def test_a_fault_in_a_file_is_one_error_that_names_the_file_or_the_markup(fault:
     assert len(str(error.value).splitlines()) == 1
 
 
+BOMB = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [%s]\n" % (i, i, b"*%c, " % (i - 1) * 9) for i in range(98, 122))
+HOSTILE = [BOMB, b"points: " + b"[" * 30_000, b"#" * 70_000, b"name: !!python/object/apply:os.system [ls]"]
+HOSTILE += [b"name: !!int ''", b"name: 9999-99-99", b"a: " + b"9" * 5000, b"? [a, b]\n: c", b"name: !!bool maybe"]
+
+
+@pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_file_is_one_short_error(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(data)
+    with pytest.raises(FkpError, match=r"mine.yaml: (not a markup|70000 bytes, more than)") as error:
+        load_markup(str(tmp_path / "mine.yaml"))
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("data", [b"points: [a, b", b"\xff\xfe\x00", b"", b"a: b: c"])
 def test_what_is_no_yaml_is_one_error(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(data)
-    with pytest.raises(FkpError, match=r"mine.yaml: not a markup.*see fkp/markups/face5.yaml"):
+    with pytest.raises(FkpError, match=r"mine.yaml: not (a markup.*see fkp/markups/face5.yaml|text in UTF-8)"):
         load_markup(str(tmp_path / "mine.yaml"))
 
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +20,15 @@ from PIL import Image
 from fkp import Predictor
 from fkp.media import Album, Film
 from fkp.pictures import write_picture
-from fkp.predictions import UNFINISHED, Predictions
+from fkp.predictions import UNFINISHED, Predictions, going_on
 from fkp.sources import painter
+from fkp.sources.labelled_csv import LabelledCsv
 from fkp.sources.pts_folders import read_pts
 from fkp.tracks import Tracker
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Middle:
@@ -108,11 +112,9 @@ def test_pictures_of_every_kind_hold_the_same_face(predictor: Predictor, mixed: 
 
 
 def test_the_table_is_a_csv_that_fkp_reads(predictor: Predictor, mixed: Path, tmp_path: Path) -> None:
-    from fkp.sources.labelled_csv import LabelledCsv
-
     paths = sorted(mixed.glob("tiefer/**/*.png"))
     Predictions(predictor, tmp_path, {}, drawn=None).album(Album(paths, mixed))
-    table = LabelledCsv(str(tmp_path), file="faces.csv", images=".").read()
+    table = LabelledCsv(str(tmp_path), file="faces.csv", images="/").read()
     assert len(table) == len(paths)
     faces = list(predictor.stream(paths))
     np.testing.assert_allclose(table.points, [face.points for (face,) in faces], atol=0.05)
@@ -126,20 +128,29 @@ def test_pts_count_from_one_and_come_back(predictor: Predictor, tmp_path: Path) 
     np.testing.assert_allclose(read_pts(tmp_path / "out/my.face.pts"), face.points, atol=1e-3)
 
 
+# predict.py, for which the last picture never comes: the first 32 are answered, then it waits for ever.
+WAITING = """
+import runpy, sys, threading
+from fkp import predictions
+
+read = predictions.read_picture
+predictions.read_picture = lambda path: threading.Event().wait() if path.name == "40.png" else read(path)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_a_killed_folder_goes_on_where_it_was(trained: Run, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    for i in range(40):
+    for i in range(41):
         write_picture(folder / f"{i:02d}.png", painter.paint(5, i)[0])
-    os.mkfifo(folder / "last.png")  # nobody writes into it: the first 32 are answered, then the script waits for ever
     arguments = (f"image={folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", "drawn=null")
-    script = [sys.executable, str(ROOT / "predict.py"), *arguments]
+    script = [sys.executable, "-c", WAITING, str(ROOT / "predict.py"), *arguments]
     process = subprocess.Popen(script, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while process.poll() is None and not list(tmp_path.glob("outputs/predictions/*/0*.json")):
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    (folder / "last.png").unlink()
-    write_picture(folder / "last.png", painter.paint(5, 40)[0])
     (run,) = tmp_path.glob("outputs/predictions/*")
     done = [path for path in run.rglob("*.json") if path.name != UNFINISHED]
     assert 0 < len(done) <= 32 and (run / UNFINISHED).is_file() and not (run / "summary.json").exists()
@@ -155,6 +166,67 @@ def test_a_killed_folder_goes_on_where_it_was(trained: Run, tmp_path: Path) -> N
     assert json.loads((run / "summary.json").read_text())["done_before"] == len(kept)
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert len({(folder / "faces.csv").read_bytes() for folder in folders}) == 1
+
+
+BROKEN = {
+    "empty": "",
+    "half": '{"image": "',
+    "deep": "[" * 100_000,
+    "no_faces": '{"image": "IMAGE"}',
+    "a_list": "[1, 2]",
+    "other_picture": '{"image": "/etc/passwd", "faces": []}',
+    "other_points": '{"image": "IMAGE", "faces": [{"points": [[1, 2]], "confidence": [1], "box": [1, 2], "score": 1}]}',
+    "huge": '{"image": "IMAGE", "faces": [{"points": 1e999, "confidence": 1, "box": 1, "score": 1}]}',
+    "number": '{"image": "IMAGE", "faces": [{"points": ' + "9" * 5000 + "}]}",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_a_stop_has_left_broken_is_done_anew(kind: str, predictor: Predictor, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "pictures/a.png", painter.paint(5, 3)[0])
+    out, album = Predictions(predictor, tmp_path / "out", {"asked": 1}, drawn=None), Album([picture], picture.parent)
+    assert out.album(album)["done_before"] == 0
+    whole, table = (tmp_path / "out/a.json").read_bytes(), (tmp_path / "out/faces.csv").read_bytes()
+    (tmp_path / "out/a.json").write_text(BROKEN[kind].replace("IMAGE", str(picture)))
+    (tmp_path / "out" / UNFINISHED).write_text(BROKEN[kind])
+    assert going_on(tmp_path / "new", {"asked": 1}) == tmp_path / "new"
+    assert out.album(album)["done_before"] == 0
+    assert (tmp_path / "out/a.json").read_bytes() == whole and (tmp_path / "out/faces.csv").read_bytes() == table
+    assert out.album(album)["done_before"] == 1
+
+
+NAMES = ["=1+1", "+1", "-1", "@a", "\ttab", "\rreturn", " blank", "a,b", 'a"b', "a\nb", "ünter", "a;=1", "a\r\nb"]
+
+
+def test_no_cell_of_the_table_is_a_formula_and_it_names_the_same_pictures(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [write_picture(Path(f"{name}.png"), painter.paint(5, i)[0]) for i, name in enumerate(NAMES)]
+    Predictions(predictor, Path("out"), {}, drawn=None).album(Album(paths, Path()))
+    with Path("out/faces.csv").open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert {cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n ")} <= {
+        cell for cell in cells if NUMBER.fullmatch(cell)
+    }
+    table = LabelledCsv("out", file="faces.csv", images=str(tmp_path)).read()
+    assert len(table) == len(NAMES) and all(map(os.path.samefile, table.paths, paths))
+
+
+def test_a_name_that_is_no_text_is_written_as_it_is(predictor: Predictor, tmp_path: Path) -> None:
+    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(write_picture(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
+    Predictions(predictor, tmp_path / "out", {}).album(Album([picture], tmp_path))
+    assert b"caf\xe9.png," in (tmp_path / "out/faces.csv").read_bytes()
+
+
+def test_a_film_is_drawn_whose_name_is_no_text(predictor: Predictor, tmp_path: Path) -> None:
+    film = tmp_path / os.fsdecode(b"caf\xe9.avi")
+    writer = cv2.VideoWriter(os.fsencode(film), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 64))
+    writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    assert Predictions(predictor, tmp_path / "out", {}).film(Film(film), Tracker())["frames"] == 1
+    assert os.listdir(os.fsencode(tmp_path / "out")) and (tmp_path / "out" / film.name).with_suffix(".mp4").is_file()
 
 
 def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from fkp.doctor.findings import Case, Finding
+from fkp.errors import FkpError
+from fkp.files import read_bytes
+from fkp.pictures import BYTES, header
 from fkp.progress import track
 from fkp.sources.table import FaceTable
 
-ENDINGS = {"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "MPO": {".jpg", ".jpeg"}, "PNG": {".png"}, "BMP": {".bmp"}}
+ENDINGS = {"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png"}, "BMP": {".bmp"}}
 ENDINGS |= {"WEBP": {".webp"}, "TIFF": {".tif", ".tiff"}, "GIF": {".gif"}, "PPM": {".ppm", ".pgm", ".pnm"}}
 SMALL, HUGE = 32, 40_000_000  # pixels: a side below which a face is a blur; an area that takes seconds to decode
 ALIKE = 0.99  # correlation of two thumbnails; of 300-W's pairs above it, all 57 were the same photo or its neighbour
@@ -50,12 +52,12 @@ def look(paths: Iterable[Path]) -> dict[Path, Picture]:
 
 def _look(path: Path) -> Picture:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return Picture(fault=error.strerror or str(error))
+        data = read_bytes(path, BYTES)
+    except FkpError as error:
+        return Picture(fault=str(error).removeprefix(f"{path}: "))
     picture = Picture(hashlib.blake2b(data, digest_size=16).hexdigest())
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with header(data) as image:
             picture.format, picture.mode, picture.size = image.format or "", image.mode, image.size
             picture.orientation = int(image.getexif().get(274, 1) or 1)
             image.load()
@@ -67,9 +69,9 @@ def _look(path: Path) -> Picture:
         pixels -= pixels.mean()
         norm = float(np.linalg.norm(pixels))
         picture.thumbnail = pixels / norm if norm > 4 * THUMBNAIL else None  # a flat picture is like any other
-    except UnidentifiedImageError:
-        picture.fault = f"not a picture ({len(data)} bytes)"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except FkpError as error:
+        picture.fault = str(error)
+    except Exception as error:  # Pillow says that a picture is damaged in many ways
         picture.fault = f"cut off or damaged: {error}"
     return picture
 

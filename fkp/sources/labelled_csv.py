@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
+import itertools
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +16,15 @@ import numpy as np
 import pandas as pd
 
 from fkp.errors import FkpError
+from fkp.files import harmless, inside, read_text
 from fkp.markup import Markup, load_markup
-from fkp.sources.table import FaceTable, Fault, OnBad, Source
+from fkp.sources.table import FAR, FaceTable, Fault, OnBad, Source
 
 BOX = ["box_left", "box_top", "box_right", "box_bottom"]
 PREDICTED = ["score", "confidence"]  # in the tables of predict.py, which are labels once they have been looked through
 UNLABELLED = ("", "nan", "NaN")
+BYTES, ROWS = 1 << 28, 1 << 21  # of a file, at most: in memory it is ten times as large
+SHOWN = 10  # columns that are not known
 
 
 class LabelledCsv(Source):
@@ -27,13 +33,14 @@ class LabelledCsv(Source):
     The first column is the file name. Then either the published layout, x, y of each point in the markup's order under
     any headers; or named columns, `left_eye_x`, `left_eye_y`, … in any order, where points without a column have no
     label. Both may have a column `identity` (the person) and `box_left`, `box_top`, `box_right`, `box_bottom` (a
-    detector's face box, taken instead of the one drawn round the points); a table of `predict.py` is one, too. An empty
-    cell is a point without a label.
+    detector's face box, taken instead of the one drawn round the points). An empty cell is a point without a label. A
+    table of `predict.py` is one, too; its pictures are named from the folder it ran in, which `images` then is, or from
+    `/`.
 
     Args:
         root: folder of the CSV.
         file: the CSV's name, relative to root.
-        images: folder of the pictures, relative to root.
+        images: folder of the pictures, relative to root; a name that leads out of it, by `..` or a link, is a bad row.
         identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
             if it does not match.
         split: `identity`; `official` and `strict` need test_file.
@@ -85,7 +92,7 @@ class LabelledCsv(Source):
         cells = np.array([[cells[c].strip() for c in columns] for _, cells in lines], object).reshape(-1, len(columns))
         numbers = pd.to_numeric(cells.ravel(), errors="coerce").reshape(cells.shape)
         empty = np.asarray(np.isin(cells.astype(str), UNLABELLED))
-        wrong = ~np.isfinite(numbers) & ~empty
+        wrong = ~(np.abs(numbers) < FAR) & ~empty
         points = np.full((len(lines), len(self.markup.points), 2), np.nan)
         points[:, *_slots(order, header, self.markup)] = numbers[:, : len(order)]
         half = np.isfinite(points).sum(2) == 1
@@ -98,11 +105,13 @@ class LabelledCsv(Source):
             name = row[0].strip()
             where, path = f"{file.name}:{line}", images / name
             column = int(np.flatnonzero(wrong[i])[0]) if wrong[i].any() else -1
-            if not path.is_file():
+            if not inside(images, path):
+                faults.append(Fault(where, f"{name} leads out of {images}; set data.images to a folder above both"))
+            elif not os.path.isfile(path):
                 faults.append(Fault(where, f"no picture {path}"))
             elif column >= 0:
                 said = cells[i, column]
-                faults.append(Fault(where, f"{said!r} in column {columns[column] + 1} is not a number"))
+                faults.append(Fault(where, f"{said!r} in column {columns[column] + 1} is not a number of pixels"))
             elif half[i].any():
                 point = self.markup.points[int(np.flatnonzero(half[i])[0])]
                 faults.append(Fault(where, f"{point} has one coordinate of two"))
@@ -123,15 +132,16 @@ class LabelledCsv(Source):
 
 def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]], list[Fault]]:
     """Header, (line number, cells) of each row with as many cells as it, and the rows with another count."""
+    if not file.exists():
+        raise FkpError(f"{file}: no such file; data.root must name the folder that holds it")
+    reader = csv.reader(io.StringIO(read_text(file, BYTES), newline=""))
     try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.reader(text)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, cells) for cells in reader if cells]
-    except FileNotFoundError:
-        raise FkpError(f"{file}: no such file; data.root must name the folder that holds it") from None
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        header = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, cells) for cells in itertools.islice(filter(None, reader), ROWS + 1)]
+    except csv.Error as error:
         raise FkpError(f"{file}: not a CSV of key points ({error})") from None
+    if len(rows) > ROWS:
+        raise FkpError(f"{file}: more than the {ROWS} rows that fkp reads of a file")
     if not rows:
         raise FkpError(f"{file}: not a CSV of key points (it has no rows)")
     faults = [
@@ -162,6 +172,9 @@ def _points(file: Path, header: list[str], markup: Markup, known: set[int]) -> l
         if header[i] not in wanted or header.count(header[i]) > 1:
             close = difflib.get_close_matches(header[i], wanted, n=1, cutoff=0.6)
             strange.append(header[i] + (f" (did you mean {close[0]}?)" if close and close[0] != header[i] else ""))
+            if len(strange) > SHOWN:  # to look for what was meant takes long
+                strange[-1] = "…"
+                break
     alone = [name for name in wanted if name in header and name[:-1] + ("x" if name[-1] == "y" else "y") not in header]
     if strange or alone:
         told = [f"columns that markup {markup.name} does not know, or twice: {', '.join(strange)}"] if strange else []
@@ -183,7 +196,8 @@ def _slots(columns: list[int], header: list[str], markup: Markup) -> tuple[list[
 
 def write_csv(file: Path, names: Iterable[str], points: np.ndarray) -> None:
     """Write the published layout; `LabelledCsv` reads it back."""
-    flat = points.reshape(len(points), -1)
-    frame = pd.DataFrame(flat, columns=[str(i) for i in range(flat.shape[1])])
-    frame.insert(0, "", list(names))
-    frame.to_csv(file, index=False, float_format="%.3f")
+    with file.open("w", newline="", encoding="utf-8") as out:
+        table = csv.writer(out)
+        table.writerow(["", *range(2 * points.shape[1])])
+        for name, face in zip(names, points.reshape(len(points), -1).tolist(), strict=True):
+            table.writerow([harmless(name), *("" if value != value else f"{value:.3f}" for value in face)])

@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 
 from fkp.errors import FkpError
+from fkp.files import inside, read_bytes
 from fkp.markup import load_markup
-from fkp.sources.table import FaceTable, Fault, OnBad, Source
+from fkp.sources.table import FAR, FaceTable, Fault, OnBad, Source
 
+MOST = 1 << 20  # bytes of a file
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
@@ -19,7 +21,7 @@ class PtsFolders(Source):
     """Every `.pts` file below a folder, with the picture of the same name.
 
     Args:
-        root: the folder; those below it are read too.
+        root: the folder; those below it are read too. A link that leads out of it is a bad row.
         identity: regular expression; group 1 of a file's name is the person, or the photo, as faces of one photo
             should not be shared between parts either.
         same: names, as `identity` gives them, of photos that are one: each list counts as its first.
@@ -54,6 +56,10 @@ class PtsFolders(Source):
         for file in files:
             row = file.relative_to(self.root).as_posix()
             beside = [path for ending in PICTURES if (path := file.with_suffix(ending)).is_file()]
+            out = next((path for path in (file, *beside[:1]) if not inside(self.root, path)), None)
+            if out:
+                faults.append(Fault(row, f"{out.name} leads out of {self.root}; set data.root to a folder above both"))
+                continue
             try:
                 found = read_pts(file)
             except FkpError as error:
@@ -64,12 +70,10 @@ class PtsFolders(Source):
                 faults.append(Fault(row, f"no picture of that name beside it ({', '.join(PICTURES)})"))
             elif len(found) != wanted:
                 faults.append(Fault(row, f"{len(found)} points, but {self.markup.name} has {wanted}"))
-            elif np.isinf(found).any():
-                point = self.markup.points[int(np.flatnonzero(np.isinf(found).any(1))[0])]
-                faults.append(Fault(row, f"{point} is not at a finite place"))
-            elif (np.isnan(found).sum(1) == 1).any():
-                point = self.markup.points[int(np.flatnonzero(np.isnan(found).sum(1) == 1)[0])]
-                faults.append(Fault(row, f"{point} has one coordinate of two"))
+            elif (far := (np.abs(found) >= FAR).any(1)).any():
+                faults.append(Fault(row, f"{self.markup.points[int(far.argmax())]} is at a place in no picture"))
+            elif (half := np.isnan(found).sum(1) == 1).any():
+                faults.append(Fault(row, f"{self.markup.points[int(half.argmax())]} has one coordinate of two"))
             elif np.isnan(found).all():
                 faults.append(Fault(row, "no point is labelled"))
             else:
@@ -89,13 +93,15 @@ def read_pts(file: Path) -> np.ndarray:
     Raises:
         FkpError: a line that is not two numbers, by its number, or another count than `n_points` says.
     """
-    points, said = [], None
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    points: list[tuple[float, float]] = []
+    said = None
+    for number, line in enumerate(read_bytes(file, MOST).decode(errors="replace").splitlines(), 1):
         words = line.replace(",", " ").split()
         if not words or words[0] in ("{", "}") or words[0].startswith(("version", "#")):
             continue
         if words[0].startswith("n_points"):
-            said = int("".join(filter(str.isdigit, line)) or -1)
+            digits = re.search(r"[0-9]{1,9}", line)
+            said = int(digits[0]) if digits else -1
             continue
         try:
             x, y = map(float, words)

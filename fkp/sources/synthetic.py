@@ -15,6 +15,7 @@ import numpy as np
 
 from fkp.cache import cache_folder, fingerprint
 from fkp.errors import FkpError
+from fkp.files import read_bytes
 from fkp.pictures import write_picture
 from fkp.progress import track
 from fkp.sources import painter
@@ -48,7 +49,7 @@ class Synthetic(LabelledCsv):
         note = self.root / "NAME"
         if not self.root.exists():
             self._draw()
-        elif not note.is_file() or note.read_text(encoding="utf-8") != self.name:
+        elif not note.is_file() or read_bytes(note, 1000) != self.name.encode():
             raise FkpError(f"{self.root}: holds something else than {self.name}; name another data.root, or none")
         return super().survey()
 

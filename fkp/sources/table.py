@@ -19,6 +19,8 @@ SPLITS = ("official", "identity", "strict")
 PARTS = ("train", "val", "test")
 # Shares of people in each part; the part of a person is a hash of the name, so the same on every machine.
 TEST_SHARE, VAL_SHARE = 0.15, 0.15
+FAR = 1 << 20  # pixels, from the corner of a picture: none that OpenCV reads is so long
+LONG = 500  # letters of what is wrong with a row, which may be most of what it says
 OnBad = Literal["stop", "skip"]
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.row}: {self.what}"
+        return f"{self.row}: {self.what if len(self.what) <= LONG else self.what[:LONG] + '…'}"
 
 
 class FaceTable:

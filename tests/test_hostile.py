@@ -1,0 +1,59 @@
+"""Whatever a file holds, its reader gives a result or one clean error. `benchmarks/fuzz.py` tries the same with many
+more, and with limits on memory and time."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fkp import media, pictures
+from fkp.pictures import write_picture
+
+sys.path.append(str(ROOT / "benchmarks"))
+import fuzz  # noqa: E402
+
+READERS = [reader for reader in fuzz.READERS if reader != "checkpoint"]  # whose loader is yet to be hardened
+
+
+@pytest.fixture(scope="module")
+def good() -> dict[str, list[bytes]]:
+    pytest.importorskip("onnx")
+    return fuzz.seeds()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "PIXELS", fuzz.PIXELS)
+        patch.setattr(media, "PIXELS", fuzz.PIXELS)
+        patch.setenv("FKP_CACHE", "")  # which two of the readers set
+        made = tmp_path_factory.mktemp("hostile")
+        write_picture(made / "a.png", np.zeros((8, 8), np.uint8))
+        yield made
+
+
+@pytest.mark.parametrize("reader", fuzz.READERS)
+def test_good_files_are_read(reader: str, good: dict[str, list[bytes]], folder: Path) -> None:
+    for data in good[reader]:
+        assert fuzz.outcome(reader, folder, data) == "result"
+
+
+@settings(deadline=None, max_examples=600, suppress_health_check=list(HealthCheck))
+@given(reader=st.sampled_from(READERS), number=st.integers(0, 1 << 32))
+def test_damaged_files_are_read_or_refused(
+    reader: str, number: int, good: dict[str, list[bytes]], folder: Path
+) -> None:
+    end = fuzz.outcome(reader, folder, fuzz.mutated(good[reader], f"{reader} {number}"))
+    assert end in ("result", "error"), end
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@given(reader=st.sampled_from(READERS), data=st.binary(max_size=300))
+def test_other_bytes_are_read_or_refused(reader: str, data: bytes, folder: Path) -> None:
+    end = fuzz.outcome(reader, folder, data)
+    assert end in ("result", "error"), end
