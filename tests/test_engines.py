@@ -212,6 +212,25 @@ def test_parts_that_do_not_fit_are_refused_without_a_byte_for_them(
         engines.load(tmp_path / "hostile.ckpt", "cpu")
 
 
+def test_little_memory_is_used_to_refuse_a_large_network(checkpoint: Path, tmp_path: Path) -> None:
+    """Of 1000 kernels, it would take 10 GB."""
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"fkp": changed(content["fkp"], "network", "width", value=1000)}, tmp_path / "hostile.ckpt")
+    code = f"""
+import pathlib, resource
+from fkp import engines
+used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = engines.load(pathlib.Path({str(checkpoint)!r}), "cpu") and used()
+try:
+    engines.load(pathlib.Path({str(tmp_path / "hostile.ckpt")!r}), "cpu")
+except Exception as error:
+    print(used() - before, type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used, error = done.stdout.split()
+    assert int(used) < 100 and error == "FkpError"
+
+
 def test_weights_for_other_points_or_none_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     for state, reason in [

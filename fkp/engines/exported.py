@@ -37,6 +37,7 @@ class OnnxEngine:
         _bound_memory()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # what is wrong is said once, by the exception
         for name, value in {
             # Threads that wait by spinning would take the cores from OpenCV's, which look for faces in the next moment.
             "session.intra_op.allow_spinning": "0",
@@ -47,7 +48,8 @@ class OnnxEngine:
             options.add_session_config_entry(name, value)
         content, self.path = _content(path), path
         try:
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            providers = ["CPUExecutionProvider"]
+            self.session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=False)
             recipe = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
         except KeyError:
             raise FkpError(f"{path}: says nothing of its points and crops; make it with `python export.py`") from None
