@@ -151,11 +151,13 @@ class Transfer(nn.Module):
 
 def _backbone(name: str, weights: str | None) -> nn.Sequential:
     """The part of a torchvision classifier before its pooling."""
-    from torchvision import models  # a second of imports that no other network needs
-
+    with torch.device("cpu"):  # wherever the network is being made: the package makes tensors of its own
+        from torchvision import models  # a second of imports that no other network needs
     if name not in models.list_models(models):  # others than classifiers would fetch weights unasked
         raise FkpError(f"model.network.backbone={name}: torchvision has no such model that classifies")
-    classifier = models.get_model(name, weights=None)
+    place = torch.empty(0).device  # where the network is being made
+    with torch.device("cpu" if name.startswith("regnet") else place):  # which computes its widths with tensors
+        classifier = models.get_model(name, weights=None).to(place)
     if weights is not None:
         state = _imagenet(name) if weights == "imagenet" else _of_file(weights)
         try:

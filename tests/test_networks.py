@@ -152,6 +152,13 @@ def test_any_backbone_of_torchvision_keeps_places(backbone: str) -> None:
     assert Transfer(size=64, backbone=backbone, width=4).eval()(torch.rand(2, 1, 64, 64)).shape == (2, 136)
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "regnet_y_400mf"])
+def test_any_backbone_can_be_made_without_memory(backbone: str) -> None:
+    with torch.device("meta"):
+        network = Transfer(size=64, backbone=backbone, width=4)
+    assert all(weight.is_meta for weight in network.parameters())
+
+
 def test_transfer_takes_weights_of_a_file(tmp_path: Path) -> None:
     from torchvision.models import resnet18
 
