@@ -116,6 +116,7 @@ def _weights(folder: Path) -> None:
     recipe = torch.load(shipped(), weights_only=True)["fkp"]
     recipe["network"] = {"_target_": "fkp.networks.HeatMaps", "width": 4}
     recipe["codec"] = {"_target_": "fkp.codecs.SoftArgmax", "size": 64, "unit": 0.64}
+    recipe["transforms"]["rescale"]["size"] = recipe["transforms"]["crop"]["size"] = 64
     state = {f"network.{name}": weight for name, weight in HeatMaps(68, width=4).state_dict().items()}
     torch.save({"fkp": recipe, "state_dict": state}, folder / "a.ckpt")
     export(folder / "a.ckpt", folder / "a.onnx", np.zeros((2, 64, 64), np.uint8))

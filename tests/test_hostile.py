@@ -17,8 +17,6 @@ from fkp.pictures import write_picture
 sys.path.append(str(ROOT / "benchmarks"))
 import fuzz  # noqa: E402
 
-READERS = [reader for reader in fuzz.READERS if reader != "checkpoint"]  # whose loader is yet to be hardened
-
 
 @pytest.fixture(scope="module")
 def good() -> dict[str, list[bytes]]:
@@ -44,7 +42,7 @@ def test_good_files_are_read(reader: str, good: dict[str, list[bytes]], folder: 
 
 
 @settings(deadline=None, max_examples=600, suppress_health_check=list(HealthCheck))
-@given(reader=st.sampled_from(READERS), number=st.integers(0, 1 << 32))
+@given(reader=st.sampled_from(list(fuzz.READERS)), number=st.integers(0, 1 << 32))
 def test_damaged_files_are_read_or_refused(
     reader: str, number: int, good: dict[str, list[bytes]], folder: Path
 ) -> None:
@@ -53,7 +51,7 @@ def test_damaged_files_are_read_or_refused(
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
-@given(reader=st.sampled_from(READERS), data=st.binary(max_size=300))
+@given(reader=st.sampled_from(list(fuzz.READERS)), data=st.binary(max_size=300))
 def test_other_bytes_are_read_or_refused(reader: str, data: bytes, folder: Path) -> None:
     end = fuzz.outcome(reader, folder, data)
     assert end in ("result", "error"), end
