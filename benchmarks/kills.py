@@ -112,7 +112,7 @@ def main() -> None:
         counts["in_training"] += (run / "checkpoints/last.ckpt").exists() and not (run / "figures.json").exists()
         counts["half_written"] += any(run.glob("checkpoints/.*.part"))
         if (run / "figures.json").exists():
-            print(f"{kill}: it had ended", flush=True)
+            code = 0  # it had ended
         else:
             code = train(run, f"resume={run}").wait()
         counts["resumed"] += code == 0

@@ -135,7 +135,7 @@ def _quoted(argument: str) -> str:
 
 def forget(run_dir: Path, subdir: str = "config") -> None:
     """Remove the folder that Hydra has made for a run that never began, if nothing else is in it."""
-    if run_dir.is_dir() and all(path.name == subdir or path.suffix == ".log" for path in run_dir.iterdir()):
+    if run_dir.is_dir() and all(path.name == subdir or path.suffix in (".log", ".lock") for path in run_dir.iterdir()):
         shutil.rmtree(run_dir)
         for parent in list(run_dir.parents)[:2]:
             if parent.name != "outputs" and not any(parent.iterdir()):
