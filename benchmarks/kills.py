@@ -100,26 +100,25 @@ def main() -> None:
     whole = outcome(work / "whole")
     seconds = (work / "whole/figures.json").stat().st_mtime - (work / "whole/run.yaml").stat().st_mtime
     counts = dict.fromkeys(("kills", "resumed", "identical", "in_training", "half_written"), 0)
-    for kill in range(told.kills):
+    while (kill := counts["kills"]) < told.kills:
         run = work / f"kill{kill}"
+        shutil.rmtree(run, ignore_errors=True)
         running = train(run, *OPTIONS, f"run_dir={run}")
         while not (run / "run.yaml").exists() and running.poll() is None:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, seconds))
         running.send_signal(getattr(signal, f"SIG{told.signal}"))
-        code = running.wait()
+        running.wait()
+        if (run / "figures.json").exists():  # too late: it had ended
+            continue
         counts["kills"] += 1
-        counts["in_training"] += (run / "checkpoints/last.ckpt").exists() and not (run / "figures.json").exists()
+        counts["in_training"] += (run / "checkpoints/last.ckpt").exists()
         counts["half_written"] += any(run.glob("checkpoints/.*.part"))
-        if (run / "figures.json").exists():
-            code = 0  # it had ended
-        else:
-            code = train(run, f"resume={run}").wait()
+        code = train(run, f"resume={run}").wait()
         counts["resumed"] += code == 0
         apart = differences(whole, outcome(run)) if code == 0 else [(work / f"kill{kill}.log").read_text()[-500:]]
         counts["identical"] += not apart
         print(f"{kill}: {apart or 'identical'}", flush=True)
-        shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(work)
     print(json.dumps({**counts, "seconds_a_run": round(seconds, 1)}))
 

@@ -28,14 +28,15 @@ def test_shipped_weights_are_small_and_whole() -> None:
 
 def test_shipped_weights_find_drawn_faces() -> None:
     predictor = Predictor.load(device="cpu")
-    quick, errors = Predictor.load(), []
+    quick, errors, apart = Predictor.load(), [], []
     for i in range(12):
         image, label = painter.paint(5, i)
         (face,), (same,) = (one(image, boxes=face_box(label)[None]) for one in (predictor, quick))
         errors.append(nme(face.points, label, IBUG68))
-        np.testing.assert_allclose(face.points, same.points, atol=0.05)
-        np.testing.assert_allclose(face.confidence, same.confidence, atol=0.01)
+        off = np.linalg.norm(face.points - same.points, axis=1).mean() / np.sqrt(np.prod(face.box[2:] - face.box[:2]))
+        apart.append((off, np.abs(face.confidence - same.confidence).mean()))
     assert np.median(errors) < 0.08
+    assert (np.max(apart, axis=0) < (0.002, 0.02)).all()  # the exported file counts in whole numbers of 8 bits
 
 
 def test_what_is_shipped_predicts_as_its_checkpoint(trained: Run, tmp_path: Path) -> None:
