@@ -17,19 +17,6 @@ Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The override that puts a killer into a run."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-    def override(at: dict[int, int], child: bool = False) -> str:
-        steps = ", ".join(f"{step}: {int(number)}" for step, number in at.items())
-        child_too = str(child).lower()
-        return f"+callbacks.kill={{_target_: killer.Kill, at: {{{steps}}}, folder: {tmp_path}, child: {child_too}}}"
-
-    return override
-
-
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(next((run / "tensorboard").iterdir())))
     events.Reload()
