@@ -24,6 +24,8 @@ from fkp.archive import read
 from fkp.errors import FkpError
 from fkp.provenance import Run
 
+# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others.
+ASK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,7 +68,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Last(Checkpoint):
-    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when SIGTERM or Ctrl-C asks to stop.
+    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when SIGTERM, USR2 or Ctrl-C asks to stop.
 
     It holds, besides what Lightning keeps, the state of torch's random numbers.
 
@@ -102,11 +104,11 @@ class Last(Checkpoint):
             trainer.should_stop |= early.wait_count >= early.patience
         self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._ask) for number in ASK}
 
     def _ask(self, number: int, frame: Any) -> None:
-        """Stop after this step; a second time, at once."""
-        if self.stop is not None:
+        """Stop after this step; at a second Ctrl-C, at once."""
+        if self.stop == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop = number
 

@@ -187,7 +187,7 @@ def _ended(command: Sequence[str], folder: Path, environment: dict[str, str]) ->
             asked.append(number)
             process.send_signal(number)
 
-        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR2] if hasattr(signal, "SIGUSR2") else [])]
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
         alone = threading.current_thread() is not threading.main_thread()
         before = {} if alone else {number: signal.signal(number, ask) for number in numbers}
         try:
