@@ -68,7 +68,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Last(Checkpoint):
-    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when SIGTERM, USR2 or Ctrl-C asks to stop.
+    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when a signal asks to stop.
 
     It holds, besides what Lightning keeps, the state of torch's random numbers.
 

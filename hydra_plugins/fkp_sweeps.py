@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -105,7 +105,7 @@ class Optuna(Grid):
         self,
         n_trials: int = 20,
         n_jobs: int = 1,
-        direction: str = "minimize",
+        direction: Literal["minimize", "maximize"] = "minimize",
         sampler: Any = None,
         seed: int | None = 0,
         max_batch_size: int | None = None,
@@ -148,12 +148,12 @@ class Optuna(Grid):
         study.sampler = self.sampler or optuna.samplers.TPESampler(seed=seed)
         state = optuna.trial.TrialState
         done = [trial.params for trial in study.get_trials(states=(state.COMPLETE,))]
-        for trial in study.get_trials(states=(state.RUNNING, state.FAIL)):
-            if trial.state == state.RUNNING:
-                study.tell(trial.number, state=state.FAIL)
-            if trial.params and trial.params not in done:
-                study.enqueue_trial(trial.params, skip_if_exists=False)
-                done.append(trial.params)
+        for begun in study.get_trials(states=(state.RUNNING, state.FAIL)):
+            if begun.state == state.RUNNING:
+                study.tell(begun.number, state=state.FAIL)
+            if begun.params and begun.params not in done:
+                study.enqueue_trial(begun.params)
+                done.append(begun.params)
         left = self.n_trials - len(study.get_trials(states=(state.COMPLETE,)))
         while left > 0:
             trials = [study.ask(space) for _ in range(min(self.n_jobs, left))]
@@ -173,7 +173,7 @@ def _distribution(override: Override) -> optuna.distributions.BaseDistribution:
     from fkp.errors import FkpError
 
     sweep = override.value()
-    tags = getattr(sweep, "tags", set())
+    tags: set[str] = getattr(sweep, "tags", set())
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None and sweep.end is not None
         if isinstance(sweep.start, int) and isinstance(sweep.end, int):
