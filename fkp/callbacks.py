@@ -9,6 +9,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.strategies import DDPStrategy
+from torchmetrics import MeanMetric
 
 from fkp.draw import as_picture, visualize_output
 from fkp.geometry import apply
@@ -73,6 +75,7 @@ class MeanShape(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """The mean face."""
+        self.errors = MeanMetric("ignore").to(module.device)
         self.mean = torch.as_tensor(trainer.datamodule.mean_points(), dtype=torch.float32, device=module.device)  # type: ignore[attr-defined]
 
     def on_test_batch_end(
@@ -86,5 +89,8 @@ class MeanShape(pl.Callback):
     ) -> None:
         """Compare it with the labels."""
         label = in_crop(batch["points"], batch["to_crop"])
-        error = 100 * nme(self.mean.expand_as(label), label, module.markup).mean()
-        module.log("test/nme_mean_shape", error, on_step=False, on_epoch=True, batch_size=len(label))
+        self.errors.update(100 * nme(self.mean.expand_as(label), label, module.markup))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
+        """Log it."""
+        module.log("test/nme_mean_shape", self.errors.compute(), sync_dist=True)

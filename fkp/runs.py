@@ -110,7 +110,17 @@ def trainer(cfg: DictConfig, **logging: Any) -> Any:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # so it is meant to be
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
     logger = config.build(cfg.logger, **logging) if cfg.logger else False
-    return config.build(cfg.trainer, callbacks=callbacks, logger=logger, precision=precision(cfg.trainer.precision))
+    changed = {"precision": precision(cfg.trainer.precision)}
+    if cfg.trainer.get("sync_batchnorm"):
+        changed["sync_batchnorm"] = synchronized(cfg.trainer.accelerator)
+    return config.build(cfg.trainer, callbacks=callbacks, logger=logger, **changed)
+
+
+def synchronized(accelerator: str) -> bool:
+    """Whether processes can normalise batches together: torch's SyncBatchNorm fails on a processor."""
+    import torch
+
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def precision(wanted: str | None) -> str | None:
