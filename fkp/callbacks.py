@@ -61,13 +61,27 @@ class FaceSheets(pl.Callback):
 
 class Release(BackboneFinetuning):
     """Lightning's BackboneFinetuning, whose resumed run goes on as an unbroken one: a backbone that had been released
-    when the checkpoint was written is released again, where Lightning 2.6 leaves it frozen."""
+    when the checkpoint was written is released again, where Lightning 2.6 leaves it frozen. And several processes then
+    share what they learn of it, too: DDP never hears of weights that are frozen when it begins."""
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Restore the parameter groups, and what they train."""
         super().on_fit_start(trainer, module)
         if any(len(groups) > 1 for groups in self._internal_optimizer_metadata.values()):
             self.make_trainable(module.backbone)
+            _share_all(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Freeze or release, as Lightning does."""
+        super().on_train_epoch_start(trainer, module)
+        if trainer.current_epoch == self.unfreeze_backbone_at_epoch:
+            _share_all(trainer)
+
+
+def _share_all(trainer: pl.Trainer) -> None:
+    if isinstance(strategy := trainer.strategy, DDPStrategy):
+        strategy.model = trainer.lightning_module
+        strategy.configure_ddp()
 
 
 class MeanShape(pl.Callback):

@@ -101,10 +101,7 @@ class KeypointModule(pl.LightningModule):
         labelled = torch.isfinite(target)
         coordinates = self.codec.coordinates(output)
         known = torch.isfinite(label).all(-1)
-        if known.any():
-            loss = self.loss(coordinates[labelled], target[labelled])
-        else:
-            loss = 0 * coordinates.sum()
+        loss = self.loss(coordinates[labelled], target[labelled]) if known.any() else 0 * coordinates.sum()
         if self.likelihood:
             # Unlabelled points are left out before the sum: a gradient of 0 times NaN is NaN.
             surprise = self.codec.surprise(output, label.nan_to_num())[known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 LEADER = "FKP_LEADER"  # the environment tells the others whom they follow: a process id
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 PAUSE = 0.5  # seconds between two looks at the others
 GRACE = 5.0  # seconds for a process to find out by itself that another has ended, where it does
 TOLD = 4000  # characters of what a process said before it failed
@@ -36,7 +38,7 @@ class Other:
     """
 
     def __init__(self, number: int, command: list[str], environment: dict[str, str]):
-        self.number, self.said = number, tempfile.TemporaryFile()
+        self.number, self.said = number, tempfile.TemporaryFile()  # noqa: SIM115
         out = subprocess.DEVNULL
         self.process = subprocess.Popen(command, env=environment, stdin=out, stdout=out, stderr=self.said)
 
@@ -58,14 +60,16 @@ class Other:
 
 @contextmanager
 def together(trainer: pl.Trainer, run: Run) -> Iterator[None]:
-    """Train and test in several processes, if the Trainer is to have them: start those of this machine, unless torchrun,
-    SLURM or the like has done so, and end them in the end. Lightning would start them, too, but with a folder of logs
-    each, and if one died it would kill the first without a word.
+    """Train and test in several processes, if the Trainer is to have them: start those of this machine, unless
+    torchrun, SLURM or the like has done so, and end them in the end. Lightning would start them, too, but each with a
+    log in the folder, and if one died it would kill the first without a word.
 
     Raises:
         FkpError: one of them has died.
     """
     if LEADER in os.environ:
+        if sys.platform == "linux":  # the kernel does it at once, if this is not too late to ask
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         threading.Thread(target=_follow, args=(int(os.environ[LEADER]),), daemon=True).start()
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     if environment is None or environment.creates_processes_externally:
@@ -109,7 +113,7 @@ def _arguments() -> list[str]:
 
 
 def _first(others: list[Other]) -> Other | None:
-    """Of those that have failed the one that is to blame: killed, or with a message, and not for the loss of another."""
+    """Of those that have failed the one to blame: killed, or with a message, and not for the loss of another."""
     failed = [other for other in others if other.code]
     return min(failed, key=lambda other: (other.code > 0, other.code != 2), default=None)
 
@@ -124,7 +128,7 @@ def _watch(others: list[Other], run: Run, done: threading.Event) -> None:
 
 
 def _follow(leader: int) -> None:
-    """End this process when its leader has."""
+    """End this process when its leader has: it would wait for it, and its way out, too, takes seconds."""
     while os.getppid() == leader:
         time.sleep(PAUSE)
     os._exit(1)
