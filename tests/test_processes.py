@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, call, weights
+from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fkp import provenance
+from fkp import config, provenance
 from fkp.datamodule import FacesDataModule
 from fkp.dataset import WeightedEpochs
 from fkp.errors import FkpError
@@ -75,7 +76,7 @@ def nobody_trains_in(run: Path) -> bool:
 def test_all_shares_together_are_the_batches_of_one(count: int, batch: int, processes: int) -> None:
     """But for a last batch that has not a face for each process; also from within an epoch."""
     for skipped in (0, 1):
-        whole, *_ = (WeightedEpochs(np.ones(count), 3, batch) for _ in range(1))
+        whole = WeightedEpochs(np.ones(count), 3, batch)
         shares = [WeightedEpochs(np.ones(count), 3, batch, process, processes) for process in range(processes)]
         served = []
         for number, share in enumerate([whole, *shares]):
@@ -158,11 +159,11 @@ def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path, monkeypatch
     told = provenance.arguments(["seed=1", "run_dir=there"], tmp_path)
     assert told == ["seed=1", "run_dir=there", "hydra.run.dir=there", *provenance.QUIET]
     assert f"hydra.run.dir={tmp_path}" in provenance.arguments(["seed=1"], tmp_path)
-    config = {"resume": False, "repeat": None, "changed": False, "ckpt_path": None}
-    run = provenance.begin(tmp_path / "run", config, ["seed=1"])
+    values = {"resume": False, "repeat": None, "changed": False, "ckpt_path": None}
+    run = provenance.begin(tmp_path / "run", values, ["seed=1"])
     run.made_of("data")
     assert not list(tmp_path.iterdir()) and not run.resumed
-    assert provenance.begin(tmp_path / "run", {**config, "resume": True}, []).resumed
+    assert provenance.begin(tmp_path / "run", {**values, "resume": True}, []).resumed
 
 
 @slow
@@ -327,3 +328,20 @@ def test_ctrl_c_stops_both(faces_folder: Path, tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and said.count(way_on(run)) == 1 and "Traceback" not in said, said
     assert nobody_trains_in(run)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_half_epoch_is_counted_once_in_however_many_processes_it_goes_on(processes: int) -> None:
+    """Also one that was begun before there could be several."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["run_dir=nowhere"])
+    parts = [{"errors": (2, {"faces": [torch.full((3,), 0.1 * number)]})} for number in (1, 2)]
+    for states, count in ((parts, 6), (parts[0], 3)):
+        taken = []
+        for process in range(processes):
+            made = config.build(cfg.model)
+            made._trainer = _Place(process, processes)
+            made.on_load_checkpoint({"gathered": states})
+            assert made.errors["train_errors"].update_count == 2
+            taken += [value for faces in made.errors["train_errors"].faces for value in faces.tolist()]
+        assert len(taken) == count and len(set(taken)) == count // 3
