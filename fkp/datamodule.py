@@ -14,6 +14,7 @@ from fkp.augmentations import Augmentation
 from fkp.cache import fingerprint
 from fkp.canvases import decode
 from fkp.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
+from fkp.errors import FkpError
 from fkp.shapes import prove_flip
 from fkp.sources.table import Fault, Source
 from fkp.transforms import Transform
@@ -26,7 +27,7 @@ class FacesDataModule(pl.LightningDataModule):
         source: gives the table of faces and the rule that splits it.
         transforms: name -> geometric transform, in order: the one way from a face to the network's crop.
         augmentations: name -> what training changes in the crop's pixels, in order.
-        batch_size: faces a step.
+        batch_size: faces a step, of all processes together.
         num_workers: loader processes.
         gray: the network wants one channel. Pictures are decoded to it, unless an augmentation needs their colours.
         margin: side of the square that is kept of each picture, in face-box sides; None keeps all of it.
@@ -91,11 +92,17 @@ class FacesDataModule(pl.LightningDataModule):
         return self.parts["train"].finish(batch)
 
     def _loader(self, part: str) -> DataLoader[Any]:
-        dataset = self.parts[part]
-        sampler = WeightedEpochs(dataset.table.weights, self.seed) if part == "train" else None
-        return (TrainLoader if sampler else DataLoader)(
+        dataset, training = self.parts[part], part == "train"
+        process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        for what, count in (("datamodule.batch_size", self.batch_size), (f"the part {part}", len(dataset))):
+            if count < processes:
+                raise FkpError(f"{what} has not a face for each of {processes} processes, but {count}")
+        sampler: Any = range(process, len(dataset), processes)  # in order, and no face twice
+        if training:
+            sampler = WeightedEpochs(dataset.table.weights, self.seed, self.batch_size, process, processes)
+        return (TrainLoader if training else DataLoader)(
             dataset,
-            self.batch_size,
+            len(range(process, self.batch_size, processes)),
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
