@@ -157,7 +157,7 @@ class WeightedEpochs(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         draws = self._draws()
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(draws))
-        return ((self.epoch, draw) for draw in draws[order][self.skipped :].tolist())
+        return ((self.epoch, int(draw)) for draw in draws[order][self.skipped :])
 
     def _draws(self) -> np.ndarray:
         """The epoch's draws; as many in every epoch."""
