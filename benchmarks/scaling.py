@@ -8,10 +8,10 @@ size, in processes of its own:
   loader  faces per second of the training loader, with the resampling; `cold`: the pixels dropped from the kernel's
           memory before
   two_conv, heatmap  faces per second of steps through the Trainer, loading and all
-and the process's own (anonymous) memory in MB: after the imports, set up, at the end, and at its peak; `first_peak`
+the processor's ms for each face of these (of all threads: what others do on the machine changes it little), and the process's own (anonymous) memory in MB: after the imports, set up, at the end, and at its peak; `first_peak`
 that of the process that decodes. Pages of files are the kernel's, which takes them back when it needs them.
 
-    --base 1000 --sizes 1 10 100 --batches 300 --steps 40 --workers 0 --folder where/there/is/room
+    --base 500 --sizes 1 10 100 --batches 200 --steps 20 --workers 0 --folder where/there/is/room
 """
 
 import argparse
@@ -44,7 +44,7 @@ from fkp.sources.synthetic import Synthetic  # noqa: E402
 
 CONF = Path(__file__).parents[1] / "conf"
 MB = 1e6
-WARM = 5  # steps that are not counted
+WARM = 2  # steps that are not counted
 EXPERIMENTS = {"two_conv": [], "heatmap": ["experiment=heatmap"]}
 
 
@@ -74,13 +74,29 @@ def peak(figures: dict[str, float], name: str) -> Iterator[None]:
 
 
 class Clock(pl.Callback):
-    """Seconds of the steps after the first few."""
+    """Times the steps after the first few."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
         """One step more."""
         if trainer.global_step == WARM:
-            self.began = time.perf_counter()
-        self.seconds = time.perf_counter() - getattr(self, "began", 0)
+            self.stopwatch = Stopwatch()
+        elif trainer.global_step == trainer.max_steps:
+            self.stopwatch.stop()
+
+
+class Stopwatch:
+    """Seconds that pass, and the processor's."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        """Stop."""
+        self.seconds, self.processor = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+
+    def figures(self, name: str, faces: int) -> dict[str, float]:
+        """Faces per second, and the processor's ms for each."""
+        return {f"{name}_faces_per_s": faces / self.seconds, f"{name}_processor_ms": 1000 * self.processor / faces}
 
 
 def draw(root: Path, base: Path, times: int) -> None:
@@ -101,18 +117,20 @@ def child(root: Path, told: argparse.Namespace) -> dict[str, float]:
     figures = {"imported_mb": memory()}
     with peak(figures, "first_peak_mb" if first else "peak_mb"):
         data, _ = built(root, told, "two_conv")
-        began = time.perf_counter()
+        name, watch = "first" if first else "again", Stopwatch()
         data.setup()
-        figures["first_s" if first else "again_s"] = time.perf_counter() - began
+        watch.stop()
+        faces = sum(len(part) for part in data.parts.values())
+        figures |= {f"{name}_s": watch.seconds} | watch.figures(name, faces)
         if first:
             return figures
-        figures |= {"set_up_mb": memory(), "faces": sum(len(part) for part in data.parts.values())}
+        figures |= {"set_up_mb": memory(), "faces": faces}
         (pixels,) = cache_folder().glob("canvases-*/pixels.bin")
         for name in ("cold", "loader"):
             if name == "cold":
                 with pixels.open("rb") as file:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            figures[f"{name}_faces_per_s"] = loaded(data, told.batches)
+            figures |= loaded(name, data, told.batches)
         figures["loaded_mb"], figures["file_mb"] = memory(), memory("RssFile")
         for name in EXPERIMENTS:
             again, module = built(root, told, name)
@@ -128,7 +146,7 @@ def child(root: Path, told: argparse.Namespace) -> dict[str, float]:
                 **quiet,  # type: ignore[arg-type]
             )
             trainer.fit(module, again)
-            figures[f"{name}_faces_per_s"] = told.steps * again.batch_size / clock.seconds
+            figures |= clock.stopwatch.figures(name, told.steps * again.batch_size)
         figures["end_mb"] = memory()
     return figures
 
@@ -142,25 +160,26 @@ def built(root: Path, told: argparse.Namespace, name: str) -> tuple[Any, Any]:
     return data, config.build(cfg.model, markup=data.source.markup)
 
 
-def loaded(data: Any, batches: int) -> float:
-    """Faces per second of the training loader."""
-    loader, faces, began = data.train_dataloader(), 0, time.perf_counter()
+def loaded(name: str, data: Any, batches: int) -> dict[str, float]:
+    """What the training loader does."""
+    loader, faces, watch = data.train_dataloader(), 0, Stopwatch()
     while batches > 0:
         for batch in loader:
             faces += len(data.on_after_batch_transfer(batch, 0)["image"])
             if (batches := batches - 1) <= 0:
                 break
         loader.sampler.set_epoch(loader.sampler.epoch + 1)
-    return faces / (time.perf_counter() - began)
+    watch.stop()
+    return watch.figures(name, faces)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=int, default=1000)
+    parser.add_argument("--base", type=int, default=500)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])
-    parser.add_argument("--batches", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where there is room; the system's folder for such things")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar, overload
 
@@ -64,11 +64,11 @@ class Roll:
         self.blocks = [np.zeros_like(self.blocks[0], shape=(0, *self.blocks[0].shape[1:]))]  # of what kind they are
 
 
-def taken(column: Any, chosen: np.ndarray | slice) -> Any:
+def taken(column: Any, chosen: np.ndarray | slice | list[int]) -> Any:
     """The rows of a column, array or Texts, at these indices (or where this mask is true). A slice shares memory."""
     if isinstance(chosen, slice) or isinstance(column, Texts):
         return column[chosen]
-    chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+    chosen = np.arange(len(column))[chosen]
     roll = Roll()
     for start in range(0, max(1, len(chosen)), BLOCK):
         roll.add(column[chosen[start : start + BLOCK]])
@@ -133,7 +133,8 @@ class Texts(Generic[Text]):
         return array
 
     def __eq__(self, other: object) -> np.ndarray:  # type: ignore[override]
-        return np.asarray(self) == (np.asarray(other) if isinstance(other, Texts) else other)
+        others = other if isinstance(other, (Texts, np.ndarray, list)) else repeat(other)
+        return np.array([one == another for one, another in zip(self, others, strict=False)], bool)
 
     __hash__ = None  # type: ignore[assignment]
 
