@@ -8,8 +8,9 @@ size, in processes of its own:
   loader  faces per second of the training loader, with the resampling; `cold`: the pixels dropped from the kernel's
           memory before
   two_conv, heatmap  faces per second of steps through the Trainer, loading and all
-the processor's ms for each face of these (of all threads: what others do on the machine changes it little), and the process's own (anonymous) memory in MB: after the imports, set up, at the end, and at its peak; `first_peak`
-that of the process that decodes. Pages of files are the kernel's, which takes them back when it needs them.
+the processor's ms for each face of these (what others do on the machine changes it little), and the process's own
+(anonymous) memory in MB: after the imports, set up, loaded, at the end, and at its peak; `first_peak` that of the
+process that decodes. Pages of files (`file`) are the kernel's, which takes them back when it needs them.
 
     --base 500 --sizes 1 10 100 --batches 200 --steps 20 --workers 0 --folder where/there/is/room
 """
@@ -221,8 +222,8 @@ def main() -> None:
             print(
                 "".join(f"  {name:24}{value:10.1f}\n" for name, value in found.items() if name != "faces"), flush=True
             )
-    if len(told.sizes) > 1:  # how much each face more adds
-        low, high = (f"x{size}_" for size in (min(told.sizes), max(told.sizes)))
+    if len(told.sizes) > 1:  # how much each face more adds, once what does not grow is there
+        low, high = (f"x{size}_" for size in sorted(told.sizes)[-2:])
         for name in ("set_up", "loaded", "end", "peak", "first_peak"):
             more = figures[f"{high}{name}_mb"] - figures[f"{low}{name}_mb"]
             figures[f"{name}_bytes_a_face"] = more * MB / (figures[f"{high}faces"] - figures[f"{low}faces"])

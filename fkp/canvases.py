@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import shutil
 import tempfile
@@ -68,6 +69,18 @@ class Canvases:
         shape, start = self.shapes[index], self.starts[index]
         return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
 
+    def expect(self, faces: Sequence[int] | np.ndarray) -> None:
+        """Have the kernel read all of these faces now, and nothing round them.
+
+        Left to itself it reads each page when it is touched, and half a megabyte round it: from a disk, five times as
+        slowly.
+        """
+        if isinstance(self.pixels.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
+            starts = self.starts[faces] // mmap.PAGESIZE * mmap.PAGESIZE
+            sizes = self.starts[faces] + self.shapes[faces].prod(1) - starts
+            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                self.pixels.base.madvise(mmap.MADV_WILLNEED, start, size)
+
     def select(self, chosen: np.ndarray | slice) -> Canvases:
         """Those of the faces at these indices; no pixel is copied, and of a slice nothing."""
         same = ("pixels", "file")
@@ -131,7 +144,10 @@ def _index(folder: Path) -> dict[str, np.ndarray] | None:
 
 def _mapped(file: Path) -> np.ndarray:
     """A file's bytes, mapped, as a plain array: slices of a memmap are slow to make."""
-    return np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
+    with file.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        mapping = mmap.mmap(opened.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    return np.ndarray(size, np.uint8, mapping)
 
 
 def face_boxes(table: FaceTable, markup: Markup) -> np.ndarray:

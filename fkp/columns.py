@@ -15,7 +15,7 @@ from fkp.cache import cache_folder
 from fkp.errors import FkpError
 
 LARGE = 1 << 20  # bytes of a column: what is more lies in a file, whose pages the kernel takes back when it needs them
-BLOCK = 4096  # rows that are handled at once
+BLOCK = 1024  # rows that are handled at once
 
 Text = TypeVar("Text", bound="str | Path")
 

@@ -75,6 +75,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
         if isinstance(keys[0], tuple):
             draws = np.stack([self._draw(key) for key in keys])  # type: ignore[arg-type]
         faces = [(key[1] if isinstance(key, tuple) else key) % len(self) for key in keys]
+        self.canvases.expect(faces)
         crops = self.crops(faces, None if draws is None else draws[:, : self.draws[0]])
         assert crops.points is not None
         to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
