@@ -155,9 +155,9 @@ def _blocks(file: Path, text: TextIO) -> Iterator[tuple[list[str], list[Line]]]:
 
     def lines() -> Iterator[str]:
         nonlocal letters
-        while line := text.readline(LETTERS):
+        while line := text.readline(LETTERS + 1):
             letters += len(line)
-            if letters > 2 * LETTERS:
+            if len(line) > LETTERS or letters > 2 * LETTERS:  # for rows before it may have come to that many
                 raise csv.Error(f"a row of more than {LETTERS} letters")
             yield line
 
