@@ -12,7 +12,8 @@ the processor's ms for each face of these (what others do on the machine changes
 (anonymous) memory in MB: after the imports, set up, loaded, at the end, and at its peak; `first_peak` that of the
 process that decodes. Pages of files (`file`) are the kernel's, which takes them back when it needs them.
 
-    --base 500 --sizes 1 10 100 --batches 200 --steps 20 --workers 0 --folder where/there/is/room
+    --base 500 --sizes 1 10 100 --batches 200 --steps 20 --experiments two_conv heatmap --workers 0
+    --folder where/there/is/room
 """
 
 import argparse
@@ -133,7 +134,7 @@ def child(root: Path, told: argparse.Namespace) -> dict[str, float]:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             figures |= loaded(name, data, told.batches)
         figures["loaded_mb"], figures["file_mb"] = memory(), memory("RssFile")
-        for name in EXPERIMENTS:
+        for name in told.experiments:
             again, module = built(root, told, name)
             again.parts = data.parts
             clock = Clock()
@@ -181,6 +182,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--experiments", nargs="*", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where there is room; the system's folder for such things")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
