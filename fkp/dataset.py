@@ -75,6 +75,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
         if isinstance(keys[0], tuple):
             draws = np.stack([self._draw(key) for key in keys])  # type: ignore[arg-type]
         faces = [(key[1] if isinstance(key, tuple) else key) % len(self) for key in keys]
+        self.canvases.expect(faces)
         crops = self.crops(faces, None if draws is None else draws[:, : self.draws[0]])
         assert crops.points is not None
         to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
@@ -166,7 +167,7 @@ class WeightedEpochs(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         draws = self._draws()
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(draws))
-        return ((self.epoch, draw) for draw in draws[order][self.mine][self.skipped :].tolist())
+        return ((self.epoch, int(draw)) for draw in draws[order][self.mine][self.skipped :])
 
     def _draws(self) -> np.ndarray:
         """The epoch's draws; as many in every epoch."""
