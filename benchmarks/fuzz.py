@@ -36,6 +36,7 @@ from PIL import Image
 from sets import last_line
 
 from fkp import canvases, download, engines, media, pictures
+from fkp.columns import Texts
 from fkp.doctor.pictures import _look
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, load_markup
@@ -136,7 +137,7 @@ def _archive(file: Path) -> None:
 
 def _contents(file: Path) -> bytes:
     os.environ["FKP_CACHE"] = str(file.parent)
-    paths = np.array([file.with_name("a.png")], object)
+    paths = Texts.of([file.with_name("a.png")], Path)
     canvases._contents(paths)
     (known,) = file.parent.glob("contents-*.bin")
     os.replace(file, known)
