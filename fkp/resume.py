@@ -24,6 +24,8 @@ from fkp.archive import read
 from fkp.errors import FkpError
 from fkp.provenance import Run
 
+# Ctrl-C, a system that shuts down, and clusters: USR1 by Lightning's custom, USR2 by submitit's. Windows has two of them.
+ASKED_BY = [getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "USR1", "USR2") if hasattr(signal, f"SIG{name}")]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,7 +68,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Last(Checkpoint):
-    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when SIGTERM or Ctrl-C asks to stop.
+    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when a signal asks to stop.
 
     It holds, besides what Lightning keeps, the state of torch's random numbers.
 
@@ -102,13 +104,13 @@ class Last(Checkpoint):
             trainer.should_stop |= early.wait_count >= early.patience
         self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._ask) for number in ASKED_BY}
 
     def _ask(self, number: int, frame: Any) -> None:
-        """Stop after this step; a second time, at once."""
-        if self.stop is not None:
+        """Stop after this step; at Ctrl-C a second time, at once. A cluster asks twice and means no more by it."""
+        if self.stop is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.stop = number
+        self.stop = self.stop or number
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

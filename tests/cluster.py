@@ -52,7 +52,7 @@ AccountingStoragePort={dbd}
 AccountingStoragePass={folder}/munge.socket
 NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port={one} CPUs=1
 NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port={two} CPUs=1
-PartitionName=all Nodes=one,two Default=YES MaxTime=60 State=UP
+PartitionName=all Nodes=one,two Default=YES State=UP
 """
 ACCOUNTING = """
 AuthType=auth/munge

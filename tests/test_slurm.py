@@ -1,0 +1,138 @@
+"""A sweep on a real SLURM of two nodes: what becomes of jobs that are cancelled, killed and preempted."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import slurm
+from conftest import ROOT, TINY
+
+pytestmark = pytest.mark.slurm
+
+Command = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", exc_type=ImportError)
+    with slurm() as environment:
+        # The nodes' names are not in any directory of hosts; those of a real cluster are.
+        paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+        yield environment | {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "COLUMNS": "160"}
+
+
+@pytest.fixture
+def sweep(
+    cluster: dict[str, str], faces_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Command:
+    """Begins a sweep of slow little trainings on the cluster."""
+
+    def begin(*overrides: str) -> subprocess.Popen[str]:
+        fixed = [*TINY, f"data.root={faces_folder}", "hydra/launcher=slurm", "callbacks.last.minutes=0"]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *fixed, *overrides]
+        driver = subprocess.Popen(
+            command, cwd=tmp_path, env=cluster, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        request.addfinalizer(driver.kill)
+        return driver
+
+    return begin
+
+
+def ask(cluster: dict[str, str], *command: str) -> str:
+    return subprocess.run(command, env=cluster, capture_output=True, text=True, check=True).stdout
+
+
+def states(cluster: dict[str, str], job: str) -> dict[str, str]:
+    """The index of each job in an array, and its state by the cluster's accounts."""
+    lines = ask(cluster, "sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", job).splitlines()
+    return {one.partition("|")[0].partition("_")[2]: one.partition("|")[2].split()[0] for one in lines}
+
+
+def newest(cluster: dict[str, str]) -> str:
+    """The number of the last array that was submitted."""
+    return max((one.split("_")[0] for one in ask(cluster, "sacct", "-X", "-n", "-P", "-o", "JobID").split()), key=int)
+
+
+def until(true: Callable[[], object], seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def process(cluster: dict[str, str], index: int) -> int:
+    """The process that the cluster runs for one of an array's jobs."""
+    told = {f"SLURM_CONF={cluster['SLURM_CONF']}".encode(), f"SLURM_ARRAY_TASK_ID={index}".encode()}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = told | {b"SLURM_PROCID=0"} <= set((folder / "environ").read_bytes().split(b"\0"))
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if ours and b"submitit.core._submit" in command and Path(command[0].decode()).name.startswith("python"):
+            return int(folder.name)
+    raise AssertionError(f"no process of job {index}")
+
+
+def test_a_sweep_survives_whatever_becomes_of_its_jobs(
+    cluster: dict[str, str], sweep: Command, tmp_path: Path
+) -> None:
+    """Of five jobs, one is cancelled, one killed, one preempted by signal, one by requeueing; then again."""
+    overrides = ["+callbacks.slow={_target_: slow.Slow, seconds: 1}", "seed=0,1,2,3,4"]
+    driver = sweep(*overrides)
+
+    def last(seed: int) -> Path:
+        return next(tmp_path.glob(f"outputs/sweeps/*/seed-{seed}_*/checkpoints/last.ckpt"), tmp_path / "not yet")
+
+    until(lambda: last(0).exists())
+    job = newest(cluster)
+    ask(cluster, "scancel", f"{job}_0")
+    until(lambda: last(1).exists())
+    os.kill(process(cluster, 1), signal.SIGKILL)
+    until(lambda: last(2).exists())
+    ask(cluster, "scancel", "--signal=USR2", f"{job}_2")
+    until(lambda: last(3).exists())
+    ask(cluster, "scontrol", "requeue", f"{job}_3")
+    printed, _ = driver.communicate(timeout=300)
+    print(printed, ask(cluster, "sacct", "-D", "-X", "-o", "JobID,State,ExitCode,Start,End,NodeList", "-j", job))
+    ended = {"0": "CANCELLED", "1": "FAILED", "2": "COMPLETED", "3": "COMPLETED", "4": "COMPLETED"}
+    assert states(cluster, job) == ended
+    assert driver.returncode == 2, "two jobs have failed, and the report says so"
+    done = [last(seed).parents[1] / "figures.json" for seed in range(5)]
+    assert [file.exists() for file in done] == [False, False, True, True, True]
+    times = [file.stat().st_mtime for file in done[2:]]
+
+    again = sweep(*overrides)
+    printed, _ = again.communicate(timeout=300)
+    print(printed)
+    assert again.returncode == 0, printed
+    assert states(cluster, newest(cluster)) == {"0": "COMPLETED", "1": "COMPLETED"}
+    assert [file.stat().st_mtime for file in done[2:]] == times
+    records = [yaml.safe_load((file.parent / "run.yaml").read_text()) for file in done]
+    assert [len(record.get("resumed", [])) for record in records] == [1, 1, 1, 1, 0]
+
+
+def test_two_nodes_train_one_model(cluster: dict[str, str], sweep: Command, tmp_path: Path) -> None:
+    """SLURM starts a process on each."""
+    driver = sweep("hydra.launcher.nodes=2", "+trainer.num_nodes=2", "trainer.devices=1", "+trainer.strategy=ddp")
+    printed, _ = driver.communicate(timeout=300)
+    print(printed, ask(cluster, "sacct", "-o", "JobID,State,NTasks,NodeList", "-j", newest(cluster)))
+    assert driver.returncode == 0, printed
+    (figures,) = tmp_path.glob("outputs/sweeps/*/*/figures.json")
+    assert re.search(r"distributed_backend=gloo.*\n.*2 processes", (figures.parent / "output.txt").read_text())
+
+
+def test_processes_that_slurm_does_not_start_are_refused(sweep: Command, tmp_path: Path) -> None:
+    """Else Lightning would start them by the command line of submitit."""
+    driver = sweep("trainer.devices=2", "trainer.accelerator=cpu")
+    printed, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 2
+    assert "--ntasks-per-node=1` does not match" in printed
