@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 PACKAGES = {
@@ -130,13 +131,13 @@ def slurm() -> Iterator[dict[str, str]]:
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         options = ["--no-defaults", "--user=root", data, f"--socket={folder}/mariadb.socket", "--skip-grant-tables"]
         options += ["--bind-address=127.0.0.1", f"--port={ports['mariadb']}", f"--pid-file={folder}/mariadb.pid"]
-        start("mariadb", "mariadbd", *options, ready=lambda: _listens(ports["mariadb"]))
-        start("slurmdbd", "slurmdbd", "-D", ready=lambda: _listens(ports["dbd"]))
-        start("slurmctld", "slurmctld", "-D", "-c", ready=lambda: _says("scontrol ping", "UP", environment))
+        start("mariadb", "mariadbd", *options, ready=partial(_listens, ports["mariadb"]))
+        start("slurmdbd", "slurmdbd", "-D", ready=partial(_listens, ports["dbd"]))
+        start("slurmctld", "slurmctld", "-D", "-c", ready=partial(_says, "scontrol ping", "UP", environment))
         stack.callback(_cancel, environment)
         for node in ("one", "two"):
-            idle = f"sinfo --noheader --nodes={node} --format=%T"
-            start(f"slurmd.{node}", "slurmd", "-D", "-N", node, ready=lambda idle=idle: _says(idle, "idle", environment))
+            idle = partial(_says, f"sinfo --noheader --nodes={node} --format=%T", "idle", environment)
+            start(f"slurmd.{node}", "slurmd", "-D", "-N", node, ready=idle)
         yield environment
 
 

@@ -1,7 +1,6 @@
 """A sweep on a real SLURM of two nodes: what becomes of jobs that are cancelled, killed and preempted."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -29,13 +28,11 @@ def cluster() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def sweep(
-    cluster: dict[str, str], faces_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> Command:
+def sweep(cluster: dict[str, str], faces_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Command:
     """Begins a sweep of slow little trainings on the cluster."""
 
     def begin(*overrides: str) -> subprocess.Popen[str]:
-        fixed = [*TINY, f"data.root={faces_folder}", "hydra/launcher=slurm", "callbacks.last.minutes=0"]
+        fixed = [*TINY, f"data.root={faces_folder}", "hydra/launcher=slurm"]
         command = [sys.executable, str(ROOT / "train.py"), "-m", *fixed, *overrides]
         driver = subprocess.Popen(
             command, cwd=tmp_path, env=cluster, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -61,13 +58,6 @@ def newest(cluster: dict[str, str]) -> str:
     return max((one.split("_")[0] for one in ask(cluster, "sacct", "-X", "-n", "-P", "-o", "JobID").split()), key=int)
 
 
-def until(true: Callable[[], object], seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-
-
 def process(cluster: dict[str, str], index: int) -> int:
     """The process that the cluster runs for one of an array's jobs."""
     told = {f"SLURM_CONF={cluster['SLURM_CONF']}".encode(), f"SLURM_ARRAY_TASK_ID={index}".encode()}
@@ -82,41 +72,57 @@ def process(cluster: dict[str, str], index: int) -> int:
     raise AssertionError(f"no process of job {index}")
 
 
-def test_a_sweep_survives_whatever_becomes_of_its_jobs(
-    cluster: dict[str, str], sweep: Command, tmp_path: Path
-) -> None:
-    """Of five jobs, one is cancelled, one killed, one preempted by signal, one by requeueing; then again."""
-    overrides = ["+callbacks.slow={_target_: slow.Slow, seconds: 1}", "seed=0,1,2,3,4"]
+def test_a_sweep_survives_whatever_becomes_of_its_jobs(cluster: dict[str, str], sweep: Command, tmp_path: Path) -> None:
+    """Of five jobs, in their second epoch, one is cancelled, one killed, one asked to make room, and one put back into
+    the queue; then the same command again."""
+    slow = "+callbacks.slow={_target_: slow.Slow, seconds: 0.5, file: '${run_dir}/steps.txt'}"
+    overrides = ["datamodule.batch_size=4", slow, "seed=0,1,2,3,4"]
     driver = sweep(*overrides)
 
-    def last(seed: int) -> Path:
-        return next(tmp_path.glob(f"outputs/sweeps/*/seed-{seed}_*/checkpoints/last.ckpt"), tmp_path / "not yet")
+    def steps(seed: int) -> list[tuple[int, int]]:
+        """Epoch and number of each that a job has begun."""
+        file = next(tmp_path.glob(f"outputs/sweeps/*/seed-{seed}_*/steps.txt"), None)
+        lines = file.read_text().splitlines() if file else []
+        return [(int(epoch), int(step)) for epoch, step in map(str.split, lines)]
 
-    until(lambda: last(0).exists())
+    def deep(seed: int) -> None:
+        """Wait until a job has begun the second step of its second epoch."""
+        end = time.monotonic() + 180
+        while sum(epoch for epoch, _ in steps(seed)) < 2:
+            assert driver.poll() is None and time.monotonic() < end, driver.communicate(timeout=1)[0]
+            time.sleep(0.1)
+
+    deep(0)
     job = newest(cluster)
     ask(cluster, "scancel", f"{job}_0")
-    until(lambda: last(1).exists())
+    deep(1)
     os.kill(process(cluster, 1), signal.SIGKILL)
-    until(lambda: last(2).exists())
+    deep(2)
     ask(cluster, "scancel", "--signal=USR2", f"{job}_2")
-    until(lambda: last(3).exists())
+    deep(3)
     ask(cluster, "scontrol", "requeue", f"{job}_3")
     printed, _ = driver.communicate(timeout=300)
     print(printed, ask(cluster, "sacct", "-D", "-X", "-o", "JobID,State,ExitCode,Start,End,NodeList", "-j", job))
     ended = {"0": "CANCELLED", "1": "FAILED", "2": "COMPLETED", "3": "COMPLETED", "4": "COMPLETED"}
     assert states(cluster, job) == ended
     assert driver.returncode == 2, "two jobs have failed, and the report says so"
-    done = [last(seed).parents[1] / "figures.json" for seed in range(5)]
-    assert [file.exists() for file in done] == [False, False, True, True, True]
-    times = [file.stat().st_mtime for file in done[2:]]
+    (folder,) = tmp_path.glob("outputs/sweeps/*")
+    runs = [next(folder.glob(f"seed-{seed}_*")) for seed in range(5)]
+    assert [(run / "figures.json").exists() for run in runs] == [False, False, True, True, True]
+    whole = steps(4)
+    assert steps(2) == whole, "who is asked keeps all that it has done"
+    assert set(steps(3)) == set(whole) and steps(3).count((0, 0)) == 1, "who is taken off may lose steps of an epoch"
 
+    before = [(run / "figures.json").stat().st_mtime for run in runs[2:]]
     again = sweep(*overrides)
     printed, _ = again.communicate(timeout=300)
     print(printed)
     assert again.returncode == 0, printed
     assert states(cluster, newest(cluster)) == {"0": "COMPLETED", "1": "COMPLETED"}
-    assert [file.stat().st_mtime for file in done[2:]] == times
-    records = [yaml.safe_load((file.parent / "run.yaml").read_text()) for file in done]
+    assert [(run / "figures.json").stat().st_mtime for run in runs[2:]] == before
+    for seed in range(2):
+        assert set(steps(seed)) == set(whole) and steps(seed).count((0, 0)) == 1, "they have gone on"
+    records = [yaml.safe_load((run / "run.yaml").read_text()) for run in runs]
     assert [len(record.get("resumed", [])) for record in records] == [1, 1, 1, 1, 0]
 
 
@@ -127,7 +133,8 @@ def test_two_nodes_train_one_model(cluster: dict[str, str], sweep: Command, tmp_
     print(printed, ask(cluster, "sacct", "-o", "JobID,State,NTasks,NodeList", "-j", newest(cluster)))
     assert driver.returncode == 0, printed
     (figures,) = tmp_path.glob("outputs/sweeps/*/*/figures.json")
-    assert re.search(r"distributed_backend=gloo.*\n.*2 processes", (figures.parent / "output.txt").read_text())
+    for rank, output in enumerate(("output.txt", "output.1.txt")):
+        assert f"GLOBAL_RANK: {rank}, MEMBER: {rank + 1}/2" in (figures.parent / output).read_text()
 
 
 def test_processes_that_slurm_does_not_start_are_refused(sweep: Command, tmp_path: Path) -> None:
