@@ -24,7 +24,7 @@ from fkp.archive import read
 from fkp.errors import FkpError
 from fkp.provenance import Run
 
-# Ctrl-C; systems that shut down; clusters, USR1 by Lightning's custom and USR2 by submitit's. Windows has the first two.
+# Ctrl-C; systems that shut down; clusters: USR1 by Lightning's custom, USR2 by submitit's. Windows has the first two.
 ASKED_BY = [getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "USR1", "USR2") if hasattr(signal, f"SIG{name}")]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -17,7 +17,7 @@ except ImportError:  # an extra: without it, Hydra is to find nothing here
     pass
 else:
 
-    class Slurm(SlurmLauncher):  # type: ignore[misc]
+    class Slurm(SlurmLauncher):
         """Hydra's launcher for SLURM, which also waits for the others when a job is lost.
 
         Of a job that was cancelled, killed or ran out of memory or time, submitit raises an error, and the launcher
@@ -39,7 +39,7 @@ else:
                     return [JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan)]
 
             # submitit names the class of its jobs in its own code, and takes no other.
-            SlurmJob.results = results  # type: ignore[method-assign]
+            SlurmJob.results = results  # type: ignore[method-assign, assignment]
             try:
                 return list(super().launch(job_overrides, initial_job_idx))
             finally:

@@ -91,7 +91,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files of slow tests first, so that no process is left with a long one at the end; SLURM only if asked for."""
     if "slurm" not in config.option.markexpr:
-        items[:] = [item for item in items if "slurm" not in item.keywords]
+        items[:] = [item for item in items if not item.get_closest_marker("slurm")]
     items.sort(key=lambda item: "slow" not in item.keywords)
 
 
