@@ -4,10 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config, entry, provenance
+from fkp import config, entry, provenance, sweeps
 
 
-@entry.main("train", provenance.arguments)
+@entry.main("train", sweeps.arguments, sweeps.job)
 def train(cfg: DictConfig) -> float:
     """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
     from fkp import runs
@@ -33,7 +33,8 @@ def train(cfg: DictConfig) -> float:
     best = trainer.checkpoint_callback.best_model_score
     if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
         return float("nan")
-    figures = trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
+    figures = {sweeps.VALUE: float(best)}
+    figures |= trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
     runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
     return float(best)
 

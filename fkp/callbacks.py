@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BackboneFinetuning
 
 from fkp.draw import as_picture, visualize_output
+from fkp.files import harmless
 from fkp.geometry import apply
 from fkp.metrics import nme
 from fkp.module import KeypointModule, in_crop
@@ -55,6 +57,31 @@ class FaceSheets(pl.Callback):
         module.train(training)
         labels = [apply(item["to_crop"], item["points"]) for item in items]
         return visualize_output([as_picture(image) for image in images], points, labels, markup=module.markup)
+
+
+class ValidationFaces(pl.Callback):
+    """The NME of each validation face, by the weights that were tested, as a table: what trainings are compared by.
+
+    Args:
+        file: the table: face, identity, nme in percent.
+    """
+
+    def __init__(self, file: str):
+        self.file = Path(file)
+
+    def on_test_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
+        """Write it."""
+        if not trainer.is_global_zero:
+            return
+        dataset, errors = trainer.datamodule.parts["val"], []  # type: ignore[attr-defined]
+        for faces in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 64)):
+            batch = {name: part.to(module.device) for name, part in dataset.__getitems__(faces.tolist()).items()}
+            batch = dataset.finish(batch)
+            with torch.no_grad():
+                errors.append(100 * nme(module(batch["image"]), module.label(batch), module.markup).cpu().numpy())
+        names = [harmless(Path(row).name) for row in dataset.table.rows]
+        table = {"face": names, "identity": dataset.table.identity, "nme": np.concatenate(errors)}
+        pd.DataFrame(table).to_csv(self.file, index=False, float_format="%.4f")
 
 
 class Release(BackboneFinetuning):

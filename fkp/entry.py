@@ -23,7 +23,9 @@ from fkp.errors import FkpError
 
 
 def main(
-    name: str, arguments: Callable[[list[str]], list[str]] = list
+    name: str,
+    arguments: Callable[[list[str]], list[str]] = list,
+    job: Callable[[Path], float] | None = None,
 ) -> Callable[[Callable[[DictConfig], float | None]], Callable[[], float | None]]:
     """Make a function of a configuration the entry of a script, as `hydra.main`; conf/ lies beside it or above.
 
@@ -33,11 +35,12 @@ def main(
     Args:
         name: of the root file in conf/.
         arguments: changes the command line before Hydra reads it.
+        job: what a sweep does instead, for each of its jobs; takes the script.
     """
 
     def decorate(body: Callable[[DictConfig], float | None]) -> Callable[[], float | None]:
-        above = Path(str(sys.modules[body.__module__].__file__)).resolve().parents
-        conf = next((folder / "conf" for folder in above if (folder / "conf").is_dir()), above[0] / "conf")
+        script = Path(str(sys.modules[body.__module__].__file__)).resolve()
+        conf = next((above / "conf" for above in script.parents if (above / "conf").is_dir()), script.parent / "conf")
         full_error: str | None = None  # what the user has set
         begun = False
 
@@ -50,6 +53,8 @@ def main(
             begun, hydra_config = True, HydraConfig.get()
             try:
                 with _full_error(full_error):
+                    if job and hydra_config.mode == RunMode.MULTIRUN:
+                        return job(script)
                     check(cfg)
                     return body(cfg)
             except FkpError as error:

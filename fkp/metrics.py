@@ -79,10 +79,10 @@ def interval(
     faces: np.ndarray, identity: np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean over faces, where whole people are drawn with replacement, as faces of one person
-    err alike (Efron, "Bootstrap Methods", 1979; percentiles).
+    err alike, and so are trainings (Efron, "Bootstrap Methods", 1979; percentiles).
 
     Args:
-        faces: (F,) errors; those that are not finite are left out.
+        faces: (F,) errors, or (T, F) of T trainings; faces that are not finite, in any of them, are left out.
         identity: (F,) names of people.
         level: of confidence.
         draws: how many sets of people are drawn.
@@ -95,13 +95,16 @@ def interval(
     >>> low, high
     (1.0, 3.0)
     """
-    finite = np.isfinite(faces)
+    trainings = np.atleast_2d(faces)
+    finite = np.isfinite(trainings).all(0)
     if not finite.any():
         return float("nan"), float("nan")
     _, person = np.unique(np.asarray(identity)[finite].astype(str), return_inverse=True)
-    total, count = np.bincount(person, faces[finite]), np.bincount(person)
-    drawn = np.random.default_rng(seed).integers(0, len(count), (draws, len(count)))
-    means = total[drawn].sum(1) / count[drawn].sum(1)
+    total, count = np.stack([np.bincount(person, one[finite]) for one in trainings]), np.bincount(person)
+    rng, often = np.random.default_rng(seed), np.full(len(total), 1 / len(total))
+    drawn = rng.integers(0, len(count), (draws, len(count)))
+    means = rng.multinomial(len(total), often, draws) @ total / len(total)
+    means = np.take_along_axis(means, drawn, 1).sum(1) / count[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -87,10 +87,13 @@ class KeypointModule(pl.LightningModule):
         """Images (B, C, h, w) to points (B, K, 2) in CROP pixels."""
         return self.codec.decode(self.network(image))[0]
 
-    def _step(self, batch: Batch, stage: str) -> Tensor:
+    def label(self, batch: Batch) -> Tensor:
+        """Points (B, K, 2) in CROP pixels that the network is to find; NaN where not labelled."""
         label = in_crop(batch["points"], batch["to_crop"])
-        if self.lean:
-            label = upright(label, batch["to_crop"], self.lean, self.markup)
+        return upright(label, batch["to_crop"], self.lean, self.markup) if self.lean else label
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        label = self.label(batch)
         output = self.network(batch["image"])
         target = self.codec.encode(label)
         labelled = torch.isfinite(target)

@@ -19,6 +19,7 @@ from fkp.errors import FkpError
 
 FILE = "run.yaml"
 LAST = "checkpoints/last.ckpt"
+LOCK = ".run.lock"
 # What says how a run comes about, and not what it is.
 ASKING = ("resume", "repeat", "changed", "run_dir")
 PACKAGES = ("fkp", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "opencv-python")
@@ -27,20 +28,20 @@ SHOWN = 20  # differences that are told
 
 def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str]:
     """The command line of a run that goes on (`resume=true`, or its folder) or is repeated (`repeat=folder`): what the
-    run was told, then what is told now. Any other as it is; so is that of a sweep, whose jobs know their own folders.
+    run was told, then what is told now. Any other as it is.
 
     Raises:
         FkpError: no such run.
     """
-    asked = {_key(argument): argument.partition("=")[2] for argument in given}
+    asked = {key(argument): argument.partition("=")[2] for argument in given}
     resume, repeat = asked.get("resume", "false"), asked.get("repeat", "null")
-    if {"-m", "--multirun"} & set(given) or (resume.lower(), repeat.lower()) == ("false", "null"):
+    if (resume.lower(), repeat.lower()) == ("false", "null"):
         return list(given)
     if repeat.lower() != "null":
         folder = Path(repeat.strip("'\""))
     else:
         folder = _newest(outputs) if resume.lower() == "true" else Path(resume.strip("'\""))
-    told = [one for one in map(str, _read(folder)["command"]) if _key(one) not in asked]
+    told = [one for one in map(str, _read(folder)["command"]) if key(one) not in asked]
     if repeat.lower() == "null":
         told += [f"{key}={folder.resolve()}" for key in ("run_dir", "hydra.run.dir")]
     return [*told, *given]
@@ -134,7 +135,7 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
     if config["ckpt_path"] is not None and not Path(config["ckpt_path"]).is_file():
         raise FkpError(f"ckpt_path={config['ckpt_path']}: no such checkpoint")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".run.lock", timeout=0) if leads() else None
+    lock = FileLock(folder / LOCK, timeout=1) if leads() else None
     try:
         if lock:
             lock.acquire()
@@ -146,7 +147,7 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
     if before and (folder / "figures.json").exists() and not config["changed"]:
         raise FkpError(f"{folder}: is finished; trainer.max_epochs=… changed=true trains it on")
     record = {
-        "command": [told for told in command if _key(told) not in ASKING],
+        "command": [told for told in command if key(told) not in ASKING],
         "started": _now(),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **dict(_versions())},
@@ -159,7 +160,8 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
     return Run(folder, record, lock, known, bool(config["changed"]), config["ckpt_path"])
 
 
-def _key(override: str) -> str:
+def key(override: str) -> str:
+    """The key that an override is about."""
     return override.lstrip("+~").partition("=")[0]
 
 

@@ -24,8 +24,9 @@ from fkp.archive import read
 from fkp.errors import FkpError
 from fkp.provenance import Run
 
-# Ctrl-C; systems that shut down; clusters: USR1 by Lightning's custom, USR2 by submitit's. Windows has the first two.
-ASKED_BY = [getattr(signal, f"SIG{name}") for name in ("INT", "TERM", "USR1", "USR2") if hasattr(signal, f"SIG{name}")]
+# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or by
+# USR1, at which Lightning would write a checkpoint that every later run in the same folder goes on from.
+ASK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -104,11 +105,11 @@ class Last(Checkpoint):
             trainer.should_stop |= early.wait_count >= early.patience
         self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in ASKED_BY}
+            self.before = {number: signal.signal(number, self._ask) for number in ASK}
 
     def _ask(self, number: int, frame: Any) -> None:
-        """Stop after this step; at Ctrl-C a second time, at once. A cluster asks twice and means no more by it."""
-        if self.stop is not None and number == signal.SIGINT:
+        """Stop after this step; at a second Ctrl-C, at once."""
+        if self.stop == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop = self.stop or number
 

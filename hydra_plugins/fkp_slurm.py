@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import time
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 from hydra.core.utils import JobReturn, JobStatus
 
+GRACE = 300  # seconds
 log = logging.getLogger(__name__)
 
 try:
@@ -38,9 +42,16 @@ else:
                     log.error(f"job {job.job_id}: {job.state}; its files begin with {job.paths.stderr}")
                     return [JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan)]
 
-            # submitit names the class of its jobs in its own code, and takes no other.
-            SlurmJob.results = results  # type: ignore[method-assign, assignment]
-            try:
+            with patch.object(SlurmJob, "results", results):  # submitit takes no other class of jobs than its own
                 return list(super().launch(job_overrides, initial_job_idx))
-            finally:
-                SlurmJob.results = wait  # type: ignore[method-assign]
+
+        def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
+            """Do one job, on the cluster."""
+            try:
+                return super().__call__(*args, **kwargs)
+            except SystemExit as stop:
+                # The training has saved what it has. SLURM asks by SIGTERM before it decides: if the job is to be queued
+                # again, the next signal says so, and submitit, who is waiting for that one, sees to it; else SIGKILL.
+                if stop.code == 128 + signal.SIGTERM:
+                    time.sleep(GRACE)
+                raise

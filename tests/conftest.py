@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,16 @@ def trained(faces_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     assert done.returncode == 0, done.stderr
     (checkpoint,) = cwd.glob("outputs/*/*/checkpoints/best.ckpt")
     return checkpoint.parent.parent, done.stdout
+
+
+@pytest.fixture
+def kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The override that puts a killer into a run."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+    def override(at: dict[int, int], child: bool = False) -> str:
+        steps = ", ".join(f"{step}: {int(number)}" for step, number in at.items())
+        child_too = str(child).lower()
+        return f"+callbacks.kill={{_target_: killer.Kill, at: {{{steps}}}, folder: {tmp_path}, child: {child_too}}}"
+
+    return override

@@ -13,23 +13,10 @@ from conftest import TINY, call, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fkp.predictor import Predictor
-from fkp.resume import ASKED_BY, Last
+from fkp.resume import ASK, Last
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """The override that puts a killer into a run."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-    def override(at: dict[int, int], child: bool = False) -> str:
-        steps = ", ".join(f"{step}: {int(number)}" for step, number in at.items())
-        child_too = str(child).lower()
-        return f"+callbacks.kill={{_target_: killer.Kill, at: {{{steps}}}, folder: {tmp_path}, child: {child_too}}}"
-
-    return override
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -58,7 +45,7 @@ def test_a_run_stopped_and_killed_within_epochs_is_in_the_end_the_same(
     assert again.returncode == 2 and "is finished" in again.stderr
 
 
-@pytest.mark.parametrize("number", ASKED_BY)
+@pytest.mark.parametrize("number", ASK)
 def test_who_is_asked_twice_still_saves(number: int, tmp_path: Path) -> None:
     """A cluster asks the process, and so does its parent; only Ctrl-C is impatient."""
     last = Last(str(tmp_path))

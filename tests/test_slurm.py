@@ -98,6 +98,8 @@ def test_a_sweep_survives_whatever_becomes_of_its_jobs(cluster: dict[str, str], 
     deep(1)
     os.kill(process(cluster, 1), signal.SIGKILL)
     deep(2)
+    ask(cluster, "scancel", "--signal=TERM", f"{job}_2")
+    time.sleep(5)  # by now it has saved
     ask(cluster, "scancel", "--signal=USR2", f"{job}_2")
     deep(3)
     ask(cluster, "scontrol", "requeue", f"{job}_3")
