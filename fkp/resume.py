@@ -24,8 +24,8 @@ from fkp.archive import read
 from fkp.errors import FkpError
 from fkp.provenance import Run
 
-# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or by
-# USR1, at which Lightning would write a checkpoint that every later run in the same folder goes on from.
+# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or
+# by USR1, at which Lightning would write a checkpoint that every later run in the same working folder goes on from.
 ASK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

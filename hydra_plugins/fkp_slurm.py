@@ -50,8 +50,8 @@ else:
             try:
                 return super().__call__(*args, **kwargs)
             except SystemExit as stop:
-                # The training has saved what it has. SLURM asks by SIGTERM before it decides: if the job is to be queued
-                # again, the next signal says so, and submitit, who is waiting for that one, sees to it; else SIGKILL.
+                # The training has saved what it has. SLURM asks by SIGTERM before anything else: what follows is the
+                # signal at which submitit has the job queued again, or SIGKILL.
                 if stop.code == 128 + signal.SIGTERM:
                     time.sleep(GRACE)
                 raise
