@@ -16,7 +16,7 @@ def train(cfg: DictConfig) -> float:
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
     import pytorch_lightning as pl
 
-    from fkp import resume
+    from fkp import processes, resume
 
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
@@ -28,13 +28,13 @@ def train(cfg: DictConfig) -> float:
     if cfg.weights:
         runs.start_from(module, cfg.weights)
     trainer = runs.trainer(cfg, **resume.logging(run))
-    with resume.told(run.last):
+    with resume.told(run.last), processes.together(trainer, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    best = trainer.checkpoint_callback.best_model_score
-    if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
-        return float("nan")
-    figures = {sweeps.VALUE: float(best)}
-    figures |= trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
+        best = trainer.checkpoint_callback.best_model_score
+        if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
+            return float("nan")
+        figures = {sweeps.VALUE: float(best)}
+        figures |= trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
     runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
     return float(best)
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from sets import last_line
 
@@ -107,8 +108,6 @@ def seeds() -> dict[str, list[bytes]]:
 
 def _weights(folder: Path) -> None:
     """The smallest network, as a checkpoint and exported."""
-    import torch
-
     from fkp.engines.export import export
     from fkp.networks import HeatMaps
     from fkp.weights import shipped
@@ -283,6 +282,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz"), help="where inputs that found a bug go")
     asked = parser.parse_args()
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)  # or what is forked would wait for threads that it has not
     good, began, total = seeds(), time.monotonic(), Counter[str]()
     print(f"{'reader':12}{'inputs':>8}{'results':>9}{'errors':>8}{'bugs':>6}{'seconds':>9}")
     for i, reader in enumerate(asked.readers):

@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
+
 
 def cache_folder() -> Path:
     """Where fkp keeps what it can make again: FKP_CACHE, or `fkp` in the user's cache folder."""
@@ -13,10 +15,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FKP_CACHE") or Path(home) / "fkp")
 
 
-def fingerprint(*parts: bytes | str) -> str:
+def fingerprint(*parts: bytes | str | np.ndarray) -> str:
     """16 hex digits that change whenever any part does."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part if isinstance(part, bytes) else part.encode()
-        digest.update(len(data).to_bytes(8, "big") + data)
+        if isinstance(part, np.ndarray):  # as it lies there: no copy
+            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+        else:
+            data = memoryview(part.encode() if isinstance(part, str) else part)
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
     return digest.hexdigest()[:16]

@@ -10,6 +10,8 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.strategies import DDPStrategy
+from torchmetrics import MeanMetric
 
 from fkp.draw import as_picture, visualize_output
 from fkp.files import harmless
@@ -86,13 +88,27 @@ class ValidationFaces(pl.Callback):
 
 class Release(BackboneFinetuning):
     """Lightning's BackboneFinetuning, whose resumed run goes on as an unbroken one: a backbone that had been released
-    when the checkpoint was written is released again, where Lightning 2.6 leaves it frozen."""
+    when the checkpoint was written is released again, where Lightning 2.6 leaves it frozen. And several processes then
+    share what they learn of it, too: DDP never hears of weights that are frozen when it begins."""
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Restore the parameter groups, and what they train."""
         super().on_fit_start(trainer, module)
         if any(len(groups) > 1 for groups in self._internal_optimizer_metadata.values()):
             self.make_trainable(module.backbone)
+            _share_all(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Freeze or release, as Lightning does."""
+        super().on_train_epoch_start(trainer, module)
+        if trainer.current_epoch == self.unfreeze_backbone_at_epoch:
+            _share_all(trainer)
+
+
+def _share_all(trainer: pl.Trainer) -> None:
+    if isinstance(strategy := trainer.strategy, DDPStrategy):
+        strategy.model = trainer.lightning_module
+        strategy.configure_ddp()
 
 
 class MeanShape(pl.Callback):
@@ -100,6 +116,7 @@ class MeanShape(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """The mean face."""
+        self.errors = MeanMetric("ignore").to(module.device)
         self.mean = torch.as_tensor(trainer.datamodule.mean_points(), dtype=torch.float32, device=module.device)  # type: ignore[attr-defined]
 
     def on_test_batch_end(
@@ -113,5 +130,8 @@ class MeanShape(pl.Callback):
     ) -> None:
         """Compare it with the labels."""
         label = in_crop(batch["points"], batch["to_crop"])
-        error = 100 * nme(self.mean.expand_as(label), label, module.markup).mean()
-        module.log("test/nme_mean_shape", error, on_step=False, on_epoch=True, batch_size=len(label))
+        self.errors.update(100 * nme(self.mean.expand_as(label), label, module.markup))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
+        """Log it."""
+        module.log("test/nme_mean_shape", self.errors.compute(), sync_dist=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
 
 from fkp.cache import cache_folder, fingerprint
+from fkp.columns import BLOCK, Texts, taken
 from fkp.errors import FkpError
 from fkp.geometry import IDENTITY, centre_and_side, compose, face_box, rescaling, square, translation, warp
 from fkp.markup import Markup
@@ -25,6 +27,7 @@ from fkp.sources.table import FaceTable
 
 VERSION = 4  # of the layout of the cached file; raise it when that changes
 Made = tuple[np.ndarray, np.ndarray, tuple[int, int]] | str  # canvas, affine, extent; or why there is none
+T = TypeVar("T")
 AHEAD = 256  # faces that may be decoded before they are written: a set larger than memory passes through
 
 
@@ -66,10 +69,22 @@ class Canvases:
         shape, start = self.shapes[index], self.starts[index]
         return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
 
-    def select(self, chosen: np.ndarray) -> Canvases:
-        """Those of the faces at these indices; no pixel is copied."""
-        columns = {name: column[chosen] for name, column in vars(self).items() if name not in ("pixels", "file")}
-        return replace(self, **columns)
+    def expect(self, faces: Sequence[int] | np.ndarray) -> None:
+        """Have the kernel read all of these faces now, and nothing round them.
+
+        Left to itself it reads each page when it is touched, and half a megabyte round it: from a disk, five times as
+        slowly.
+        """
+        if isinstance(self.pixels.base, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
+            starts = self.starts[faces] // mmap.PAGESIZE * mmap.PAGESIZE
+            sizes = self.starts[faces] + self.shapes[faces].prod(1) - starts
+            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                self.pixels.base.madvise(mmap.MADV_WILLNEED, start, size)
+
+    def select(self, chosen: np.ndarray | slice) -> Canvases:
+        """Those of the faces at these indices; no pixel is copied, and of a slice nothing."""
+        same = ("pixels", "file")
+        return replace(self, **{name: taken(column, chosen) for name, column in vars(self).items() if name not in same})
 
 
 def decode(
@@ -92,9 +107,7 @@ def decode(
     """
     boxes = face_boxes(table, markup)
     kept = None if margin is None else boxes
-    key = fingerprint(
-        _contents(table.paths), b"" if kept is None else kept.tobytes(), repr((VERSION, gray, margin, longest))
-    )
+    key = fingerprint(_contents(table.paths), b"" if kept is None else kept, repr((VERSION, gray, margin, longest)))
     folder = cache_folder() / f"canvases-{key}"
     if (index := _index(folder)) is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,11 +130,13 @@ def decode(
 def _index(folder: Path) -> dict[str, np.ndarray] | None:
     """What the cached file says of its pixels, if it is there as it was written, to the byte."""
     try:
-        said = (folder / "index").read_bytes()
-        if fingerprint(said[16:]).encode() != said[:16]:
+        said = _mapped(folder / "index")
+        if fingerprint(said[16:]).encode() != said[:16].tobytes():
             return None
-        with np.load(io.BytesIO(said[16:])) as index:
-            columns = dict(index)
+        with open(folder / "index", "rb") as file:
+            file.seek(16)
+            with np.load(file) as index:
+                columns = {name: index[name] for name in index.files}
         return columns if columns["end"] == (folder / "pixels.bin").stat().st_size else None
     except OSError:
         return None
@@ -129,13 +144,18 @@ def _index(folder: Path) -> dict[str, np.ndarray] | None:
 
 def _mapped(file: Path) -> np.ndarray:
     """A file's bytes, mapped, as a plain array: slices of a memmap are slow to make."""
-    return np.asarray(np.memmap(file, np.uint8, mode="r")) if file.stat().st_size else np.zeros(0, np.uint8)
+    with file.open("rb") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        mapping = mmap.mmap(opened.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    return np.ndarray(size, np.uint8, mapping)
 
 
 def face_boxes(table: FaceTable, markup: Markup) -> np.ndarray:
     """(F, 4) float32: the table's own boxes, and where it has none, those drawn round the points; IMAGE pixels."""
-    drawn = np.array([face_box(points, markup) for points in table.points], np.float32).reshape(-1, 4)
-    return np.where(np.isfinite(table.boxes).all(1, keepdims=True), table.boxes, drawn).astype(np.float32)
+    boxes = table.boxes.astype(np.float32)
+    for i in np.flatnonzero(~np.isfinite(table.boxes).all(1)):
+        boxes[i] = face_box(table.points[i], markup)
+    return boxes
 
 
 def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool, margin: float, longest: int) -> None:
@@ -152,43 +172,44 @@ def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool,
         return canvas, affine, (image.shape[1], image.shape[0])
 
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as half:
-        starts, shapes, affines, extents, reasons, end = [], [], [], [], {}, 0
+        count, reasons, end = len(table), {}, 0
+        starts, shapes, extents = (
+            np.zeros(count, np.int64),
+            np.zeros((count, 3), np.int64),
+            np.zeros((count, 2), np.int64),
+        )
+        affines = np.zeros((count, 2, 3))
         with open(Path(half, "pixels.bin"), "wb") as file:
-            for i, made in enumerate(track(_ahead(one, len(table)), f"decoding {len(table)} faces", len(table))):
+            for i, made in enumerate(track(_ahead(one, range(count)), f"decoding {count} faces", count)):
                 if isinstance(made, str):
                     reasons[i] = made
                     made = np.zeros((0, 0, 1), np.uint8), IDENTITY, (0, 0)
-                canvas, affine, extent = made
+                canvas, affines[i], extents[i] = made
                 file.write(canvas.data)
-                starts.append(end)
-                shapes.append(canvas.shape)
-                affines.append(affine)
-                extents.append(extent)
+                starts[i], shapes[i] = end, canvas.shape
                 end += canvas.size
             file.flush()
             os.fsync(file.fileno())
-        with io.BytesIO() as index, open(Path(half, "index"), "wb") as file:
-            np.savez(
-                index,
-                end=end,
-                starts=np.array(starts, np.int64),
-                shapes=np.array(shapes, np.int64),
-                affines=np.array(affines),
-                extents=np.array(extents, np.int64),
-                bad=np.array(list(reasons), np.int64),
-                reasons=np.array(list(reasons.values()), str),
-            )
-            file.write(fingerprint(index.getvalue()).encode() + index.getvalue())
+        columns = {"end": end, "starts": starts, "shapes": shapes, "affines": affines, "extents": extents}
+        bad, told = np.array(list(reasons), np.int64), np.array(list(reasons.values()), str)
+        draft = Path(half, "draft")
+        with draft.open("wb") as file:
+            np.savez(file, **columns, bad=bad, reasons=told)  # type: ignore[arg-type]
+        with open(Path(half, "index"), "wb") as file:
+            written = _mapped(draft)
+            file.write(fingerprint(written).encode())
+            file.write(written.data)
             file.flush()
             os.fsync(file.fileno())
+        draft.unlink()
         os.rename(half, folder)  # whole or not at all
 
 
-def _ahead(one: Callable[[int], Made], count: int) -> Iterator[Made]:
-    """Results of one(0), one(1), … in order, made by threads (OpenCV frees the interpreter), AHEAD at a time."""
+def _ahead(one: Callable[[int], T], indices: Sequence[int] | np.ndarray) -> Iterator[T]:
+    """Results of one(i) in order, made by threads (OpenCV frees the interpreter), AHEAD at a time."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, count, AHEAD):
-            yield from pool.map(one, range(start, min(start + AHEAD, count)))
+        for start in range(0, len(indices), AHEAD):
+            yield from pool.map(one, indices[start : start + AHEAD])
 
 
 def _canvas(image: np.ndarray, box: np.ndarray | None, margin: float, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,36 +230,36 @@ def _canvas(image: np.ndarray, box: np.ndarray | None, margin: float, longest: i
     return np.ascontiguousarray(np.atleast_3d(part)), affine
 
 
-def _contents(paths: np.ndarray) -> bytes:
+def _contents(paths: Texts[Path]) -> bytes:
     """A digest of each file's bytes. A file whose size, times and inode are those of last time is not read again."""
-    stats = np.zeros((len(paths), 4), np.int64)
-    for i, path in enumerate(paths):
-        try:
-            stat = path.stat()
-            stats[i] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
-        except OSError:
-            pass  # vanished since the table was read: decoding will say so
-    digests = np.zeros((len(paths), 16), np.uint8)
-    changed = np.ones(len(paths), bool)
-    names = fingerprint("\0".join(str(path.resolve()) for path in paths))
-    file = cache_folder() / f"contents-{names}.bin"
     record = np.zeros(len(paths), [("stat", np.int64, 4), ("digest", np.uint8, 16)])
+    names = ""
+    for start in range(0, len(paths), BLOCK):
+        some = paths[start : start + BLOCK].tolist()
+        names = fingerprint(names, "\0".join(str(path.resolve()) for path in some))
+        for i, path in enumerate(some, start):
+            try:
+                stat = path.stat()
+                record["stat"][i] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+            except OSError:
+                pass  # vanished since the table was read: decoding will say so
+    changed = np.ones(len(paths), bool)
+    file = cache_folder() / f"contents-{names}.bin"
     # As many bytes as that are such a file, whatever they are: what has changed since is read anew.
     if file.is_file() and file.stat().st_size == record.nbytes:
-        record = np.fromfile(file, record.dtype)
-        digests[:], changed = record["digest"], (record["stat"] != stats).any(1)
+        last = np.fromfile(file, record.dtype)
+        record["digest"], changed = last["digest"], (last["stat"] != record["stat"]).any(1)
     if changed.any():
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            todo = np.flatnonzero(changed)
-            for i, digest in zip(todo.tolist(), pool.map(_digest, paths[todo].tolist()), strict=True):
-                digests[i] = 0 if digest is None else digest
-                stats[i] = -1 if digest is None else stats[i]  # not to be remembered: the next run reads it again
+        todo = np.flatnonzero(changed)
+        for i, digest in zip(todo.tolist(), _ahead(lambda i: _digest(paths[i]), todo), strict=True):
+            record["digest"][i] = 0 if digest is None else digest
+            if digest is None:
+                record["stat"][i] = -1  # not to be remembered: the next run reads it again
         file.parent.mkdir(parents=True, exist_ok=True)
-        record["stat"], record["digest"] = stats, digests
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as half:
-            half.write(record.tobytes())
+            half.write(record.data)
         os.replace(half.name, file)
-    return digests.tobytes()
+    return record["digest"].tobytes()
 
 
 def _digest(path: Path) -> np.ndarray | None:

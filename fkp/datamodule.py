@@ -14,9 +14,12 @@ from fkp.augmentations import Augmentation
 from fkp.cache import fingerprint
 from fkp.canvases import decode
 from fkp.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
+from fkp.errors import FkpError
 from fkp.shapes import prove_flip
 from fkp.sources.table import Fault, Source
 from fkp.transforms import Transform
+
+ENOUGH = 10_000  # faces tell left from right
 
 
 class FacesDataModule(pl.LightningDataModule):
@@ -26,7 +29,7 @@ class FacesDataModule(pl.LightningDataModule):
         source: gives the table of faces and the rule that splits it.
         transforms: name -> geometric transform, in order: the one way from a face to the network's crop.
         augmentations: name -> what training changes in the crop's pixels, in order.
-        batch_size: faces a step.
+        batch_size: faces a step, of all processes together.
         num_workers: loader processes.
         gray: the network wants one channel. Pictures are decoded to it, unless an augmentation needs their colours.
         margin: side of the square that is kept of each picture, in face-box sides; None keeps all of it.
@@ -65,14 +68,19 @@ class FacesDataModule(pl.LightningDataModule):
         faults += [Fault(table.rows[i], reason) for i, reason in sorted(reasons.items())]
         good = np.setdiff1d(np.arange(len(table)), list(reasons))
         source.answer(faults, len(good))
-        table, canvases = table.select(good), canvases.select(good)
+        if reasons:
+            table, canvases = table.select(good), canvases.select(good)
         pictures = str(canvases.file and canvases.file.parent.name)  # a name made of their bytes
-        self._fingerprint = fingerprint(pictures, table.points.tobytes(), "\0".join(table.identity))
+        self._fingerprint = fingerprint(pictures, table.points, "\0".join(table.identity))
         parts = table.parts(source.split)
-        prove_flip(table.points[parts["train"]], markup)
+        # Part after part in one table, which each then sees a slice of, and shares with loader processes.
+        order, end = np.concatenate(list(parts.values())), 0
+        table, canvases = table.select(order), canvases.select(order)
+        prove_flip(table.points[: len(parts["train"]) : max(1, len(parts["train"]) // ENOUGH)], markup)
         steps = (self.transforms, markup, self.augmentations, self.gray, self.seed)
         for part, chosen in parts.items():
-            self.parts[part] = FacialKeypointsDataset(table.select(chosen), canvases.select(chosen), *steps)
+            own = slice(end, end := end + len(chosen))
+            self.parts[part] = FacialKeypointsDataset(table.select(own), canvases.select(own), *steps)
 
     @property
     def fingerprint(self) -> str:
@@ -91,11 +99,17 @@ class FacesDataModule(pl.LightningDataModule):
         return self.parts["train"].finish(batch)
 
     def _loader(self, part: str) -> DataLoader[Any]:
-        dataset = self.parts[part]
-        sampler = WeightedEpochs(dataset.table.weights, self.seed) if part == "train" else None
-        return (TrainLoader if sampler else DataLoader)(
+        dataset, training = self.parts[part], part == "train"
+        process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        for what, count in (("datamodule.batch_size", self.batch_size), (f"the part {part}", len(dataset))):
+            if count < processes:
+                raise FkpError(f"{what} has not a face for each of {processes} processes, but {count}")
+        sampler: Any = range(process, len(dataset), processes)  # in order, and no face twice
+        if training:
+            sampler = WeightedEpochs(dataset.table.weights, self.seed, self.batch_size, process, processes)
+        return (TrainLoader if training else DataLoader)(
             dataset,
-            self.batch_size,
+            len(range(process, self.batch_size, processes)),
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_as_it_is,

@@ -75,6 +75,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
         if isinstance(keys[0], tuple):
             draws = np.stack([self._draw(key) for key in keys])  # type: ignore[arg-type]
         faces = [(key[1] if isinstance(key, tuple) else key) % len(self) for key in keys]
+        self.canvases.expect(faces)
         crops = self.crops(faces, None if draws is None else draws[:, : self.draws[0]])
         assert crops.points is not None
         to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
@@ -137,27 +138,36 @@ class WeightedEpochs(Sampler[Key]):
     Of a weight's fraction, that share of the faces comes once more, others in other epochs. Lightning calls
     `set_epoch` at the start of each epoch.
 
+    Of several processes each takes its share of every batch, so that all of them together take what one would: the
+    faces at its number, and at that many processes on. Where an epoch's last batch has not a face for each, it is left
+    out.
+
     Args:
         weights: (F,), at least 0.
         seed: of the order.
+        batch: faces that all processes together take in a step.
+        process: the number of this one, from 0.
+        processes: how many there are.
     """
 
-    def __init__(self, weights: np.ndarray, seed: int = 0):
+    def __init__(self, weights: np.ndarray, seed: int = 0, batch: int = 1, process: int = 0, processes: int = 1):
         self.weights, self.seed, self.epoch = np.asarray(weights, float), seed, 0
-        self.skipped = 0  # faces at the beginning of the order that have been shown before
-        self.length = len(self._draws())
+        self.skipped = 0  # faces at the beginning of this process's order that have been shown before
+        count = len(self._draws())
+        places = np.arange(count - count % batch if count % batch < processes else count)
+        self.mine = places[places % batch % processes == process]
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.mine)
 
     def __iter__(self) -> Iterator[Key]:
         draws = self._draws()
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(draws))
-        return ((self.epoch, draw) for draw in draws[order][self.skipped :].tolist())
+        return ((self.epoch, int(draw)) for draw in draws[order][self.mine][self.skipped :])
 
     def _draws(self) -> np.ndarray:
         """The epoch's draws; as many in every epoch."""

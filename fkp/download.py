@@ -318,7 +318,8 @@ def _unpack(part: Path, into: Path, folder: str, checksums: Mapping[str, str]) -
             if _fault(into, checksums):
                 raise  # else another process, which could not lock either, was first: its folder is as good
         _sync(into.parent)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileExistsError) as error:
+    # UnicodeDecodeError: of a member's name
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileExistsError, UnicodeDecodeError) as error:
         raise _Unsound(f"the archive is damaged, truncated or no plain zip file ({error})") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

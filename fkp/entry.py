@@ -58,7 +58,8 @@ def main(
                     check(cfg)
                     return body(cfg)
             except FkpError as error:
-                forget(Path(hydra_config.runtime.output_dir), str(hydra_config.output_subdir))
+                if hydra_config.output_subdir is not None:  # else it is the folder of another process
+                    forget(Path(hydra_config.runtime.output_dir), hydra_config.output_subdir)
                 if hydra_config.mode == RunMode.MULTIRUN or full_error == "1":
                     raise  # the launcher decides what a failed job means; who asks for tracebacks gets them
                 raise SystemExit(_say(error)) from None

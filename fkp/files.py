@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from fkp.errors import FkpError
 
@@ -15,14 +19,22 @@ def read_bytes(path: Path, most: int) -> bytes:
     Raises:
         FkpError: no such file, none that is regular, or a larger one.
     """
+    file, size = _opened(path, most)
+    with file:
+        try:
+            return file.read(size)  # no more, should it be growing
+        except OSError as error:
+            raise FkpError(f"{path}: {error.strerror or error}") from None
+
+
+def _opened(path: Path, most: int) -> tuple[BinaryIO, int]:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise FkpError(f"{path}: {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file")
         if found.st_size > most:
             raise FkpError(f"{path}: {found.st_size} bytes, more than the {most} that fkp reads of such a file")
-        with path.open("rb") as file:
-            return file.read(found.st_size)  # no more, should it be growing
+        return path.open("rb"), found.st_size
     except FileNotFoundError:
         raise FkpError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
@@ -39,6 +51,20 @@ def read_text(path: Path, most: int) -> str:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FkpError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+@contextmanager
+def open_text(path: Path, most: int) -> Iterator[TextIO]:
+    """As `read_text`, bit by bit; line ends are kept.
+
+    Raises:
+        FkpError: as it does; what is wrong with the encoding, when it is come to.
+    """
+    with _opened(path, most)[0] as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        try:
+            yield text
+        except UnicodeDecodeError as error:
+            raise FkpError(f"{path}: not text in UTF-8 ({error.reason})") from None
 
 
 def inside(folder: Path, path: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric, Metric
 
 from fkp.calibration import NEAR, calibrate
@@ -78,6 +78,11 @@ class KeypointModule(pl.LightningModule):
             mean = torch.as_tensor(self.trainer.datamodule.mean_points(), dtype=torch.float32)  # type: ignore[attr-defined]
             self.network.start_at(self.codec.encode(mean[None])[0])  # type: ignore[operator]
 
+    def on_fit_start(self) -> None:
+        """Let each process drop out other units; the first those that one alone would."""
+        if self.global_rank:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     def start_from(self, network: nn.Module) -> None:
         """Take over the weights of a trained network; RuntimeError if they do not fit."""
         self.network.load_state_dict(network.state_dict())
@@ -98,9 +103,9 @@ class KeypointModule(pl.LightningModule):
         target = self.codec.encode(label)
         labelled = torch.isfinite(target)
         coordinates = self.codec.coordinates(output)
-        loss = self.loss(coordinates[labelled], target[labelled])
+        known = torch.isfinite(label).all(-1)
+        loss = self.loss(coordinates[labelled], target[labelled]) if known.any() else 0 * coordinates.sum()
         if self.likelihood:
-            known = torch.isfinite(label).all(-1)
             # Unlabelled points are left out before the sum: a gradient of 0 times NaN is NaN.
             surprise = self.codec.surprise(output, label.nan_to_num())[known]
             loss = loss + self.likelihood * surprise.sum() / max(1, len(surprise))
@@ -109,8 +114,21 @@ class KeypointModule(pl.LightningModule):
         self.errors[f"{stage}_errors"].update(errors.nanmean(-1))  # type: ignore[operator]
         if stage == "val" and (spread := self.codec.spread(output)) is not None:
             self.sureness.update(spread, errors)
-        self.losses[f"{stage}_loss"].update(loss.detach(), len(label))  # type: ignore[operator]
-        return loss
+        # A mean over labelled points, however they fall into batches and processes.
+        points = known.sum()
+        self.losses[f"{stage}_loss"].update(loss.detach(), points)  # type: ignore[operator]
+        return self._share(loss, points) if stage == "train" else loss
+
+    def _share(self, loss: Tensor, points: Tensor) -> Tensor:
+        """The loss of this process's share of a batch, so weighted that the mean over processes, which DDP takes of the
+        gradients, is the mean over the labelled points of all; and not finite in one of them, it is so in each."""
+        if self.trainer.world_size == 1:
+            return loss
+        sums = torch.stack([points.float(), loss.detach().float() * points])
+        distributed.all_reduce(sums)
+        if not torch.isfinite(sums[1]):
+            return sums[1]
+        return loss * (self.trainer.world_size * points / sums[0].clamp(min=1))
 
     def _end(self, stage: str) -> None:
         # Logged once an epoch, from sums of our own: `log` in every step is slow beside a small network.
@@ -122,7 +140,8 @@ class KeypointModule(pl.LightningModule):
         loss.reset()  # type: ignore[operator]
         named = {f"{stage}/{name}": value for name, value in figures.items()}
         for name, value in named.items():
-            self.log(name, value, prog_bar=name in ("train/loss", "val/nme"), logger=stage != "train")
+            shown = name in ("train/loss", "val/nme")
+            self.log(name, value, prog_bar=shown, logger=stage != "train", sync_dist=True)
         if stage == "train" and self.logger:  # at once: Lightning would log them after the epoch's checkpoint
             self.logger.log_metrics({**named, "epoch": self.current_epoch}, self.global_step - 1)
 
@@ -177,20 +196,32 @@ class KeypointModule(pl.LightningModule):
         if recipe and calibration:
             recipe = {**recipe, "codec": {**recipe["codec"], "calibration": list(calibration)}}
         checkpoint["fkp"] = recipe
-        # What a half epoch has come to: Lightning keeps no metrics.
-        gathered = {name: metric for name, metric in self._of_training() if metric.update_count}
-        checkpoint["gathered"] = {name: (metric.update_count, metric.metric_state) for name, metric in gathered.items()}
+        # What a half epoch has come to, in each process: Lightning keeps no metrics.
+        begun = {name: metric for name, metric in self._of_training() if metric.update_count}
+        checkpoint["gathered"] = gathered({name: (one.update_count, one.metric_state) for name, one in begun.items()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what a half epoch had come to."""
+        """Take up what a half epoch had come to. Where it goes on in fewer processes, some take up that of several."""
+        states = checkpoint.get("gathered", [])
+        states = [states] if isinstance(states, dict) else states  # before there were several, there was the one
         for name, metric in self._of_training():
             # torchmetrics would count updates by itself, but tells a metric without any by this alone.
-            metric._update_count, state = checkpoint.get("gathered", {}).get(name, (0, {}))
-            for part, value in state.items():
-                setattr(metric, part, value)
+            metric._update_count = max([state.get(name, (0, {}))[0] for state in states], default=0)
+            for state in states[self.global_rank :: self.trainer.world_size]:
+                for part, value in state.get(name, (0, {}))[1].items():
+                    setattr(metric, part, getattr(metric, part) + value)
 
     def _of_training(self) -> list[tuple[str, Metric]]:
         return [("errors", self.errors["train_errors"]), ("loss", self.losses["train_loss"])]  # type: ignore[list-item]
+
+
+def gathered(value: Any) -> list[Any]:
+    """What each process that trains has here, in the order of their numbers."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def in_crop(points: Tensor, to_crop: Tensor) -> Tensor:

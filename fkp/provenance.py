@@ -22,17 +22,28 @@ LAST = "checkpoints/last.ckpt"
 LOCK = ".run.lock"
 # What says how a run comes about, and not what it is.
 ASKING = ("resume", "repeat", "changed", "run_dir")
+# What Hydra would write for a process that does not lead.
+QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")
 PACKAGES = ("fkp", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "opencv-python")
 SHOWN = 20  # differences that are told
 
 
 def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str]:
     """The command line of a run that goes on (`resume=true`, or its folder) or is repeated (`repeat=folder`): what the
-    run was told, then what is told now. Any other as it is.
+    run was told, then what is told now. Any other as it is. A process that does not lead makes no folder besides.
 
     Raises:
         FkpError: no such run.
     """
+    told = _of_run(given, outputs)
+    if leads():
+        return told
+    # Where the run is somebody who leads has settled: by the clock, if nobody was told, and clocks differ.
+    folder = {key(one): one.partition("=")[2] for one in told}.get("run_dir", str(outputs))
+    return [*told, f"hydra.run.dir={folder}", *QUIET]
+
+
+def _of_run(given: Sequence[str], outputs: Path) -> list[str]:
     asked = {key(argument): argument.partition("=")[2] for argument in given}
     resume, repeat = asked.get("resume", "false"), asked.get("repeat", "null")
     if (resume.lower(), repeat.lower()) == ("false", "null"):
@@ -102,26 +113,33 @@ class Run:
         told = self.told and Path(self.told)
         return self.last if self.resumed and self.last.is_file() else told or None
 
+    @property
+    def joining(self) -> list[str]:
+        """What a process that is to take part in it is told, after what this one was told."""
+        folder = self.folder.resolve()
+        return [f"run_dir={folder}", *([f"resume={folder}"] if self.resumed else [])]
+
     def made_of(self, data: str) -> None:
         """Keep the record, now that the fingerprint of the data is known, too.
 
         Raises:
             FkpError: data or configuration are not those of the run that goes on or is repeated.
         """
+        if not leads():
+            return
         self.record["data"] = data
         differences = list(_differences(self.known, self.record)) if self.known else []
         if differences and not self.changed:
             more = [f"… and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
             listed = "\n  ".join([*differences[:SHOWN], *more])
             raise FkpError(f"This is not what that run was made of:\n  {listed}\nchanged=true takes it all the same.")
-        if leads():
-            draft = self.folder / f".{FILE}.part"
-            draft.write_text(yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True), encoding="utf-8")
-            draft.replace(self.folder / FILE)
+        draft = self.folder / f".{FILE}.part"
+        draft.write_text(yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        draft.replace(self.folder / FILE)
 
 
 def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
-    """Begin a run in its folder, or go on in it.
+    """Begin a run in its folder, or go on in it. A process that does not lead only learns where it goes on from.
 
     Args:
         folder: of the run; made if it is not there.
@@ -134,15 +152,16 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
     """
     if config["ckpt_path"] is not None and not Path(config["ckpt_path"]).is_file():
         raise FkpError(f"ckpt_path={config['ckpt_path']}: no such checkpoint")
+    if not leads():
+        return Run(folder, {"resumed": []} if config["resume"] else {}, None, None, False, config["ckpt_path"])
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=1) if leads() else None
+    lock = FileLock(folder / LOCK, timeout=1)  # a report may look at it for a moment
     try:
-        if lock:
-            lock.acquire()
+        lock.acquire()
     except Timeout:
         raise FkpError(f"{folder}: another process trains here") from None
     before = _read(folder) if (folder / FILE).exists() else None
-    if before and not config["resume"] and leads():
+    if before and not config["resume"]:
         raise FkpError(f"{folder}: holds a run; resume={folder} goes on with it, another run_dir=… begins one")
     if before and (folder / "figures.json").exists() and not config["changed"]:
         raise FkpError(f"{folder}: is finished; trainer.max_epochs=… changed=true trains it on")
@@ -166,8 +185,14 @@ def key(override: str) -> str:
 
 
 def leads() -> bool:
-    """Whether this is the first of the processes that train together: it alone writes."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("SLURM_PROCID", "0") == "0"
+    """Whether this is the first of the processes that train together, on all machines: it alone writes.
+
+    They may have been started by torchrun, perhaps on machines of SLURM's, whose numbers then say nothing; by SLURM; or
+    by fkp itself, once on each machine, as `fkp.processes` does it.
+    """
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK"))
 
 
 def _anywhere(value: Any, folder: str) -> Any:

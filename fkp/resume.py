@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from fkp.archive import read
 from fkp.errors import FkpError
-from fkp.provenance import Run
+from fkp.module import gathered
+from fkp.provenance import Run, leads
 
 # What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or
 # by USR1, at which Lightning would write a checkpoint that every later run in the same working folder goes on from.
@@ -71,7 +72,7 @@ class WholeFiles(TorchCheckpointIO):
 class Last(Checkpoint):
     """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when a signal asks to stop.
 
-    It holds, besides what Lightning keeps, the state of torch's random numbers.
+    It holds, besides what Lightning keeps, the state of torch's random numbers, of each process.
 
     Args:
         folder: where to.
@@ -82,30 +83,41 @@ class Last(Checkpoint):
         self.file, self.minutes = Path(folder) / "last.ckpt", minutes
         self.saved = 0.0
         self.stop: int | None = None
-        self.random: dict[str, Any] = {}
+        self.random: list[dict[str, Any]] = []  # a process each
         self.before: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What the next random numbers depend on: those of dropout."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+        return {"processes": gathered({"cpu": torch.get_rng_state(), "cuda": cuda})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep it until the training begins: what comes before draws numbers, too."""
-        self.random = state_dict
+        self.random = state_dict.get("processes", [state_dict])  # before there were several, there was the one
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Go on with the random numbers; listen for signals; end at once if early stopping had."""
-        if self.random:
-            torch.set_rng_state(self.random["cpu"].cpu())
-            if self.random["cuda"] and len(self.random["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all([state.cpu() for state in self.random["cuda"]])
+        if trainer.global_rank < len(self.random):
+            random = self.random[trainer.global_rank]
+            torch.set_rng_state(random["cpu"].cpu())
+            if random["cuda"] and len(random["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([state.cpu() for state in random["cuda"]])
         for early in trainer.early_stopping_callbacks:
             assert isinstance(early, EarlyStopping)
             trainer.should_stop |= early.wait_count >= early.patience
         self.saved = time.monotonic()
+        self._listen(self._ask)
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Listen for signals here, too: nothing is to be saved, so the end is at once."""
+        self._listen(self._end)
+
+    def _listen(self, handler: Callable[[int, Any], None]) -> None:
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in ASK}
+            self.before = {number: signal.signal(number, handler) for number in ASK}
+
+    def _end(self, number: int, frame: Any) -> None:
+        raise Stopped(number)
 
     def _ask(self, number: int, frame: Any) -> None:
         """Stop after this step; at a second Ctrl-C, at once."""
@@ -171,7 +183,8 @@ def told(last: Path) -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        print(f"stopped; {_way_on(last)}", file=sys.stderr)
+        if leads():
+            print(f"stopped; {way_on(last)}", file=sys.stderr)
         raise SystemExit(stop.code) from None
     except (FkpError, OSError, EOFError, RuntimeError) as error:
         if isinstance(error, FkpError):
@@ -182,10 +195,11 @@ def told(last: Path) -> Iterator[None]:
             what = f"a loader process died, as when memory runs out; datamodule.num_workers=0 does without ({error})"
         else:
             raise
-        raise FkpError(f"{what}; {_way_on(last)}") from error
+        raise FkpError(f"{what}; {way_on(last)}" if leads() else what) from error
 
 
-def _way_on(last: Path) -> str:
+def way_on(last: Path) -> str:
+    """How a run that has been ended goes on from its last checkpoint, in words."""
     return (
         f"python train.py resume=true goes on from {last}" if last.is_file() else "no checkpoint had been written yet"
     )

@@ -110,7 +110,20 @@ def trainer(cfg: DictConfig, **logging: Any) -> Any:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # so it is meant to be
     callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
     logger = config.build(cfg.logger, **logging) if cfg.logger else False
-    return config.build(cfg.trainer, callbacks=callbacks, logger=logger, precision=precision(cfg.trainer.precision))
+    return config.build(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger,
+        precision=precision(cfg.trainer.precision),
+        sync_batchnorm=bool(cfg.trainer.get("sync_batchnorm")) and on_gpu(cfg.trainer.accelerator),
+    )
+
+
+def on_gpu(accelerator: str) -> bool:
+    """Whether a Trainer with this word takes a GPU. Without one, torch's SyncBatchNorm fails."""
+    import torch
+
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def precision(wanted: str | None) -> str | None:

@@ -40,6 +40,10 @@ def arguments(given: Sequence[str]) -> list[str]:
     """
     if not {"-m", "--multirun"} & set(given):
         return provenance.arguments(given)
+    if not provenance.leads():
+        raise FkpError(
+            "-m: one process walks through a sweep, whose jobs may have several; start it without torchrun or srun"
+        )
     if asked := [one for one in given if provenance.key(one) in ("resume", "repeat", "run_dir")]:
         raise FkpError(f"{asked[0]}: not for a sweep; the same command again goes on with what is not finished")
     told = [one for one in given if one not in ("-m", "--multirun") and not provenance.key(one).startswith("hydra")]
@@ -133,7 +137,7 @@ def job(script: Path) -> float:
     if (folder / provenance.FILE).exists():
         command += [f"resume={folder}"]
     else:
-        command += [*run.overrides.task, f"hydra.run.dir={folder}"]
+        command += [*run.overrides.task, f"run_dir={folder}", f"hydra.run.dir={folder}"]
     with _record(folder) as record:
         record["code"] = _ended(command, folder, _threads(run.launcher))
         if record["code"]:

@@ -35,7 +35,7 @@ class Grid(BasicSweeper):
         Raises:
             FkpError: some have failed, or were stopped.
         """
-        from fkp import report, sweeps
+        from fkp import sweeps
 
         overrides = self._parsed(arguments)
         jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
@@ -43,6 +43,12 @@ class Grid(BasicSweeper):
         sweeps.expect(self.folder, swept, jobs)
         for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
             self.values(list(batch), swept)
+        self.report()
+
+    def report(self) -> None:
+        """Say what the sweep has come to; FkpError if jobs are not finished."""
+        from fkp import report  # not before: it brings torch, for which jobs would wait, and whose memory they need
+
         report.close(self.folder)
 
     @property
@@ -120,7 +126,7 @@ class Optuna(Grid):
         Raises:
             FkpError: some have failed, or were stopped; or Optuna is not installed.
         """
-        from fkp import report, sweeps
+        from fkp import sweeps
         from fkp.errors import FkpError
 
         try:
@@ -163,7 +169,7 @@ class Optuna(Grid):
                 failed = math.isnan(value)
                 study.tell(trial, None if failed else value, state=state.FAIL if failed else None)
             left -= len(trials)
-        report.close(self.folder)
+        self.report()
 
 
 def _distribution(override: Override) -> optuna.distributions.BaseDistribution:

@@ -1,5 +1,6 @@
 """Laws of the decoded pixels: decoded once, named by content, whole or not at all."""
 
+import mmap
 import os
 import pickle
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +252,25 @@ def test_selecting_copies_no_pixels(table: FaceTable) -> None:
         np.testing.assert_array_equal(some.boxes[place], canvases.boxes[i])
         np.testing.assert_array_equal(some.affines[place], canvases.affines[i])
         np.testing.assert_array_equal(some.extents[place], canvases.extents[i])
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system takes no advice")
+def test_the_pixels_of_a_batch_are_asked_for_at_once_and_nothing_else(table: FaceTable) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    class Told(mmap.mmap):
+        def madvise(self, *arguments: int) -> None:  # type: ignore[override]
+            asked.append(arguments)  # type: ignore[arg-type]
+            super().madvise(*arguments)
+
+    canvases, _ = c.decode(table, IBUG68, True, 3.0)
+    assert canvases.file and isinstance(canvases.pixels.base, mmap.mmap)
+    with canvases.file.open("rb") as file:
+        pixels = np.ndarray(len(canvases.pixels), np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ))
+    replace(canvases, pixels=pixels).select(np.array([3, 1, 0])).expect([0, 1])
+    for (advice, start, size), i in zip(asked, (3, 1), strict=True):
+        assert advice == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0
+        assert 0 <= canvases.starts[i] - start < mmap.PAGESIZE and start + size == canvases.starts[i] + canvases[i].size
 
 
 def test_canvases_handed_to_a_process_map_the_file_anew(table: FaceTable) -> None:

@@ -172,6 +172,7 @@ def test_a_killed_process_leaves_no_half_set_and_is_taken_up(server: Server, tmp
         (archive(**{"P1-6e55/data/../../evil.txt": b"x"}), "would leave the folder"),
         (archive(zipfile.ZIP_DEFLATED, **{"P1-6e55/data/bomb": b"\0" * 60_000_000}), "as a zip bomb does"),
         (archive(**{"P1-6e55/data/test_frames.csv": b""}).replace(CSV, CSV[::-1]), "damaged"),
+        (archive(**{"P1-6e55/data/é.csv": b""}).replace("é.csv".encode(), b"\xff\xff.csv", 1), "damaged"),
     ],
 )
 def test_an_unsound_archive_leaves_nothing(server: Server, tmp_path: Path, body: bytes, message: str) -> None:

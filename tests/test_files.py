@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
-from fkp.files import harmless, inside, read_bytes, read_text
+from fkp.files import harmless, inside, open_text, read_bytes, read_text
 
 TEXT = st.text(st.one_of(st.sampled_from("=+-@./\t\r\n a\x1b\x00\udcff"), st.characters()), max_size=12)
 
@@ -45,6 +45,16 @@ def test_a_file_is_regular_small_and_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(FkpError, match=told):
             read_text(tmp_path / name, most)
+        with pytest.raises(FkpError, match=told.split(" .*")[0]), open_text(tmp_path / name, most) as text:
+            text.read()
+
+
+def test_text_read_bit_by_bit_is_the_same_and_mistakes_of_others_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("\ufeffü\r\nb\rc\n".encode())
+    with open_text(tmp_path / "text", 99) as text:
+        assert text.readlines() == ["ü\r\n", "b\r", "c\n"]
+    with pytest.raises(ValueError, match="mine"), open_text(tmp_path / "text", 99):
+        raise ValueError("mine")
 
 
 def test_inside_is_where_a_path_ends(tmp_path: Path) -> None:

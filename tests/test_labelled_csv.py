@@ -206,12 +206,32 @@ def test_very_many_columns_are_not_all_told_of(folder: Path) -> None:
 
 def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, ["", *headers()], rows(labels(4)))
+    monkeypatch.setattr(labelled_csv, "LETTERS", 20)
+    with pytest.raises(FkpError, match="keypoints.csv: not a CSV of key points .a row of more than 20 letters"):
+        read(folder)
+    monkeypatch.undo()
     monkeypatch.setattr(labelled_csv, "ROWS", 3)
     with pytest.raises(FkpError, match="keypoints.csv: more than the 3 rows"):
         read(folder)
     monkeypatch.setattr(labelled_csv, "BYTES", 100)
     with pytest.raises(FkpError, match="keypoints.csv: .* bytes, more than the 100"):
         read(folder)
+
+
+def test_rows_are_the_same_in_blocks_of_any_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = rows(labels(7))
+    lines[3][0], lines[5] = "gone.png", lines[5][:-1]
+    write(folder, ["", *headers()], lines)
+    source = LabelledCsv(str(folder), markup="face5")
+    whole, faults = source.survey()
+    assert len(whole) == 5 and len(faults) == 2
+    for name, most in (("BLOCK", 1), ("BLOCK", 3), ("LETTERS", len(",".join(["", *headers()])) + 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(labelled_csv, name, most)
+            table, bad = source.survey()
+        assert bad == faults
+        for column, values in vars(table).items():
+            np.testing.assert_array_equal(values, vars(whole)[column], err_msg=column)
 
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from fkp.columns import Texts
 from fkp.errors import FkpError
 from fkp.sources.table import FaceTable, Fault, OnBad, Source
 
@@ -60,7 +61,7 @@ class Joined(Source):
         tables, faults = [], []
         for (name, source), weight in zip(self.sources.items(), self.weights, strict=True):
             table, bad = source.survey()
-            table.rows[:] = [f"{name}/{row}" for row in table.rows]
+            table.rows = Texts.of((f"{name}/{row}" for row in table.rows), str)
             table.weights = np.full(len(table), float(weight))
             tables.append(table)
             faults += [Fault(f"{name}/{fault.row}", fault.what) for fault in bad]

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import numpy as np
 import pandas as pd
 
+from fkp.columns import BLOCK
 from fkp.errors import FkpError
-from fkp.files import harmless, inside, read_text
+from fkp.files import harmless, inside, open_text
 from fkp.markup import Markup, load_markup
 from fkp.sources.table import FAR, FaceTable, Fault, OnBad, Source
 
+Line = tuple[int, list[str]]  # its number, and its cells
 BOX = ["box_left", "box_top", "box_right", "box_bottom"]
 PREDICTED = ["score", "confidence"]  # in the tables of predict.py, which are labels once they have been looked through
 UNLABELLED = ("", "nan", "NaN")
-BYTES, ROWS = 1 << 28, 1 << 21  # of a file, at most: in memory it is ten times as large
+BYTES, ROWS = 1 << 31, 1 << 21  # of a file, at most
+LETTERS = 1 << 24  # of a row, at most; and of the rows that are held at once, which take ten times as many bytes
 SHOWN = 10  # columns that are not known
 
 
@@ -75,15 +77,32 @@ class LabelledCsv(Source):
         Raises:
             FkpError: no such file, not a CSV, or columns that cannot be understood.
         """
-        tables, faults = [], []
-        for part, (file, images) in self.parts.items():
-            table, bad = self._survey(self.root / file, self.root / images, part)
-            tables.append(table)
-            faults += bad
-        return FaceTable.joined(tables), faults
+        faults: list[Fault] = []
+        parts = [
+            self._read(self.root / file, self.root / images, part, faults)
+            for part, (file, images) in self.parts.items()
+        ]
+        return FaceTable.joined(itertools.chain(*parts)), faults
 
-    def _survey(self, file: Path, images: Path, official: str) -> tuple[FaceTable, list[Fault]]:
-        header, lines, faults = _lines(file)
+    def _read(self, file: Path, images: Path, official: str, faults: list[Fault]) -> Iterator[FaceTable]:
+        """Some thousands of faces at a time: as text, and as cells, they take ten times the memory."""
+        if not file.exists():
+            raise FkpError(f"{file}: no such file; data.root must name the folder that holds it")
+        with open_text(file, BYTES) as text:
+            for header, lines in _blocks(file, text):
+                table, bad = self._faces(file, images, official, header, lines)
+                faults += bad
+                yield table
+
+    def _faces(
+        self, file: Path, images: Path, official: str, header: list[str], lines: list[Line]
+    ) -> tuple[FaceTable, list[Fault]]:
+        faults = [
+            Fault(f"{file.name}:{line}", f"{len(cells)} cells, but the header has {len(header)}")
+            for line, cells in lines
+            if len(cells) != len(header)
+        ]
+        lines = [(line, cells) for line, cells in lines if len(cells) == len(header)]
         place = {name: header.index(name) for name in ("identity", *BOX, *PREDICTED) if name in header}
         if 0 < sum(name in place for name in BOX) < 4:
             raise FkpError(f"{file}: a box needs the four columns {', '.join(BOX)}")
@@ -130,26 +149,36 @@ class LabelledCsv(Source):
         return FaceTable(names, points[good], people, rows, [official] * len(good), boxes[good]), faults
 
 
-def _lines(file: Path) -> tuple[list[str], list[tuple[int, list[str]]], list[Fault]]:
-    """Header, (line number, cells) of each row with as many cells as it, and the rows with another count."""
-    if not file.exists():
-        raise FkpError(f"{file}: no such file; data.root must name the folder that holds it")
-    reader = csv.reader(io.StringIO(read_text(file, BYTES), newline=""))
+def _blocks(file: Path, text: TextIO) -> Iterator[tuple[list[str], list[Line]]]:
+    """The header, and some rows at a time."""
+    letters = 0  # of this row, or of these
+
+    def lines() -> Iterator[str]:
+        nonlocal letters
+        while line := text.readline(LETTERS + 1):
+            letters += len(line)
+            if len(line) > LETTERS or letters > 2 * LETTERS:  # for rows before it may have come to that many
+                raise csv.Error(f"a row of more than {LETTERS} letters")
+            yield line
+
+    reader, count, block = csv.reader(lines()), 0, []
     try:
         header = [name.strip() for name in next(reader, [])]
-        rows = [(reader.line_num, cells) for cells in itertools.islice(filter(None, reader), ROWS + 1)]
+        letters = 0
+        for cells in filter(None, reader):
+            block.append((reader.line_num, cells))
+            count += 1
+            if count > ROWS:
+                raise FkpError(f"{file}: more than the {ROWS} rows that fkp reads of a file")
+            if len(block) == BLOCK or letters > LETTERS:
+                yield header, block
+                letters, block = 0, []
     except csv.Error as error:
         raise FkpError(f"{file}: not a CSV of key points ({error})") from None
-    if len(rows) > ROWS:
-        raise FkpError(f"{file}: more than the {ROWS} rows that fkp reads of a file")
-    if not rows:
+    if not count:
         raise FkpError(f"{file}: not a CSV of key points (it has no rows)")
-    faults = [
-        Fault(f"{file.name}:{line}", f"{len(cells)} cells, but the header has {len(header)}")
-        for line, cells in rows
-        if len(cells) != len(header)
-    ]
-    return header, [(line, cells) for line, cells in rows if len(cells) == len(header)], faults
+    if block:
+        yield header, block
 
 
 def _points(file: Path, header: list[str], markup: Markup, known: set[int]) -> list[int]:

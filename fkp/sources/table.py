@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from fkp.columns import Texts, joined, taken
 from fkp.errors import FkpError
 from fkp.markup import Markup
 
@@ -43,7 +44,7 @@ class Fault:
 
 
 class FaceTable:
-    """F labelled faces, a column each of what is known of them.
+    """F labelled faces, a column each of what is known of them. Large columns lie in files, not in memory.
 
     Args:
         paths: F picture files.
@@ -57,32 +58,32 @@ class FaceTable:
 
     def __init__(
         self,
-        paths: Sequence[Path] | np.ndarray,
+        paths: Sequence[Path] | Texts[Path],
         points: np.ndarray,
-        identity: Sequence[str] | np.ndarray,
-        rows: Sequence[str] | np.ndarray,
+        identity: Sequence[str] | Texts[str],
+        rows: Sequence[str] | Texts[str],
         official: Sequence[str] | np.ndarray | None = None,
         boxes: np.ndarray | None = None,
         weights: np.ndarray | None = None,
     ):
         count = len(paths)
-        self.paths, self.points = _column(paths), np.asarray(points, float)
-        self.identity, self.rows = _column(identity), _column(rows)
-        self.official = _column(["train"] * count if official is None else official)
-        self.boxes = np.full((count, 4), np.nan) if boxes is None else boxes
+        self.paths, self.points = Texts.of(paths, Path), np.asarray(points, float)
+        self.identity, self.rows = Texts.of(identity, str), Texts.of(rows, str)
+        self.official = np.full(count, "train") if official is None else np.asarray(official, "U5")
+        self.boxes = np.full((count, 4), np.nan) if boxes is None else np.asarray(boxes, float)
         self.weights = np.ones(count) if weights is None else weights
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def select(self, chosen: np.ndarray) -> FaceTable:
-        """The faces at these indices (or where this mask is true)."""
-        return FaceTable(**{name: column[chosen] for name, column in vars(self).items()})
+    def select(self, chosen: np.ndarray | slice) -> FaceTable:
+        """The faces at these indices (or where this mask is true); those of a slice share memory with these."""
+        return FaceTable(**{name: taken(column, chosen) for name, column in vars(self).items()})
 
     @staticmethod
-    def joined(tables: Sequence[FaceTable]) -> FaceTable:
-        """One table of all faces, in order."""
-        return FaceTable(**{name: np.concatenate([vars(t)[name] for t in tables]) for name in vars(tables[0])})
+    def joined(tables: Iterable[FaceTable]) -> FaceTable:
+        """One table of all faces, in order; each may be made when its turn comes."""
+        return FaceTable(**joined(map(vars, tables)))
 
     def split(self, rule: str) -> dict[str, FaceTable]:
         """Cut into train, val and test, by `parts`."""
@@ -101,7 +102,7 @@ class FaceTable:
         """
         if rule not in SPLITS:
             raise FkpError(f"data.split={rule}: no such rule; there is {', '.join(SPLITS)}")
-        place = np.array([_place(name) for name in self.identity])
+        place = np.fromiter(map(_place, self.identity), float, len(self))
         official = self.official == "test"
         test = official if rule == "official" else place < TEST_SHARE
         val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
@@ -157,13 +158,6 @@ class Source(ABC):
             log.warning("data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s", len(faults), good, listed)
             return
         raise FkpError(f"{len(faults)} bad rows, {good} good ones:\n  {listed}\nMend them, or set data.on_bad=skip.")
-
-
-def _column(values: Sequence[Any] | np.ndarray) -> np.ndarray:
-    """(F,) array of objects."""
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column
 
 
 def _place(identity: str) -> float:

@@ -1,0 +1,140 @@
+"""Laws of columns: what lies in files is what would lie in memory, and memory does not grow with the set."""
+
+import mmap
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fkp import canvases, columns, datamodule
+from fkp.columns import Texts, joined, taken
+from fkp.datamodule import FacesDataModule
+from fkp.errors import FkpError
+from fkp.sources import labelled_csv
+from fkp.sources.labelled_csv import LabelledCsv, write_csv
+from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.transforms import FaceCrop, RandomCrop, Rescale
+
+TEXT = st.text(st.one_of(st.sampled_from("a\0ü\udcff\U0001f600"), st.characters()), max_size=9)
+
+
+@pytest.fixture(params=[1 << 30, 0], ids=["memory", "file"])
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Columns in memory; and every column in a file, in blocks of three."""
+    monkeypatch.setattr(columns, "LARGE", request.param)
+    monkeypatch.setattr(columns, "BLOCK", 3)
+    return int(request.param)
+
+
+def mapped(array: np.ndarray) -> bool:
+    """Whether an array is a view of a file."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def in_order(size: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(-size, size - 1), max_size=9)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.lists(TEXT, min_size=1, max_size=9), st.lists(TEXT, max_size=9))
+def test_texts_are_the_texts(where: int, data: st.DataObject, some: list[str], more: list[str]) -> None:
+    texts, mask = Texts.of(some, str), np.array([len(text) % 2 == 0 for text in some])
+    assert texts.tolist() == some == [texts[i] for i in range(len(some))] and len(texts) == len(some)
+    chosen = data.draw(in_order(len(some)))
+    assert texts[np.array(chosen, int)].tolist() == [some[i] for i in chosen] and texts[1:].tolist() == some[1:]
+    assert texts[mask].tolist() == [text for text in some if len(text) % 2 == 0]
+    assert (texts == some[0]).tolist() == [text == some[0] for text in some] and (texts == texts).all()
+    both = joined([{"texts": texts[1:]}, {"texts": Texts.of(more, str)}, {"texts": texts}])["texts"]
+    assert both.tolist() == some[1:] + more + some
+    texts[-1] = "another"
+    assert texts.tolist() == [*some[:-1], "another"]
+
+
+@given(st.lists(TEXT.filter(lambda name: "\0" not in name), max_size=9))
+def test_paths_come_back_as_paths(names: list[str]) -> None:
+    assert Texts.of(map(Path, names), Path).tolist() == [Path(name) for name in names]
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.lists(st.integers(0, 9), min_size=1, max_size=5), st.sampled_from([(), (2,), (3, 2)]))
+def test_rows_are_taken_and_joined_as_numpy_does(
+    where: int, data: st.DataObject, counts: list[int], shape: tuple[int, ...]
+) -> None:
+    tables = [np.random.default_rng(i).random((count, *shape)) for i, count in enumerate(counts)]
+    whole = joined({"x": table} for table in tables)["x"]
+    np.testing.assert_array_equal(whole, np.concatenate(tables))
+    assert mapped(whole) == (where == 0 and len(whole) > 0)
+    chosen = np.array(data.draw(in_order(len(whole))) if len(whole) else [], int)
+    for choice in (chosen, np.arange(len(whole)) % 2 == 0):
+        np.testing.assert_array_equal(taken(whole, choice), whole[choice])
+    assert np.shares_memory(taken(whole, slice(0, 1)), whole) == (len(whole) > 0)
+    if len(whole):  # it may be written to, and nobody else sees that
+        other = taken(whole, np.arange(len(whole)))
+        other[0] = -1
+        assert (whole[0] != -1).all()
+
+
+def test_no_room_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FKP_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(columns, "LARGE", 0)
+    with pytest.raises(FkpError, match="no room for a table of faces .*FKP_CACHE names another folder"):
+        taken(np.ones(3), np.arange(3))
+
+
+def module(source: LabelledCsv) -> FacesDataModule:
+    steps = {"frame": FaceCrop(1.4, shift=0.05), "rescale": Rescale(40), "crop": RandomCrop(36)}
+    made = FacesDataModule(source, steps, batch_size=8)
+    made.setup()
+    return made
+
+
+def test_parts_are_slices_of_one_mapped_table(faces_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = module(YoutubeFaces(str(faces_folder)))
+    monkeypatch.setattr(columns, "LARGE", 0)
+    large = module(YoutubeFaces(str(faces_folder)))
+    assert large.fingerprint == small.fingerprint
+    for part, dataset in large.parts.items():
+        table, pixels = dataset.table, dataset.canvases
+        names = [table.paths, table.identity, table.rows]
+        numbers = [table.points, table.boxes, table.weights, table.official, pixels.starts, pixels.affines]
+        numbers += [pixels.pixels, pixels.shapes, pixels.extents, pixels.boxes]
+        assert all(map(mapped, [*numbers, *(texts.spans for texts in names), *(texts.letters for texts in names)]))
+        assert table.points.base is large.parts["train"].table.points.base
+        for name, column in vars(small.parts[part].table).items():
+            np.testing.assert_array_equal(vars(table)[name], column, err_msg=name)
+    for one, other in zip(small.train_dataloader(), large.train_dataloader(), strict=True):
+        assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_memory_does_not_grow_with_the_set(faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A face's labels alone are a kilobyte, and as text in memory ten."""
+    monkeypatch.setattr(columns, "LARGE", 1 << 12)
+    for room in (columns, labelled_csv, canvases):
+        monkeypatch.setattr(room, "BLOCK", 50)
+    monkeypatch.setattr(datamodule, "ENOUGH", 50)
+    monkeypatch.setenv("FKP_CACHE", str(tmp_path / "cache"))
+    faces = YoutubeFaces(str(faces_folder)).read().select(np.arange(20))
+    peaks = {}
+    for count in (100, 2000):
+        root = tmp_path / str(count)
+        (root / "images").mkdir(parents=True)
+        names = [f"person{i}_0.png" for i in range(count)]
+        for i, name in enumerate(names):
+            os.link(faces.paths[i % 20], root / "images" / name)
+        write_csv(root / "keypoints.csv", names, np.tile(faces.points, (count // 20, 1, 1)))
+        module(LabelledCsv(str(root)))  # decodes
+        tracemalloc.start()
+        made = module(LabelledCsv(str(root)))
+        _ = next(iter(made.train_dataloader()))
+        peaks[count] = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    kept, most = ((big - small) / 1900 for small, big in zip(peaks[100], peaks[2000], strict=True))
+    assert kept < 100 and most < 500

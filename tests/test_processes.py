@@ -1,0 +1,347 @@
+"""Laws of several processes that train together: they come to what one does, write once, and end together."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, call, weights
+from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fkp import config, provenance
+from fkp.datamodule import FacesDataModule
+from fkp.dataset import WeightedEpochs
+from fkp.errors import FkpError
+from fkp.sources.labelled_csv import write_csv
+from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.transforms import FaceCrop, RandomCrop, Rescale
+
+TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "callbacks.progress=null")
+STILL = "model.network.dropout=[0,0]"
+slow = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _supporters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def figures(run: Path) -> dict[str, float]:
+    return json.loads((run / "figures.json").read_text())
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(next((run / "tensorboard").iterdir())))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def kill(at: dict[int, int], process: int, notes: Path) -> str:
+    """The override that puts a killer into a process of a run."""
+    steps = ", ".join(f"{step}: {int(number)}" for step, number in at.items())
+    return f"+callbacks.kill{process}={{_target_: killer.Kill, at: {{{steps}}}, folder: {notes}, process: {process}}}"
+
+
+def way_on(run: Path) -> str:
+    return f"python train.py resume=true goes on from {run}/checkpoints/last.ckpt"
+
+
+def nobody_trains_in(run: Path) -> bool:
+    """Whether within two seconds no process is left whose command line names the run."""
+    for _ in range(20):
+        lines = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                lines.append(process.read_bytes())
+            except OSError:
+                continue
+        if not any(b"train.py" in line and str(run).encode() in line for line in lines):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("batch", [3, 4, 8])
+@pytest.mark.parametrize("count", [5, 8, 9, 13, 16])
+def test_all_shares_together_are_the_batches_of_one(count: int, batch: int, processes: int) -> None:
+    """But for a last batch that has not a face for each process; also from within an epoch."""
+    for skipped in (0, 1):
+        whole = WeightedEpochs(np.ones(count), 3, batch)
+        shares = [WeightedEpochs(np.ones(count), 3, batch, process, processes) for process in range(processes)]
+        served = []
+        for number, share in enumerate([whole, *shares]):
+            size = batch if number == 0 else len(range(number - 1, batch, processes))
+            share.set_epoch(2)
+            assert len(share) == len(list(share))
+            share.skipped = skipped * size
+            keys = list(share)
+            served.append([keys[i : i + size] for i in range(0, len(keys), size)])
+        steps = [some for some in served[0] if len(some) >= processes]
+        assert all(len(of_one) == len(steps) for of_one in served[1:])
+        for step, together in enumerate(steps):
+            parts = [key for of_one in served[1:] for key in of_one[step]]
+            assert len(set(parts)) == len(parts) and set(parts) == set(together)
+
+
+class _Place:
+    def __init__(self, rank: int, size: int):
+        self.global_rank, self.world_size = rank, size
+
+
+def module(faces_folder: Path, rank: int, size: int, batch: int) -> FacesDataModule:
+    crop = {"frame": FaceCrop(1.4), "rescale": Rescale(40), "crop": RandomCrop(36)}
+    made = FacesDataModule(YoutubeFaces(str(faces_folder)), crop, batch_size=batch)
+    made.trainer = _Place(rank, size)  # type: ignore[assignment]
+    made.setup()
+    return made
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_every_face_is_served_to_one_process(faces_folder: Path, part: str, size: int) -> None:
+    served = []
+    for rank in range(size):
+        data = module(faces_folder, rank, size, 5)
+        served += [points for batch in getattr(data, f"{part}_dataloader")() for points in batch["points"].numpy()]
+    wanted = data.parts[part].table.points
+    left_out = len(wanted) % 5 if part == "train" and len(wanted) % 5 < size else 0
+    assert len(served) == len(wanted) - left_out > size
+    assert len(np.unique(np.round(served, 3), axis=0)) == len(served)
+
+
+def test_fewer_faces_than_processes_are_refused(faces_folder: Path) -> None:
+    with pytest.raises(FkpError, match=r"datamodule\.batch_size .* each of 3 processes, but 2"):
+        module(faces_folder, 0, 3, 2).train_dataloader()
+    with pytest.raises(FkpError, match=r"the part val .* each of 30 processes"):
+        module(faces_folder, 0, 30, 40).val_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("environment", "leading"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "GROUP_RANK": "1"}, False),
+        ({"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
+        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # fkp's own, in an interactive job
+        (
+            {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "SLURM_PROCID": "1"},
+            True,
+        ),  # torchrun on SLURM's machines
+        ({"RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1", "SLURM_PROCID": "0"}, False),
+    ],
+)
+def test_one_process_leads_whoever_started_them(
+    environment: dict[str, str], leading: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert provenance.leads() == leading
+
+
+def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    told = provenance.arguments(["seed=1", "run_dir=there"], tmp_path)
+    assert told == ["seed=1", "run_dir=there", "hydra.run.dir=there", *provenance.QUIET]
+    assert f"hydra.run.dir={tmp_path}" in provenance.arguments(["seed=1"], tmp_path)
+    values = {"resume": False, "repeat": None, "changed": False, "ckpt_path": None}
+    run = provenance.begin(tmp_path / "run", values, ["seed=1"])
+    run.made_of("data")
+    assert not list(tmp_path.iterdir()) and not run.resumed
+    assert provenance.begin(tmp_path / "run", {**values, "resume": True}, []).resumed
+
+
+@slow
+def test_two_processes_come_to_what_one_does_and_write_once(faces_folder: Path, tmp_path: Path) -> None:
+    """With batches that do not divide by two, a last one that is not full, and points without a label."""
+    table = YoutubeFaces(str(faces_folder)).read().select(np.arange(32))
+    points = np.where(np.random.default_rng(0).random((32, 68, 1)) < 0.3, np.nan, table.points)
+    points[:, [36, 45]] = table.points[:, [36, 45]]
+    shutil.copytree(faces_folder / "training", tmp_path / "own" / "images")
+    write_csv(tmp_path / "own" / "keypoints.csv", [path.name for path in table.paths], points)
+    alike = ["data=csv", *TINY[1:], f"data.root={tmp_path}/own", STILL, "datamodule.batch_size=7"]
+    for folder, more in (("one", ["callbacks.progress=null"]), ("two", TWO)):
+        (tmp_path / folder).mkdir()
+        done = call("train.py", *alike, *more, cwd=tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+        if folder == "one":
+            lines = len(done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == lines and done.stdout.count("go on with") == 1
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(set(said)) == len(said), done.stderr
+    one, two = (next((tmp_path / folder).glob("outputs/*/*")) for folder in ("one", "two"))
+    assert len(list(tmp_path.glob("two/outputs/*/*"))) == 1
+    names = [
+        sorted(str(path.relative_to(run)) for path in run.rglob("*") if "events" not in path.name) for run in (one, two)
+    ]
+    assert names[0] == names[1]
+    for key, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[key], value, atol=1e-5, rtol=0)
+    assert figures(two) == pytest.approx(figures(one), rel=1e-5)
+    for tag, points in curves(one).items():
+        steps, values = zip(*curves(two)[tag], strict=True)
+        assert steps == tuple(step for step, _ in points)
+        assert values == pytest.approx([value for _, value in points], rel=1e-5), tag
+
+
+@slow
+def test_batch_norm_validates_unequal_shares(faces_folder: Path, tmp_path: Path) -> None:
+    """One process has a batch more than the other; the figures are those of the weights that are kept."""
+    options = [*TINY, "experiment=heatmap", "model.network.width=4", "datamodule.batch_size=2", *TWO]
+    done = call("train.py", *options, f"data.root={faces_folder}", f"run_dir={tmp_path}/run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    data = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={tmp_path}/run/checkpoints/best.ckpt"]
+    found = json.loads(call("evaluate.py", *data, cwd=tmp_path).stdout.splitlines()[-1])
+    assert found["nme_as_trained"] == pytest.approx(figures(tmp_path / "run")["test/nme"], rel=0.02)
+
+
+@slow
+def test_a_released_backbone_is_learnt_together(faces_folder: Path, tmp_path: Path) -> None:
+    from torchvision.models import shufflenet_v2_x0_5
+
+    torch.save(shufflenet_v2_x0_5().state_dict(), tmp_path / "first.pth")
+    transfer = ["experiment=transfer", "model.network.backbone=shufflenet_v2_x0_5", *TINY, *TWO]
+    transfer += [f"model.network.weights={tmp_path}/first.pth", "callbacks.release.unfreeze_backbone_at_epoch=1"]
+    begun = [*transfer, f"data.root={faces_folder}", "+callbacks.alike={_target_: killer.Alike}"]
+    done = call("train.py", *begun, f"run_dir={tmp_path}/run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first = torch.load(tmp_path / "first.pth", weights_only=True)["conv5.0.weight"]
+    assert not torch.equal(weights(tmp_path / "run")["network.backbone.5.0.weight"], first)
+    more = [f"resume={tmp_path}/run", "trainer.max_epochs=3", "changed=true"]
+    done = call("train.py", *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@slow
+def test_two_processes_stopped_and_killed_are_in_the_end_the_same(faces_folder: Path, tmp_path: Path) -> None:
+    """Bit for bit, with dropout; whichever was stopped or killed, the other ended soon, and one message told it."""
+    begun = [*TINY, *TWO, f"data.root={faces_folder}", "callbacks.last.minutes=0"]
+    done = call("train.py", *begun, f"run_dir={tmp_path}/whole", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    killers = [
+        kill({1: signal.SIGTERM, 6: signal.SIGKILL, -1: signal.SIGTERM}, 0, tmp_path),
+        kill({3: signal.SIGTERM, 4: signal.SIGKILL}, 1, tmp_path),
+    ]
+    for number, (step, code) in enumerate([(2, 143), (4, 143), (4, 2), (6, -9), (8, 143)]):
+        arguments = [*begun, f"run_dir={run}", *killers] if number == 0 else [f"resume={run}"]
+        done = call("train.py", *arguments, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        assert nobody_trains_in(run), number
+        assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step
+        if code != -9:
+            assert "Traceback" not in done.stderr and done.stderr.count(way_on(run)) == 1, done.stderr
+        if code == 2:
+            assert "process 1 of those that train together was ended by SIGKILL" in done.stderr
+    done = call("train.py", f"resume={run}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for key, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(run)[key], value), key
+    assert curves(run) == curves(tmp_path / "whole")
+    assert figures(run) == figures(tmp_path / "whole")
+
+
+@slow
+@pytest.mark.parametrize("message", [None, "the second has had enough"])
+def test_a_mistake_in_one_share_ends_both_with_one_message(
+    faces_folder: Path, tmp_path: Path, message: str | None
+) -> None:
+    spoil = f"+callbacks.spoil={{_target_: killer.Spoil, message: {message or 'null'}}}"
+    begun = [*TINY, *TWO, f"data.root={faces_folder}", spoil, f"run_dir={tmp_path}/run"]
+    done = call("train.py", *begun, "callbacks.last.minutes=0", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    told = "the loss is nan in epoch 0, batch 2" if message is None else f"process 1 of those .* failed: {message}"
+    (line,) = [line for line in done.stderr.splitlines() if "goes on from" in line]
+    assert re.search(told, line) and line.count("goes on from") == 1
+    assert nobody_trains_in(tmp_path / "run")
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@slow
+def test_torchrun_starts_them_too(faces_folder: Path, tmp_path: Path) -> None:
+    options = [*TINY, *TWO, f"data.root={faces_folder}", "trainer.max_epochs=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(ROOT / "train.py"),
+    ]
+    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("go on with") == 1
+    (run,) = tmp_path.glob("outputs/*/*")
+    assert [path.name for path in tmp_path.glob("*")] == ["outputs"] and (run / "figures.json").is_file()
+
+
+@slow
+def test_slurm_starts_them_too(faces_folder: Path, tmp_path: Path) -> None:
+    """With the numbers that srun gives to processes, and none of anybody else."""
+    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    job |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NAME": "fkp", "MASTER_ADDR": "127.0.0.1"}
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *TWO, f"data.root={faces_folder}", "trainer.max_epochs=1"]
+    started = []
+    for number in "01":
+        environment = {**os.environ, **job, "SLURM_PROCID": number, "SLURM_LOCALID": number}
+        output = (tmp_path / number).open("w")
+        started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output))
+    assert [process.wait(300) for process in started] == [0, 0], (tmp_path / "1").read_text()
+    assert "go on with" in (tmp_path / "0").read_text() and "go on with" not in (tmp_path / "1").read_text()
+    (run,) = tmp_path.glob("outputs/*/*")
+    assert (run / "figures.json").is_file() and not list(tmp_path.glob("outputs/*.*"))
+
+
+@slow
+def test_ctrl_c_stops_both(faces_folder: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the leader and to the other."""
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *TWO, f"data.root={faces_folder}", f"run_dir={run}"]
+    process = subprocess.Popen(
+        [*command, "trainer.max_epochs=1000"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(600):
+        if (run / "checkpoints/last.ckpt").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.count(way_on(run)) == 1 and "Traceback" not in said, said
+    assert nobody_trains_in(run)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_half_epoch_is_counted_once_in_however_many_processes_it_goes_on(processes: int) -> None:
+    """Also one that was begun before there could be several."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["run_dir=nowhere"])
+    parts = [{"errors": (2, {"faces": [torch.full((3,), 0.1 * number)]})} for number in (1, 2)]
+    for states, count in ((parts, 6), (parts[0], 3)):
+        taken = []
+        for process in range(processes):
+            made = config.build(cfg.model)
+            made._trainer = _Place(process, processes)
+            made.on_load_checkpoint({"gathered": states})
+            assert made.errors["train_errors"].update_count == 2
+            taken += [value for faces in made.errors["train_errors"].faces for value in faces.tolist()]
+        assert len(taken) == count and len(set(taken)) == count // 3
