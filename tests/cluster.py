@@ -98,6 +98,7 @@ def slurm() -> Iterator[dict[str, str]]:
         folder = Path(tempfile.mkdtemp(prefix="slurm."))
         folder.chmod(0o755)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_end_all, f"SLURM_CONF={folder}/slurm.conf")
         ports = dict(zip(("ctld", "dbd", "mariadb", "one", "two"), _ports(5), strict=True))
         names = {"folder": folder, "host": socket.gethostname().partition(".")[0], **ports}
         _write(folder / "slurm.conf", SLURM.format(**names), 0o644)
@@ -187,6 +188,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # and what it has left: slurmctld has a process for scripts
     process.wait()
+
+
+def _end_all(told: str) -> None:
+    """What a test that failed has left at work: jobs, and SLURM's processes that look after them."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if told.encode() in (process / "environ").read_bytes().split(b"\0") and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":

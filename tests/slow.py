@@ -12,7 +12,7 @@ class Slow(pl.Callback):
 
     Args:
         seconds: a step.
-        file: where its epoch and its number are noted.
+        file: where its epoch, its number and how many processes take it are noted.
     """
 
     def __init__(self, seconds: float, file: str):
@@ -20,5 +20,5 @@ class Slow(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         with self.file.open("a") as steps:
-            steps.write(f"{trainer.current_epoch} {trainer.global_step}\n")
+            steps.write(f"{trainer.current_epoch} {trainer.global_step} {trainer.world_size}\n")
         time.sleep(self.seconds)
