@@ -170,6 +170,8 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
         if takes_a_picture and "=" not in given:
             return f"{given}: not key=value; did you mean image={given}?"
         return f"{given}: not key=value; quote a value with special characters: 'key=\"…\"'"
+    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file).startswith("hydra/launcher/submitit"):
+        return 'hydra/launcher: the one for SLURM is not installed; pip install -e ".[slurm]"'
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option; there is {', '.join(error.options)}{meant(option, error.options)}"

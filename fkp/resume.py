@@ -25,8 +25,9 @@ from fkp.errors import FkpError
 from fkp.module import gathered
 from fkp.provenance import Run, leads
 
-# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others.
-ASK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
+# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or
+# by USR1, at which Lightning would write a checkpoint that every later run in the same working folder goes on from.
+ASK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -122,7 +123,7 @@ class Last(Checkpoint):
         """Stop after this step; at a second Ctrl-C, at once."""
         if self.stop == number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.stop = number
+        self.stop = self.stop or number
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

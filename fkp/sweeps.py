@@ -200,9 +200,10 @@ def _ended(command: Sequence[str], folder: Path, environment: dict[str, str]) ->
             for number, handler in before.items():
                 signal.signal(number, handler)
     if asked:
-        handler = before[signal.Signals(asked[0])]
-        if callable(handler):  # such as a cluster's, that will have this job begun again
-            handler(asked[0], None)
+        for number in dict.fromkeys(asked):
+            handler = before[signal.Signals(number)]
+            if callable(handler):  # such as a cluster's, that will have this job begun again
+                handler(number, None)
         raise SystemExit(128 + asked[0])
     return code
 

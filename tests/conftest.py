@@ -89,8 +89,10 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of slow tests first, so that no process is left with a long one at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files of slow tests first, so that no process is left with a long one at the end; SLURM only if asked for."""
+    if "slurm" not in config.option.markexpr:
+        items[:] = [item for item in items if not item.get_closest_marker("slurm")]
     items.sort(key=lambda item: "slow" not in item.keywords)
 
 

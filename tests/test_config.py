@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from fkp import config, entry
@@ -305,6 +306,11 @@ def test_mistakes_are_one_message_and_2(
     assert "Traceback" not in done.stderr
     if code == 2 and arguments[0] != "word=mistake":
         assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path) -> None:
+    error = MissingConfigException("no", "hydra/launcher/submitit_slurm")
+    assert 'pip install -e ".[slurm]"' in entry._reworded(error, tmp_path, "train")
 
 
 @pytest.mark.parametrize(

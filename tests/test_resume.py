@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import TINY, call, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fkp.predictor import Predictor
+from fkp.resume import ASK, Last
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -41,6 +43,17 @@ def test_a_run_stopped_and_killed_within_epochs_is_in_the_end_the_same(
     assert (run / "figures.json").read_text() == (trained[0] / "figures.json").read_text()
     again = call("train.py", f"resume={run}", cwd=tmp_path)
     assert again.returncode == 2 and "is finished" in again.stderr
+
+
+@pytest.mark.parametrize("number", ASK)
+def test_who_is_asked_twice_still_saves(number: int, tmp_path: Path) -> None:
+    """A cluster asks the process, and so does its parent; only Ctrl-C is impatient."""
+    last = Last(str(tmp_path))
+    last._ask(number, None)
+    again = pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext()
+    with again:
+        last._ask(number, None)
+    assert last.stop == number
 
 
 def test_a_dead_loader_process_is_one_message(faces_folder: Path, tmp_path: Path, kill: Callable[..., str]) -> None:
