@@ -39,7 +39,8 @@ def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str
     if leads():
         return told
     # Where the run is somebody who leads has settled: by the clock, if nobody was told, and clocks differ.
-    folder = {key(one): one.partition("=")[2] for one in told}.get("run_dir", str(outputs))
+    folders = {key(one): one.partition("=")[2] for one in told}
+    folder = folders.get("run_dir", folders.get("hydra.run.dir", str(outputs)))
     return [*told, f"hydra.run.dir={folder}", *QUIET]
 
 

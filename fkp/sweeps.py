@@ -49,7 +49,10 @@ def arguments(given: Sequence[str]) -> list[str]:
     told = [one for one in given if one not in ("-m", "--multirun") and not provenance.key(one).startswith("hydra")]
     if any(provenance.key(one) == "hydra.sweep.dir" for one in given):
         return list(given)
-    return [*given, f"hydra.sweep.dir={(FOLDER / name(told, _swept(told), values=False)).as_posix()}"]
+    folder = f"hydra.sweep.dir={(FOLDER / name(told, _swept(told), values=False)).as_posix()}"
+    # Beside other overrides: Hydra does not find those of two places, as before and after --cfg.
+    place = next((i for i, one in enumerate(given) if "=" in one and not one.startswith("-")), len(given))
+    return [*given[:place], folder, *given[place:]]
 
 
 def _swept(told: Sequence[str]) -> list[str]:
