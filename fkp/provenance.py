@@ -20,6 +20,7 @@ from fkp.errors import FkpError
 FILE = "run.yaml"
 LAST = "checkpoints/last.ckpt"
 LOCK = ".run.lock"
+PATIENCE = 10.0  # seconds for it: a report looks at it for a moment, and a job whose driver has died is about to stop
 # What says how a run comes about, and not what it is.
 ASKING = ("resume", "repeat", "changed", "run_dir")
 # What Hydra would write for a process that does not lead.
@@ -156,7 +157,7 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
     if not leads():
         return Run(folder, {"resumed": []} if config["resume"] else {}, None, None, False, config["ckpt_path"])
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=1)  # a report may look at it for a moment
+    lock = FileLock(folder / LOCK, timeout=PATIENCE)
     try:
         lock.acquire()
     except Timeout:

@@ -63,7 +63,8 @@ def test_a_run_goes_on_from_its_own_checkpoint_only_as_what_it_was(tmp_path: Pat
         begun(tmp_path, resume=True)
 
 
-def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PATIENCE", 0.1)
     begun(tmp_path)
     held = provenance.begin(tmp_path, {**CONFIG, "resume": True}, [])
     with pytest.raises(FkpError, match="another process"):
