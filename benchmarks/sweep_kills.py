@@ -1,5 +1,5 @@
-"""Kill a sweep at random moments, its driver or one of its jobs, give the same command again, and compare what it comes to
-with a sweep never stopped.
+"""Kill a sweep at random moments, its driver or one of its jobs, give the same command again, and compare what it comes
+to with a sweep never stopped.
 
     python benchmarks/sweep_kills.py [--kills 10] [--seed 0] [--launcher basic]
 
