@@ -122,13 +122,13 @@ class KeypointModule(pl.LightningModule):
     def _share(self, loss: Tensor, points: Tensor) -> Tensor:
         """The loss of this process's share of a batch, so weighted that the mean over processes, which DDP takes of the
         gradients, is the mean over the labelled points of all; and not finite in one of them, it is so in each."""
-        if self.trainer.world_size == 1:
+        if not distributed.is_initialized():
             return loss
         sums = torch.stack([points.float(), loss.detach().float() * points])
         distributed.all_reduce(sums)
         if not torch.isfinite(sums[1]):
             return sums[1]
-        return loss * (self.trainer.world_size * points / sums[0].clamp(min=1))
+        return loss * (distributed.get_world_size() * points / sums[0].clamp(min=1))
 
     def _end(self, stage: str) -> None:
         # Logged once an epoch, from sums of our own: `log` in every step is slow beside a small network.

@@ -76,7 +76,7 @@ def name(overrides: Sequence[str], shown: Collection[str], values: bool = True) 
         values: with their values.
 
     >>> name(["seed=1", "model.optimizer.lr=0.1"], ["model.optimizer.lr", "seed"])
-    'seed-1_lr-0.1_4b4c53'
+    'seed-1_lr-0.1_a27e13'
     """
     parts = []
     for override in overrides:

@@ -104,9 +104,9 @@ def test_fuzz_counts_how_reading_ends(tmp_path: Path) -> None:
 
 
 def test_scaling_tells_how_memory_and_speed_grow() -> None:
-    figures = bench("scaling.py", "--base", "30", "--sizes", "1", "3", "--batches", "3", "--steps", "1")
-    assert figures["x3_faces"] == 3 * figures["x1_faces"] == 90
-    assert figures["x3_disk_mb"] == pytest.approx(3 * figures["x1_disk_mb"], rel=0.1)
-    for name in ("first", "again", "cold", "loader", "two_conv", "heatmap"):
-        assert figures[f"x3_{name}_faces_per_s"] > 0 and figures[f"x3_{name}_processor_ms"] > 0
-    assert figures["x3_imported_mb"] <= figures["x3_set_up_mb"] <= figures["x3_peak_mb"]
+    options = ["--base", "30", "--sizes", "2", "--batches", "3", "--steps", "1", "--experiments", "two_conv"]
+    figures = bench("scaling.py", *options)
+    assert figures["x2_faces"] == 60 and figures["x2_disk_mb"] > 0
+    for name in ("first", "again", "cold", "loader", "two_conv"):
+        assert figures[f"x2_{name}_faces_per_s"] > 0 and figures[f"x2_{name}_processor_ms"] > 0
+    assert figures["x2_imported_mb"] <= figures["x2_set_up_mb"] <= figures["x2_peak_mb"]
