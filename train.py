@@ -8,15 +8,13 @@ from fkp import config, entry, provenance, sweeps
 
 
 @entry.main("train", sweeps.arguments, sweeps.job)
-def train(cfg: DictConfig) -> float:
-    """Fit, then test the best weights; returns the best validation NME in percent, for sweeps to minimise."""
-    from fkp import runs
-
+def train(cfg: DictConfig) -> None:
+    """Fit, then test the best weights."""
     values = config.plain(cfg)
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
     import pytorch_lightning as pl
 
-    from fkp import processes, resume
+    from fkp import processes, resume, runs
 
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
@@ -32,11 +30,10 @@ def train(cfg: DictConfig) -> float:
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
         best = trainer.checkpoint_callback.best_model_score
         if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
-            return float("nan")
+            return
         figures = {sweeps.VALUE: float(best)}
         figures |= trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
     runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
-    return float(best)
 
 
 if __name__ == "__main__":

@@ -179,8 +179,8 @@ def close(
     say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
 
 
-def debug(what: str, data: FacesDataModule, run_dir: Path) -> float:
-    """Draw what training would see (`augment`), print where, and have no figure to give: NaN.
+def debug(what: str, data: FacesDataModule, run_dir: Path) -> None:
+    """Draw what training would see (`augment`), and print where.
 
     Raises:
         FkpError: another word than `augment`.
@@ -193,7 +193,6 @@ def debug(what: str, data: FacesDataModule, run_dir: Path) -> float:
     data.setup()
     sheet = visualize_draws(data.parts["train"], data.source.markup)
     say(f"faces       {near(write_picture(run_dir / 'augment.png', sheet))}: a row each, first without a draw")
-    return float("nan")
 
 
 def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
