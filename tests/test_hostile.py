@@ -17,6 +17,8 @@ from fkp.pictures import write_picture
 sys.path.append(str(ROOT / "benchmarks"))
 import fuzz  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # it tells of each damaged file
+
 
 @pytest.fixture(scope="module")
 def good() -> dict[str, list[bytes]]:
