@@ -301,7 +301,7 @@ def _as_html(table: Table) -> str:
 def drawn(made: Report, width: int = 900, height: int = 380) -> str:
     """The curves as SVG: a colour for each setting, a line for each of its seeds."""
     keys = [key for key in made.jobs.columns if key not in (*COLUMNS, "seed")]
-    settings = [in_short(row) for row in made.jobs[keys].to_dict("records")]
+    settings = [in_short({key: row[key] for key in keys}) for row in made.jobs.to_dict("records")]
     colours = {setting: PALETTE[i % len(PALETTE)] for i, setting in enumerate(dict.fromkeys(settings))}
     points = np.array([point for curve in made.curves.values() for point in curve if np.isfinite(point[1])])
     if not len(points):
