@@ -21,6 +21,8 @@ from fkp import signatures
 from fkp.config import PATHS, check, meant, said
 from fkp.errors import FkpError
 
+EXTRAS = {"hydra/launcher/submitit": "slurm", "hydra/launcher/joblib": "sweep"}  # where others' launchers come from
+
 
 def main(
     name: str,
@@ -170,8 +172,9 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
         if takes_a_picture and "=" not in given:
             return f"{given}: not key=value; did you mean image={given}?"
         return f"{given}: not key=value; quote a value with special characters: 'key=\"…\"'"
-    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file).startswith("hydra/launcher/submitit"):
-        return 'hydra/launcher: the one for SLURM is not installed; pip install -e ".[slurm]"'
+    missing = str(error.missing_cfg_file) if isinstance(error, MissingConfigException) else ""
+    if extra := next((EXTRAS[launcher] for launcher in EXTRAS if missing.startswith(launcher)), None):
+        return f'hydra/launcher: this one is not installed; pip install -e ".[{extra}]"'
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option; there is {', '.join(error.options)}{meant(option, error.options)}"

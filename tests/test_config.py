@@ -308,9 +308,10 @@ def test_mistakes_are_one_message_and_2(
         assert not list(tmp_path.glob("outputs/*"))
 
 
-def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path) -> None:
-    error = MissingConfigException("no", "hydra/launcher/submitit_slurm")
-    assert 'pip install -e ".[slurm]"' in entry._reworded(error, tmp_path, "train")
+@pytest.mark.parametrize(("launcher", "extra"), [("submitit_slurm", "slurm"), ("joblib", "sweep")])
+def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path, launcher: str, extra: str) -> None:
+    error = MissingConfigException("no", f"hydra/launcher/{launcher}")
+    assert f'pip install -e ".[{extra}]"' in entry._reworded(error, tmp_path, "train")
 
 
 @pytest.mark.parametrize(
