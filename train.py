@@ -36,7 +36,8 @@ def train(cfg: DictConfig) -> None:
             return
         checkpoint, nme = runs.best(trainer, run.folder)
         figures = {sweeps.VALUE: nme}
-        figures |= trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False)[0]
+        for tested in trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False):
+            figures |= tested
     runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
 
 

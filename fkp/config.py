@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from fkp import keys, signatures
+from fkp import keys, ranges, signatures
 from fkp.errors import FkpError
 from fkp.overrides import is_path
 
@@ -222,6 +222,8 @@ def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
             yield f"{key}.{name}: is given in _args_ already"
         elif parameter.annotation is not None and not _fits(value, parameter.annotation):
             yield f"{key}.{place}: {value!r:.100} is not {_wanted(value, parameter.annotation)}"
+        elif target.partition(".")[0] in ranges.OURS and (reason := ranges.fault(name, value)):
+            yield f"{key}.{place}: {reason}"
     if not node.get("_partial_"):
         for name, parameter in signature.parameters.items():
             if parameter.required and name not in node and name not in placed:

@@ -11,10 +11,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -84,6 +83,7 @@ def main(
 
             settle()
             try:
+                _no_options(sys.argv[1:], list(root))
                 sys.argv[1:] = typed(arguments(typed(sys.argv[1:], groups)), groups)
             except FkpError as error:
                 raise SystemExit(_say(error)) from None
@@ -123,27 +123,43 @@ def _full_error(value: str | None) -> Iterator[None]:
 
 @contextmanager
 def _folder(cfg: DictConfig) -> Iterator[None]:
-    """Make the folder of a run before the work begins; remove it again if a mistake ends the run and it is empty.
-
-    Raises:
-        FkpError: it is a file, or nothing can be written there.
-    """
+    """Make the folder of a run before the work begins; remove it again if a mistake ends the run and it is empty."""
     if "run_dir" not in cfg:
         yield
         return
-    folder = Path(cfg.run_dir or os.devnull)
+    folder = Path(cfg.run_dir)
     made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FkpError(f"run_dir={folder}: cannot be written ({error.strerror}); name another folder") from None
+    make_folder("run_dir", folder)
     try:
         yield
     except FkpError:
         if made and all(path.suffix == ".lock" for path in folder.iterdir()):
             shutil.rmtree(folder)
         raise
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Make a folder to write into.
+
+    Args:
+        key: that named it.
+
+    Raises:
+        FkpError: it is a file, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FkpError(f"{key}: {folder} cannot be written ({error.strerror}); name another folder") from None
+
+
+def _no_options(arguments: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse `--key value`, which is `key=value` here."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("--") and key.partition(".")[0] in own:
+            raise FkpError(f"{argument}: write {key}={value or '…'}, without dashes and blanks")
 
 
 def settle() -> None:
@@ -209,6 +225,8 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
         return f"{mark.name}:{mark.line + 1}:{mark.column + 1}: {error.problem}"
     if isinstance(error, OverrideParseException):
         given = str(error.override)
+        if given in list(OmegaConf.load(conf / f"{name}.yaml")):
+            return f"{given}: has no value; write {given}=…, without blanks"
         takes_a_picture = "image" in list(OmegaConf.load(conf / f"{name}.yaml"))
         if takes_a_picture and "=" not in given:
             return f"{given}: not key=value; did you mean image={given}?"

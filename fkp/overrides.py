@@ -38,10 +38,13 @@ def typed(arguments: Sequence[str], groups: Mapping[str, str | None]) -> list[st
         arguments: as they were typed.
         groups: of the configuration, each with its default option.
     """
-    sweep = bool({"-m", "--multirun"} & set(arguments))
+    multirun = [one for one in arguments if one in ("-m", "--multirun")]
+    sweep = bool(multirun)
     none = [f"{group}={word}" for group in groups for word in ("null", "none", "false")]
-    kept = [one for one in arguments if one.lower() not in none or groups[one.partition("=")[0]]]
-    return [f"~{one.partition('=')[0]}" if one.lower() in none else _typed(one, sweep) for one in kept]
+    rest = [one for one in arguments if one not in multirun]  # Hydra takes no overrides on both sides of an option
+    kept = [one for one in rest if one.lower() not in none or groups[one.partition("=")[0]]]
+    written = [f"~{one.partition('=')[0]}" if one.lower() in none else _typed(one, sweep) for one in kept]
+    return [*multirun[:1], *written]
 
 
 def _typed(argument: str, sweep: bool) -> str:

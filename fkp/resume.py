@@ -190,7 +190,7 @@ def told(last: Path) -> Iterator[None]:
             print(f"stopped; {way_on(last)}", file=sys.stderr)
         raise SystemExit(stop.code) from None
     except (FkpError, OSError, EOFError, RuntimeError, MisconfigurationException) as error:
-        if isinstance(error, (FkpError, MisconfigurationException)):
+        if isinstance(error, (FkpError, MisconfigurationException)) or "Early stopping conditioned" in str(error):
             what = str(error)
         elif isinstance(error, OSError) and error.errno in NO_ROOM:
             what = f"no room left on the disk ({error.filename or last.parent}); make some"

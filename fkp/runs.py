@@ -115,14 +115,12 @@ def trainer(cfg: DictConfig, **logging: Any) -> Any:
         logging: what a run that goes on has to tell TensorBoard's logger.
 
     Raises:
-        FkpError: values that no training can have.
+        FkpError: callbacks that are not in their group.
     """
     from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 
     for needless in NEEDLESS:
         warnings.filterwarnings("ignore", message=needless)
-    if (cfg.trainer.max_epochs or 1) < 1:
-        raise FkpError(f"trainer.max_epochs: {cfg.trainer.max_epochs} epochs train nothing; give 1 or more")
     if "callbacks" in cfg.trainer:
         raise FkpError("trainer.callbacks: they are a group; add yours with +callbacks.mine={_target_: …}")
     callbacks = [config.build(callback) for callback in (cfg.get("callbacks") or {}).values() if callback]
@@ -161,7 +159,7 @@ def best(trainer: Any, folder: Path) -> tuple[Path, float]:
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "best_model_score", None) is not None:
             return Path(callback.best_model_path), float(callback.best_model_score)
-    trainer.save_checkpoint(folder / CHECKPOINT)
+    trainer.save_checkpoint(folder / CHECKPOINT, weights_only=False)
     return folder / CHECKPOINT, float(trainer.callback_metrics.get("val/nme", math.nan))
 
 
@@ -214,8 +212,9 @@ def close(
     (run_dir / "figures.json").write_text(as_json(figures, indent=1) + "\n", encoding="utf-8")
 
     names = ("nme", "median", "fr8", "fr10", "auc10")
-    rows = {"this network": {name: figures[f"test/{name}"] for name in names}}
-    rows |= {"mean shape": {"nme": figures[name]} for name in ("test/nme_mean_shape",) if name in figures}
+    rows = {"this network": {name: figures[f"test/{name}"] for name in names if f"test/{name}" in figures}}
+    if "test/nme_mean_shape" in figures:
+        rows["mean shape"] = {"nme": figures["test/nme_mean_shape"]}
     show_figures(rows, "test faces, % of the outer-eye distance")
 
     checkpoint = shlex.quote(str(near(run_dir / CHECKPOINT)))

@@ -23,8 +23,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def read(*arguments: str) -> Any:
-    """What Hydra makes of the first argument: its value, or the list of them."""
-    override = OverridesParser.create().parse_override(overrides.typed(arguments, GROUPS)[0])
+    """What Hydra makes of the last argument: its value, or the list of them."""
+    override = OverridesParser.create().parse_override(overrides.typed(arguments, GROUPS)[-1])
     if override.is_sweep_override():
         return [str(value).strip('"') for value in override.sweep_string_iterator()]
     return override.value()
@@ -91,11 +91,12 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
     ],
 )
 def test_with_m_a_comma_separates_jobs(typed: str, values: list[str]) -> None:
-    assert read(typed, "-m") == values
+    assert read("-m", typed) == values
+    assert overrides.typed([typed, "--multirun", "a=1"], GROUPS)[::2] == ["--multirun", "a=1"]  # Hydra wants them apart
 
 
 def test_with_m_each_tilde_is_home(home: str) -> None:
-    assert read("data.root=~/A,~/B", "--multirun") == [f"{home}/A", f"{home}/B"]
+    assert read("--multirun", "data.root=~/A,~/B") == [f"{home}/A", f"{home}/B"]
 
 
 @pytest.mark.parametrize(
