@@ -1,6 +1,5 @@
 """Score a model on labelled faces: `python evaluate.py ckpt=… data=youtube_faces data.root=…`."""
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -21,10 +20,10 @@ def evaluate(cfg: DictConfig) -> float:
 
     title = f"{ckpt} on {count} {cfg.part} faces, split={source.split}, % of the outer-eye distance"
     runs.show_figures(rows, title)
-    figures = {f"{name}_{row}": round(value, 4) for row, of_row in rows.items() for name, value in of_row.items()}
+    figures = {f"{name}_{row}": value for row, of_row in rows.items() for name, value in of_row.items()}
     record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.part, **figures}
-    Path(cfg.run_dir, "figures.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(figures))
+    Path(cfg.run_dir, "figures.json").write_text(runs.as_json(record, indent=1) + "\n", encoding="utf-8")
+    print(runs.as_json(figures))
     return rows["label_box"]["nme"]
 
 

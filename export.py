@@ -6,6 +6,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from fkp import config, entry
+from fkp.errors import FkpError
 
 
 @entry.main("export")
@@ -17,6 +18,9 @@ def export(cfg: DictConfig) -> float:
     from fkp.predictor import Predictor
 
     ckpt, out = runs.chosen(cfg.ckpt), Path(cfg.out)
+    entry.make_folder("out", out.parent)
+    if out.is_dir() or out.suffix != ".onnx":
+        raise FkpError(f"out={out}: name a file that ends in .onnx")
     source = config.build(cfg.data) if "data" in cfg else None
     crops = example_crops(Predictor.load(ckpt, device="cpu"), source, cfg.faces)
     apart = export.export(ckpt, out, np.asarray(crops), cfg.int8)

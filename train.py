@@ -5,11 +5,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fkp import config, entry, provenance, sweeps
+from fkp.errors import FkpError
 
 
 @entry.main("train", sweeps.arguments, sweeps.job)
 def train(cfg: DictConfig) -> None:
     """Fit, then test the best weights."""
+    if cfg.debug not in (None, "augment"):
+        raise FkpError(f"debug={cfg.debug}: there is augment")
     values = config.plain(cfg)
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
     import pytorch_lightning as pl
@@ -19,20 +22,22 @@ def train(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
     if cfg.debug:
-        return runs.debug(cfg.debug, data, run.folder)
+        return runs.debug(data, run.folder)
+    trainer = runs.trainer(cfg, **resume.logging(run))
     run.made_of(data.fingerprint)
     markup = data.source.markup
     module = config.build(cfg.model, markup=markup, recipe=runs.recipe(values, markup.as_dict()))
     if cfg.weights:
         runs.start_from(module, cfg.weights)
-    trainer = runs.trainer(cfg, **resume.logging(run))
+    runs.show_network(module)
     with resume.told(run.last), processes.together(trainer, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-        best = trainer.checkpoint_callback.best_model_score
-        if best is None:  # a trial such as +trainer.fast_dev_run=true keeps nothing that could be tested
+        if trainer.fast_dev_run:  # a trial of one batch keeps nothing
             return
-        figures = {sweeps.VALUE: float(best)}
-        figures |= trainer.test(module, data, ckpt_path="best", weights_only=True, verbose=False)[0]
+        checkpoint, nme = runs.best(trainer, run.folder)
+        figures = {sweeps.VALUE: nme}
+        for tested in trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False):
+            figures |= tested
     runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.callbacks import BackboneFinetuning, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from torchmetrics import MeanMetric
 
@@ -19,6 +19,14 @@ from fkp.geometry import apply
 from fkp.metrics import nme
 from fkp.module import KeypointModule, in_crop
 from fkp.pictures import write_picture
+
+
+class Progress(RichProgressBar):
+    """Lightning's progress bar, without the number of the logger's version, which is always 0."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # type: ignore[override]
+        """What stands beside the bar."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class FaceSheets(pl.Callback):

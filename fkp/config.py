@@ -16,21 +16,11 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from fkp import signatures
+from fkp import keys, ranges, signatures
 from fkp.errors import FkpError
+from fkp.overrides import is_path
 
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
-PATHS = (
-    "image",
-    "ckpt",
-    "ckpt_path",
-    "weights",
-    "data.root",
-    "run_dir",
-    "resume",
-    "repeat",
-    "hydra.run.dir",
-)  # their values may hold what Hydra's grammar does not
 EVERYBODY = ("seed", "trainer.max_epochs", "datamodule.batch_size", "model.optimizer.lr")
 PLAIN: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -146,7 +136,7 @@ def varied(cfg: DictConfig) -> dict[str, Any]:
     run = HydraConfig.get()
     options = {group: option for group, option in run.runtime.choices.items() if "/" not in group and option}
     told = [override.lstrip("+~").partition("=")[0] for override in run.overrides.task]
-    values = {key: OmegaConf.select(cfg, key) for key in (*EVERYBODY, *told) if key not in (*options, *PATHS)}
+    values = {key: OmegaConf.select(cfg, key) for key in (*EVERYBODY, *told) if key not in options and not is_path(key)}
     plain_values = {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
     return options | plain_values
 
@@ -158,14 +148,19 @@ def command() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, root: DictConfig | None = None) -> None:
     """Bind every `_target_` to its signature, importing none of them.
+
+    Args:
+        cfg: the composed configuration.
+        root: its root file, if keys that nothing reads are to be faults, too.
 
     Raises:
         ConfigError: all faults at once, by key, each with a suggestion where there is one.
     """
     faults: list[str] = []
     _checked(cfg, faults)
+    faults += keys.faults(cfg, root) if root is not None else []
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))  # once where an interpolation shows a node twice
 
@@ -226,7 +221,9 @@ def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
         elif place == name and name in placed:
             yield f"{key}.{name}: is given in _args_ already"
         elif parameter.annotation is not None and not _fits(value, parameter.annotation):
-            yield f"{key}.{place}: {value!r} is not {_wanted(value, parameter.annotation)}"
+            yield f"{key}.{place}: {value!r:.100} is not {_wanted(value, parameter.annotation)}"
+        elif target.partition(".")[0] in ranges.OURS and (reason := ranges.fault(name, value)):
+            yield f"{key}.{place}: {reason}"
     if not node.get("_partial_"):
         for name, parameter in signature.parameters.items():
             if parameter.required and name not in node and name not in placed:

@@ -12,6 +12,7 @@ from fkp.cache import cache_folder
 from fkp.errors import FkpError
 from fkp.geometry import overlap, square
 from fkp.pictures import to_gray
+from fkp.ranges import require
 
 
 class Detector(Protocol):
@@ -49,6 +50,7 @@ class HaarCascade:
         min_score: float = 0.0,
         longest: int = 1280,
     ):
+        require(scale_factor=scale_factor, min_neighbors=min_neighbors, min_size=min_size, longest=longest)
         self.searches = [(_classifier(cascade, "cascade"), scale_factor, min_neighbors)]
         if second is not None:
             self.searches.append((_classifier(second, "second"), *self.FINER))
@@ -94,6 +96,7 @@ class YuNet:
     LEAST = 64  # pixels, a side of what is searched
 
     def __init__(self, model: str | None = None, min_score: float = 0.7, longest: int = 640):
+        require(longest=longest)
         self.model, self.min_score, self.longest = model, min_score, longest
         if model is not None and not Path(model).is_file():
             raise FkpError(f"detector.model={model}: no such file")

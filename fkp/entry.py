@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import codecs
 import ctypes
-import difflib
 import functools
+import io
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from fkp import signatures
-from fkp.config import PATHS, check, meant, said
+from fkp import keys
+from fkp.config import check, meant, said
 from fkp.errors import FkpError
+from fkp.overrides import expand_home, typed
 
 EXTRAS = {"hydra/launcher/submitit": "slurm", "hydra/launcher/joblib": "sweep"}  # where others' launchers come from
+
+SIGNS = {"•": "*", "…": "...", "±": "+-", "×": "x", "→": "->", "–": "-", "—": "-", "’": "'", "°": " deg"}
+SIGNS |= {"━": "-", "╸": "-", "╺": "-", "│": "|", "─": "-"}  # of tables and progress bars
 
 
 def main(
@@ -43,6 +49,9 @@ def main(
     def decorate(body: Callable[[DictConfig], float | None]) -> Callable[[], float | None]:
         script = Path(str(sys.modules[body.__module__].__file__)).resolve()
         conf = next((above / "conf" for above in script.parents if (above / "conf").is_dir()), script.parent / "conf")
+        root = OmegaConf.load(conf / f"{name}.yaml")
+        assert isinstance(root, DictConfig)
+        groups = keys.groups_of(root)
         full_error: str | None = None  # what the user has set
         begun = False
 
@@ -57,8 +66,10 @@ def main(
                 with _full_error(full_error):
                     if job and hydra_config.mode == RunMode.MULTIRUN:
                         return job(script)
-                    check(cfg)
-                    return body(cfg)
+                    expand_home(cfg)
+                    check(cfg, root)
+                    with _folder(cfg):
+                        return body(cfg)
             except FkpError as error:
                 if hydra_config.output_subdir is not None:  # else it is the folder of another process
                     forget(Path(hydra_config.runtime.output_dir), hydra_config.output_subdir)
@@ -72,7 +83,8 @@ def main(
 
             settle()
             try:
-                sys.argv[1:] = [_quoted(argument) for argument in arguments(sys.argv[1:])]
+                _no_options(sys.argv[1:], list(root))
+                sys.argv[1:] = typed(arguments(typed(sys.argv[1:], groups)), groups)
             except FkpError as error:
                 raise SystemExit(_say(error)) from None
             nonlocal full_error, begun
@@ -109,13 +121,60 @@ def _full_error(value: str | None) -> Iterator[None]:
         os.environ |= {"HYDRA_FULL_ERROR": before} if before is not None else {}
 
 
+@contextmanager
+def _folder(cfg: DictConfig) -> Iterator[None]:
+    """Make the folder of a run before the work begins; remove it again if a mistake ends the run and it is empty."""
+    if "run_dir" not in cfg:
+        yield
+        return
+    folder = Path(cfg.run_dir)
+    made = not folder.exists()
+    make_folder("run_dir", folder)
+    try:
+        yield
+    except FkpError:
+        if made and all(path.suffix == ".lock" for path in folder.iterdir()):
+            shutil.rmtree(folder)
+        raise
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Make a folder to write into.
+
+    Args:
+        key: that named it.
+
+    Raises:
+        FkpError: it is a file, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FkpError(f"{key}: {folder} cannot be written ({error.strerror}); name another folder") from None
+
+
+def _no_options(arguments: Sequence[str], own: Sequence[str]) -> None:
+    """Refuse `--key value`, which is `key=value` here."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("-").partition("=")
+        if argument.startswith("--") and key.partition(".")[0] in own:
+            raise FkpError(f"{argument}: write {key}={value or '…'}, without dashes and blanks")
+
+
 def settle() -> None:
-    """Set what the C libraries below torch do with threads and memory; call it before torch is imported.
+    """Set what the C libraries below torch do with threads and memory, and what stands for signs that the console
+    lacks; call it before torch is imported.
 
     Threads that wait for each other are to sleep soon: as they come they spin, and on cores that others use too a step
     then takes up to five times as long. And freed memory is to be kept: glibc gives large blocks back to the system and
     gets them anew, page by page, in every step; without that, a step of `two_conv` takes a fifth less.
     """
+    codecs.register_error("fkp.plainer", _plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="fkp.plainer")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its fonts, at the first import
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
@@ -125,20 +184,16 @@ def settle() -> None:
             mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
 
 
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    """Replace signs that an encoding lacks, for `codecs.register_error`."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(SIGNS.get(sign) or ascii(sign)[1:-1] for sign in lacking), error.end
+
+
 def _say(message: object) -> int:
     print(message, file=sys.stderr)
     return 2
-
-
-def _quoted(argument: str) -> str:
-    """A path given as it is, with blanks, commas or brackets, quoted for Hydra's grammar."""
-    key, equals, value = argument.partition("=")
-    if not equals or key not in PATHS or value[:1] in ("'", '"', "", "[") or value in ("null", "???"):
-        return argument
-    if "$" in value or not set(value) & set(" ,(){}[]='\"\\:"):
-        return argument
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
 
 
 def forget(run_dir: Path, subdir: str = "config") -> None:
@@ -154,7 +209,7 @@ def _is_about_config(error: Exception, begun: bool) -> bool:
     """Whether it comes of composing the configuration; Hydra is loose with its kinds of error until a run has begun."""
     from hydra.errors import HydraException
 
-    loose = (OmegaConfBaseException, yaml.YAMLError, ValueError)
+    loose = (OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
     return isinstance(error, (HydraException, MissingMandatoryValue)) or (not begun and isinstance(error, loose))
 
 
@@ -163,11 +218,15 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
     from hydra.errors import MissingConfigException, OverrideParseException
 
     text = said(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}; name another folder by hydra.run.dir=…"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}:{mark.line + 1}:{mark.column + 1}: {error.problem}"
     if isinstance(error, OverrideParseException):
         given = str(error.override)
+        if given in list(OmegaConf.load(conf / f"{name}.yaml")):
+            return f"{given}: has no value; write {given}=…, without blanks"
         takes_a_picture = "image" in list(OmegaConf.load(conf / f"{name}.yaml"))
         if takes_a_picture and "=" not in given:
             return f"{given}: not key=value; did you mean image={given}?"
@@ -177,43 +236,22 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
         return f'hydra/launcher: this one is not installed; pip install -e ".[{extra}]"'
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such option; there is {', '.join(error.options)}{meant(option, error.options)}"
+        there = f"there is {', '.join(error.options)}{meant(option, error.options)}"
+        return f"{group}={option}: no such option; {there}; one of your own would be conf/{group}/{option}.yaml"
     if text.startswith("Could not override") and text.count("'") >= 2:
         key = text.split("'")[1]
-        return f"{key}: no such key{_meant_key(key, conf, name)}"
+        return f"{key}: no such key{keys.suggestion(key, *_defaults(conf, name))}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         text = f"{text}\n{said(error.__cause__)}"
     where = getattr(error, "full_key", None)  # of OmegaConf's
     return f"{where}: {text}" if where else text or repr(error)
 
 
-def _meant_key(key: str, conf: Path, name: str) -> str:
-    """What to write instead of a key that the default configuration lacks: itself with a +, if the constructor takes
-    it; else one that is alike as a whole, or in its last part."""
+def _defaults(conf: Path, name: str) -> tuple[DictConfig, list[str]]:
+    """The default configuration, and the groups that there are."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = compose(name)
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else None
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    signature = signatures.of(target) if target else None
-    if signature is not None and last in signature.parameters:
-        return f", but {target} takes it: write +{key}=…"
-    keys = [*_keys("", cfg), *(folder.name for folder in conf.iterdir() if folder.is_dir())]
-    whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    alike = [other for other in keys if other.rpartition(".")[2] == last]
-    loose = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    best = [*whole, *alike, *loose]
-    return f"; did you mean {best[0]}?" if best else "; --help shows them all"
-
-
-def _keys(prefix: str, node: Any) -> Iterator[str]:
-    if isinstance(node, DictConfig):
-        for key in map(str, node):
-            full = f"{prefix}.{key}" if prefix else key
-            yield full
-            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-                yield from _keys(full, node[key])
+        return compose(name), [folder.name for folder in conf.iterdir() if folder.is_dir()]

@@ -17,6 +17,7 @@ from fkp.errors import FkpError
 from fkp.geometry import apply, invert, mirroring, tilted_box, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
+from fkp.ranges import require
 from fkp.transforms import Crops, Transform, run
 from fkp.weights import EXPORTED, FILE, shipped
 
@@ -104,6 +105,9 @@ class Predictor:
     min_confidence: float = 0.2
     lean: float = 0.0
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        require(passes=self.passes, min_confidence=self.min_confidence, batch_size=self.batch_size)
 
     @classmethod
     def load(

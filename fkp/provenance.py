@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fkp.errors import FkpError
+from fkp.overrides import text
 
 FILE = "run.yaml"
 LAST = "checkpoints/last.ckpt"
@@ -40,20 +41,20 @@ def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str
     if leads():
         return told
     # Where the run is somebody who leads has settled: by the clock, if nobody was told, and clocks differ.
-    folders = {key(one): one.partition("=")[2] for one in told}
+    folders = {key(one): text(one) for one in told}
     folder = folders.get("run_dir", folders.get("hydra.run.dir", str(outputs)))
     return [*told, f"hydra.run.dir={folder}", *QUIET]
 
 
 def _of_run(given: Sequence[str], outputs: Path) -> list[str]:
-    asked = {key(argument): argument.partition("=")[2] for argument in given}
+    asked = {key(argument): text(argument) for argument in given}
     resume, repeat = asked.get("resume", "false"), asked.get("repeat", "null")
     if (resume.lower(), repeat.lower()) == ("false", "null"):
         return list(given)
     if repeat.lower() != "null":
-        folder = Path(repeat.strip("'\""))
+        folder = Path(repeat)
     else:
-        folder = _newest(outputs) if resume.lower() == "true" else Path(resume.strip("'\""))
+        folder = _newest(outputs) if resume.lower() == "true" else Path(resume)
     told = [one for one in map(str, _read(folder)["command"]) if key(one) not in asked]
     if repeat.lower() == "null":
         told += [f"{key}={folder.resolve()}" for key in ("run_dir", "hydra.run.dir")]

@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fkp.archive import read
 from fkp.errors import FkpError
@@ -143,9 +144,11 @@ class Last(Checkpoint):
             raise FkpError(f"step {trainer.global_step} has made weights that are not finite; they were not kept")
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        for logger in trainer.loggers:
+        for logger in trainer.loggers:  # what led here must not be lost while this is kept
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()  # what led here must not be lost while this is kept
+                logger.experiment.flush()
+            else:
+                logger.save()
         trainer.save_checkpoint(self.file, weights_only=False)
         self.saved = time.monotonic()
         if _any(trainer, self.stop is not None):
@@ -186,8 +189,8 @@ def told(last: Path) -> Iterator[None]:
         if leads():
             print(f"stopped; {way_on(last)}", file=sys.stderr)
         raise SystemExit(stop.code) from None
-    except (FkpError, OSError, EOFError, RuntimeError) as error:
-        if isinstance(error, FkpError):
+    except (FkpError, OSError, EOFError, RuntimeError, MisconfigurationException) as error:
+        if isinstance(error, (FkpError, MisconfigurationException)) or "Early stopping conditioned" in str(error):
             what = str(error)
         elif isinstance(error, OSError) and error.errno in NO_ROOM:
             what = f"no room left on the disk ({error.filename or last.parent}); make some"

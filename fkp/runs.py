@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import numbers
 import shlex
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from fkp import config
 from fkp.errors import FkpError
+from fkp.provenance import leads
 from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from fkp.datamodule import FacesDataModule
     from fkp.module import KeypointModule
     from fkp.predictor import Face
@@ -27,6 +29,12 @@ CONSOLE = Console()
 OUTPUTS = Path("outputs")
 CHECKPOINT = "checkpoints/best.ckpt"
 TEST_FACES = "test_faces.png"
+NEEDLESS = (  # warnings
+    ".*LeafSpec.*",  # Lightning 2.6 on torch 2.15, nothing of ours
+    "Checkpoint directory .* exists",  # so it is meant to be
+    ".*smaller than the logging interval",  # each epoch is logged anyway
+    ".*but have no logger configured",  # as the user has asked for
+)
 FAILURES = 20  # that are printed one by one
 
 
@@ -104,19 +112,55 @@ def trainer(cfg: DictConfig, **logging: Any) -> Any:
 
     Args:
         cfg: of `train.py`.
-        logging: what a run that goes on has to tell its logger.
+        logging: what a run that goes on has to tell TensorBoard's logger.
+
+    Raises:
+        FkpError: callbacks that are not in their group.
     """
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.15, nothing of ours
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")  # so it is meant to be
-    callbacks = [config.build(callback) for callback in cfg.callbacks.values() if callback]
-    logger = config.build(cfg.logger, **logging) if cfg.logger else False
+    from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
+
+    for needless in NEEDLESS:
+        warnings.filterwarnings("ignore", message=needless)
+    if "callbacks" in cfg.trainer:
+        raise FkpError("trainer.callbacks: they are a group; add yours with +callbacks.mine={_target_: …}")
+    callbacks = [config.build(callback) for callback in (cfg.get("callbacks") or {}).values() if callback]
+    logger = _logger(cfg, logging)
+    unwanted = [
+        kind
+        for key, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar))
+        if cfg.trainer.get(key) is False
+    ]
+    unwanted += [] if logger else [LearningRateMonitor]
+    callbacks = [callback for callback in callbacks if not isinstance(callback, tuple(unwanted))]
+
     return config.build(
         cfg.trainer,
         callbacks=callbacks,
         logger=logger,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         precision=precision(cfg.trainer.precision),
         sync_batchnorm=bool(cfg.trainer.get("sync_batchnorm")) and on_gpu(cfg.trainer.accelerator),
     )
+
+
+def _logger(cfg: DictConfig, logging: dict[str, Any]) -> Any:
+    """The logger of the group, unless the Trainer's own key says otherwise; False for none."""
+    node = cfg.trainer.get("logger", True)
+    node = cfg.get("logger") if node is True else node
+    if not node:
+        return False
+    for_tensorboard = isinstance(node, DictConfig) and str(node.get("_target_")).endswith("TensorBoardLogger")
+    return config.build(node, **(logging if for_tensorboard else {}))
+
+
+def best(trainer: Any, folder: Path) -> tuple[Path, float]:
+    """The checkpoint that a training has come to, and its validation NME, percent: the best, or the weights of the last
+    epoch if no ModelCheckpoint has kept a best; NaN without validation."""
+    for callback in trainer.checkpoint_callbacks:
+        if getattr(callback, "best_model_score", None) is not None:
+            return Path(callback.best_model_path), float(callback.best_model_score)
+    trainer.save_checkpoint(folder / CHECKPOINT, weights_only=False)
+    return folder / CHECKPOINT, float(trainer.callback_metrics.get("val/nme", math.nan))
 
 
 def on_gpu(accelerator: str) -> bool:
@@ -162,37 +206,66 @@ def close(
     """
     if not trainer.is_global_zero:
         return
-    if logger := trainer.logger:
-        logger.log_hyperparams(varied, figures)
-        logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
-        logger.finalize("success")
+    for logger in trainer.loggers:
+        _log_run(logger, cfg, varied, figures)
     # Last: it says that the run is finished.
-    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (run_dir / "figures.json").write_text(as_json(figures, indent=1) + "\n", encoding="utf-8")
+
     names = ("nme", "median", "fr8", "fr10", "auc10")
-    network = {name: figures[f"test/{name}"] for name in names}
-    mean_shape = {"nme": figures["test/nme_mean_shape"]}
-    show_figures({"this network": network, "mean shape": mean_shape}, "test faces, % of the outer-eye distance")
+    rows = {"this network": {name: figures[f"test/{name}"] for name in names if f"test/{name}" in figures}}
+    if "test/nme_mean_shape" in figures:
+        rows["mean shape"] = {"nme": figures["test/nme_mean_shape"]}
+    show_figures(rows, "test faces, % of the outer-eye distance")
+
     checkpoint = shlex.quote(str(near(run_dir / CHECKPOINT)))
     say(f"checkpoint  {checkpoint}")
-    say(f"faces       {near(run_dir / TEST_FACES)}")
+    if (run_dir / TEST_FACES).exists():
+        say(f"faces       {near(run_dir / TEST_FACES)}")
     say(f"go on with  python predict.py image={shlex.quote(str(photo))} ckpt={checkpoint}")
-    say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
+    if (run_dir / "tensorboard").exists():
+        say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
 
 
-def debug(what: str, data: FacesDataModule, run_dir: Path) -> None:
-    """Draw what training would see (`augment`), and print where.
+def _log_run(logger: Any, cfg: dict[str, Any], varied: dict[str, Any], figures: dict[str, float]) -> None:
+    """Hand a run's keys, figures and configuration to its logger, as far as it takes them."""
+    from pytorch_lightning.loggers import TensorBoardLogger
 
-    Raises:
-        FkpError: another word than `augment`.
-    """
-    if what != "augment":
-        raise FkpError(f"debug={what}: there is augment")
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(varied, figures)
+        logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
+    else:
+        logger.log_hyperparams(varied)
+    logger.finalize("success")
+
+
+def as_json(record: dict[str, Any], indent: int | None = None) -> str:
+    """Strict JSON of a record: numbers of four decimals; null for what is not finite."""
+    return json.dumps({name: _rounded(value) for name, value in record.items()}, indent=indent, allow_nan=False)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, numbers.Integral):  # NumPy's, too
+        return value if isinstance(value, bool) else int(value)
+    if isinstance(value, numbers.Real):
+        return round(float(value), 4) if math.isfinite(value) else None
+    return value
+
+
+def debug(data: FacesDataModule, run_dir: Path) -> None:
+    """Draw what training would see, and print where."""
     from fkp.draw import visualize_draws
     from fkp.pictures import write_picture
 
     data.setup()
     sheet = visualize_draws(data.parts["train"], data.source.markup)
     say(f"faces       {near(write_picture(run_dir / 'augment.png', sheet))}: a row each, first without a draw")
+
+
+def show_network(module: KeypointModule) -> None:
+    """Print what is trained."""
+    if leads():
+        count = sum(weight.numel() for weight in module.network.parameters())
+        say(f"network     {type(module.network).__name__}, {count / 1e6:.2f} M parameters")
 
 
 def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:

@@ -230,21 +230,6 @@ def test_the_libraries_own_refusals() -> None:
         config.build(trainer.trainer)
 
 
-@pytest.mark.parametrize(
-    ("given", "parsed"),
-    [
-        ("image=photo.jpg", "image=photo.jpg"),
-        ("image=my photo (1).jpg", 'image="my photo (1).jpg"'),
-        ("image=a,b.jpg", 'image="a,b.jpg"'),
-        ('image="quoted already.jpg"', 'image="quoted already.jpg"'),
-        ("seed=1,2", "seed=1,2"),
-        ("ckpt=null", "ckpt=null"),
-    ],
-)
-def test_paths_need_no_quotes_for_hydra(given: str, parsed: str) -> None:
-    assert entry._quoted(given) == parsed
-
-
 SCRIPT = """
 import os
 
@@ -257,7 +242,7 @@ def run(cfg):
         raise FkpError("a mistake; do this instead")
     if cfg.word == "bug":
         raise RuntimeError("a bug")
-    if "part" in cfg:
+    if cfg.part:
         config.build(cfg.part)
     print("ran", cfg.word, os.environ.get("HYDRA_FULL_ERROR"))
 
@@ -272,7 +257,7 @@ finally:
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("script")
     (folder / "conf").mkdir()
-    (folder / "conf/root.yaml").write_text("word: good\nhydra: {run: {dir: 'outputs/${now:%f}'}}\n")
+    (folder / "conf/root.yaml").write_text("word: good\npart: null\nhydra: {run: {dir: 'outputs/${now:%f}'}}\n")
     (folder / "conf/broken").mkdir()
     (folder / "conf/broken/yaml.yaml").write_text("a: 1\nb: [1\nc: 2\n")
     (folder / "run.py").write_text(SCRIPT)
@@ -294,7 +279,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["+word=x"], 2, "", "Or add a second + to add or override 'word': '++word=x'\n"),
         (["hydra.run.dir=${no}"], 2, "", "hydra.run.dir: Interpolation key 'no' not found\n"),
         (["broken@x=3"], 2, "", "must be a string or a list"),
-        (["+part={_target_: generated_parts.Part, value: mistake}"], 2, "", "part: no such file\n"),
+        (["part={_target_: generated_parts.Part, value: mistake}"], 2, "", "part: no such file\n"),
         (["+part.x={_target_: generated_parts.Part, value: refused}"], 2, "", "part.x: value must be good\n"),
     ],
 )
@@ -318,8 +303,8 @@ def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path, launch
     ("argument", "message"),
     [
         ("word=bug", "RuntimeError: a bug"),
-        ("+part={_target_: generated_parts.Part, value: bug}", "TypeError: unsupported operand"),
-        ("+part={_target_: generated_parts.Part, value: other}", "RuntimeError: out of memory"),
+        ("part={_target_: generated_parts.Part, value: bug}", "TypeError: unsupported operand"),
+        ("part={_target_: generated_parts.Part, value: other}", "RuntimeError: out of memory"),
     ],
 )
 def test_bugs_keep_their_traceback(script: Path, tmp_path: Path, argument: str, message: str) -> None:

@@ -1,0 +1,136 @@
+"""Overrides as people type them: a path needs no quotes for Hydra's grammar, and `~` is home."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+# Keys whose value is a path, by their last word. It may hold commas, or be the number 2024.
+PATH = re.compile(
+    r"(.*[._])?(image|images|root|file|folder|dir|path|dirpath|ckpt|weights|markup|out|resume|repeat|sweep)"
+)
+NO_PATH = ("", "null", "true", "false", "???")  # values of such a key that are not text
+HOME = re.compile(r"(?<=[\[{,:\s])~[^,\]}]*")  # an unquoted path below home within a list or dict
+COMMA = re.compile(r""",(?=(?:[^"']*["'][^"']*["'])*[^"']*$)""")  # outside quotes
+
+
+def is_path(key: str) -> bool:
+    """Whether the value of a key is a path.
+
+    >>> is_path("data.root"), is_path("hydra.run.dir"), is_path("detector.model"), is_path("model")
+    (True, True, True, False)
+    """
+    key = key.lstrip("+")
+    return PATH.fullmatch(key) is not None or key.endswith(".model")
+
+
+def typed(arguments: Sequence[str], groups: Mapping[str, str | None]) -> list[str]:
+    """A command line in Hydra's grammar: values that it cannot read are quoted, `~` is replaced by home, and
+    `group=null` takes the group away.
+
+    With `-m`, a comma in a path separates jobs; without it, the comma belongs to the path.
+
+    Args:
+        arguments: as they were typed.
+        groups: of the configuration, each with its default option.
+    """
+    multirun = [one for one in arguments if one in ("-m", "--multirun")]
+    sweep = bool(multirun)
+    none = [f"{group}={word}" for group in groups for word in ("null", "none", "false")]
+    rest = [one for one in arguments if one not in multirun]  # Hydra takes no overrides on both sides of an option
+    kept = [one for one in rest if one.lower() not in none or groups[one.partition("=")[0]]]
+    written = [f"~{one.partition('=')[0]}" if one.lower() in none else _typed(one, sweep) for one in kept]
+    return [*multirun[:1], *written]
+
+
+def _typed(argument: str, sweep: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith("~"):
+        return argument
+    if key.startswith("-"):  # an option, such as --config-dir=~/conf
+        return f"{key}={os.path.expanduser(value)}"
+    path = is_path(key)
+    if not sweep:
+        return f"{key}={_literal(value, path)}"
+    if value[:1] in ("[", "{") or re.fullmatch(r"\w+\(.*\)", value):  # a list, or a function such as choice(a,b)
+        return argument
+    return f"{key}={','.join(_literal(part.strip(), path) for part in COMMA.split(value))}"
+
+
+def _literal(value: str, path: bool) -> str:
+    """A value in Hydra's grammar.
+
+    Args:
+        value: as it was typed.
+        path: it is a path, and so text, even if it reads as a number or as several values.
+    """
+    first = value[:1]
+    if first in ("'", '"'):
+        home = os.path.expanduser("~") if re.match(r"~(/|.$)", value[1:]) else ""
+        return first + _escaped(home, first) + value[2:] if home else value
+    if first == "~":
+        return _quoted(os.path.expanduser(value))
+    if "${" in value or value.lower() in NO_PATH:
+        return value
+    try:
+        understood = _parsed(value)
+    except ValueError:
+        if first in ("[", "{") and (not path or value[-1:] in ("]", "}")):
+            return HOME.sub(lambda found: _quoted(os.path.expanduser(found[0])), value)
+        return _quoted(value)
+    text_already = understood == value.strip() or isinstance(understood, (list, dict))
+    return value if text_already or not path else _quoted(value)
+
+
+def _parsed(value: str) -> Any:
+    """What Hydra reads in a value.
+
+    Raises:
+        ValueError: the value does not follow its grammar.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException as error:
+        raise ValueError(value) from error
+
+
+def _quoted(text: str) -> str:
+    return f'"{_escaped(text, chr(34), end=True)}"'
+
+
+def _escaped(text: str, quote: str, end: bool = False) -> str:
+    """Text to stand between quotes: Hydra reads a backslash as an escape only before a quote."""
+    text = re.sub(rf"(\\*){quote}", lambda found: found[1] * 2 + "\\" + quote, text)
+    return re.sub(r"(\\+)$", r"\1\1", text) if end else text
+
+
+def text(argument: str) -> str:
+    """The value of an override, without its quotes.
+
+    >>> text('resume="my run"'), text("resume=true")
+    ('my run', 'true')
+    """
+    value = argument.partition("=")[2]
+    try:
+        return str(_parsed(value)) if value[:1] in ("'", '"') else value
+    except ValueError:  # Hydra will say so itself
+        return value
+
+
+def expand_home(cfg: DictConfig | ListConfig) -> None:
+    """Replace `~` by home wherever a text of a configuration begins with it, also in a YAML file."""
+    for key in range(len(cfg)) if isinstance(cfg, ListConfig) else list(cfg):
+        if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):  # type: ignore[arg-type]
+            continue
+        value = cfg[key]
+        if isinstance(value, str) and value.startswith("~"):
+            cfg[key] = os.path.expanduser(value)
+        elif OmegaConf.is_config(value):
+            expand_home(value)
