@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def find_layout(file: Path, header: list[str], sample: list[list[str]], markup: 
     Raises:
         FkpError: a box without all four sides, or coordinates that do not fit the markup.
     """
-    width = len(header) or max((len(cells) for cells in sample), default=0)
+    width = len(header) or Counter(map(len, sample)).most_common(1)[0][0]
     if width > COLUMNS:
         raise FkpError(f"{file}: {width} columns, more than the {COLUMNS} that fkp reads")
     columns = [[cells[i].strip() for cells in sample if i < len(cells)] for i in range(width)]
