@@ -73,6 +73,12 @@ def read_text(path: Path, most: int) -> str:
         raise FkpError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
 
 
+def text_in(data: bytes) -> str:
+    """Bytes as text: UTF-8, or what their byte order mark says; U+FFFD for what cannot be decoded."""
+    encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, errors="replace")
+
+
 @contextmanager
 def open_text(path: Path, most: int) -> Iterator[TextIO]:
     """Open a text for reading bit by bit, in whichever encoding `text_encoding` finds; line ends are kept.
