@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import io
 import os
 import stat
@@ -13,6 +14,7 @@ from typing import BinaryIO, TextIO
 
 from fkp.errors import FkpError
 
+NAME = 230  # bytes of a file name, which leave room for endings: file systems take 255
 CHUNK = 1 << 20  # bytes that are decoded at once, to see whether they can be
 # Byte order marks; UTF-32's begins with UTF-16's.
 MARKS = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig")]
@@ -130,6 +132,18 @@ def inside(folder: Path, path: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     except ValueError:  # a zero byte
         return False
+
+
+def short(name: str) -> str:
+    """A file name to which endings can be added: the name; or, if it is too long, its beginning and a fingerprint.
+
+    >>> short("a.b"), len(short("a" * 255))
+    ('a.b', 230)
+    """
+    data = os.fsencode(name)
+    if len(data) <= NAME:
+        return name
+    return f"{data[: NAME - 17].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 def harmless(name: str) -> str:
