@@ -191,6 +191,21 @@ def test_a_header_of_numbers_and_names_without_ending(folder: Path) -> None:
     check(folder, text(table(names=stems)[1:]), first=1)
 
 
+def test_decimal_commas_between_commas_are_told(folder: Path) -> None:
+    rows = table()
+    lines = [",".join(rows[0]), *(",".join([row[0], *(f"{float(cell):.2f}" for cell in row[1:])]) for row in rows[1:])]
+    lines[1] = lines[1].replace(".", ",").replace(",jpg", ".jpg")
+    faces, faults = survey(folder, "\n".join(lines))
+    assert len(faces) == 5 and "21 cells, but the header has 11" in faults[0] and "decimal" in faults[0]
+
+
+def test_a_table_of_another_name_is_proposed(folder: Path) -> None:
+    for name in ("labels.xlsx", "labels.csv"):
+        (folder / name).touch()
+    with pytest.raises(FkpError, match=r"keypoints.csv: no such file; data.file may be labels.csv or labels.xlsx"):
+        LabelledCsv(str(folder), markup="face5").survey()
+
+
 # ---- which image a name means
 
 

@@ -115,3 +115,16 @@ def test_frames_beside_pts_files_are_warned_of_too(tmp_path: Path, caplog: pytes
 def test_names_that_are_no_text_are_split(tmp_path: Path) -> None:
     faces = FaceTable([tmp_path] * 50, np.zeros((50, 5, 2)), [f"\udcff{i}" for i in range(50)], ["a"] * 50)
     assert sum(map(len, faces.parts("identity").values())) == 50
+
+
+@pytest.mark.parametrize("expression", ["img", "(img", "*"])
+def test_a_pattern_without_a_person_is_one_message(tmp_path: Path, expression: str) -> None:
+    for source in (LabelledCsv, PtsFolders):
+        with pytest.raises(FkpError, match="data.identity="):
+            source(str(tmp_path), identity=expression)
+
+
+def test_a_group_that_matches_nothing_is_no_person(tmp_path: Path) -> None:
+    csv_set(tmp_path, ["a_1.jpg", "b_2.jpg"])
+    faces = LabelledCsv(str(tmp_path), markup="face5", identity=r"(a_)?.*").read()
+    assert faces.identity.tolist() == ["a_", "b_2.jpg"]

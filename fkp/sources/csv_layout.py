@@ -59,6 +59,12 @@ class Layout:
         missing = set(range(len(cells), self.width))
         return cells + [""] * len(missing) if missing <= self.empty else cells
 
+    def misfit(self, cells: list[str]) -> str:
+        """What is wrong with a row of another number of cells."""
+        told = f"{len(cells)} cells, but the {'header' if self.header else 'first row'} has {self.width}"
+        both = 1 < len(self.points) == len(cells) - self.width
+        return told + ("; write decimal points, or separate cells by semicolons" if both else "")
+
     def numbers(self, file: Path, cells: np.ndarray) -> np.ndarray:
         """Cells (n, m) of text as numbers; NaN for a cell that is none, or has the decimal sign of another country
         than those before it.

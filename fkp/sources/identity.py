@@ -28,6 +28,27 @@ NUMBER = re.compile(r"\d{1,18}(?=\D*$)")
 log = logging.getLogger(__name__)
 
 
+def person_pattern(expression: str) -> re.Pattern[str]:
+    """Compile `data.identity`.
+
+    Raises:
+        FkpError: it is no regular expression, or has no group.
+    """
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise FkpError(f"data.identity={expression}: not a regular expression ({error})") from None
+    if not pattern.groups:
+        raise FkpError(f"data.identity={expression}: put the part of a file name that is the person in brackets: (…)")
+    return pattern
+
+
+def person(pattern: re.Pattern[str], name: str) -> str:
+    """Group 1 of a name; the whole name if it does not match."""
+    match = pattern.match(name)
+    return (match and match.group(1)) or name
+
+
 def own_if_one_person(table: FaceTable, root: Path, pattern: str) -> None:
     """Make each file a person of its own if the pattern takes most of the files for one person, as it does for
     IMG_0001.jpg, IMG_0002.jpg, …
@@ -37,8 +58,8 @@ def own_if_one_person(table: FaceTable, root: Path, pattern: str) -> None:
         root: folder from which the files are then named.
         pattern: the default of `identity`, for the warning.
     """
-    person = _majority(table.identity)
-    faces = [i for i, name in enumerate(table.identity) if name == person]
+    most = _majority(table.identity)
+    faces = [i for i, name in enumerate(table.identity) if name == most]
     if len(table) < FEW or len(faces) <= MOST * len(table) or len({str(table.paths[i]) for i in faces[:PAIRS]}) < 2:
         return
     names = (Path(os.path.relpath(path, root)).as_posix() for path in table.paths)
@@ -50,7 +71,7 @@ def own_if_one_person(table: FaceTable, root: Path, pattern: str) -> None:
         pattern,
         len(faces),
         len(table),
-        person,
+        most,
     )
 
 

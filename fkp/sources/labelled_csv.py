@@ -17,18 +17,21 @@ from fkp.files import harmless
 from fkp.markup import Markup, load_markup
 from fkp.sources.csv_layout import Layout, find_layout
 from fkp.sources.csv_reader import Row, is_number, open_csv
-from fkp.sources.identity import own_if_one_person, warn_of_video
+from fkp.sources.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.sources.image_folder import ImageFolder, without_clashes
 from fkp.sources.table import FAR, FaceTable, Fault, OnBad, Source
 
 UNLABELLED = ["", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "None", "null", "NULL"]  # of pandas, R, SQL, Excel
+TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3  # what may have been meant, if there is no such file
 IDENTITY = r"(.+)_\d+\.\w+$"
 
 
 class LabelledCsv(Source):
     """A CSV of key points and a folder of pictures.
 
-    The first column is the file name. Then either the published layout, x, y of each point in the markup's order under
+    Separators, decimal commas, encoding and a missing header are recognised. The column of the file names is the one
+    that holds most names of images, else the first; a column before it that counts the rows is left out, and so are
+    empty ones. The other columns have either the published layout, x, y of each point in the markup's order under
     any headers; or named columns, `left_eye_x`, `left_eye_y`, … in any order, where points without a column have no
     label. Both may have a column `identity` (the person) and `box_left`, `box_top`, `box_right`, `box_bottom` (a
     detector's face box, taken instead of the one drawn round the points). An empty cell is a point without a label. A
@@ -39,8 +42,10 @@ class LabelledCsv(Source):
         root: folder of the CSV.
         file: the CSV's name, relative to root.
         images: folder of the pictures, relative to root; a name that leads out of it, by `..` or a link, is a bad row.
+            If it is missing: root, or the only folder in it that holds images. For names that are not there see
+            `fkp.sources.image_folder`.
         identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
-            if it does not match.
+            if it does not match, or if the default would take most of the set for one person.
         split: `identity`; `official` and `strict` need test_file.
         test_file: a second CSV with the publisher's test rows, if there is one.
         test_images: the folder of its pictures, if it is another.
@@ -61,7 +66,7 @@ class LabelledCsv(Source):
         on_bad: OnBad = "stop",
     ):
         self.root, self.split, self.on_bad = Path(root), split, on_bad
-        self.identity = re.compile(identity)
+        self.identity = person_pattern(identity)
         self.parts = {"train": (file, images)}
         if test_file is not None:
             self.parts["test"] = (test_file, test_images or images)
@@ -85,7 +90,11 @@ class LabelledCsv(Source):
         """Some thousands of faces at a time: as text, and as cells, they take ten times the memory."""
         path = self.root / file
         if not path.exists():
-            raise FkpError(f"{path}: no such file; data.root must name the folder that holds it")
+            others = sorted(other.name for other in self.root.glob("*") if other.suffix.lower() in TABLES)[:SHOWN]
+            told = (
+                f"data.file may be {' or '.join(others)}" if others else "data.root must name the folder that holds it"
+            )
+            raise FkpError(f"{path}: no such file; {told}")
         with open_csv(path) as table:
             layout = find_layout(path, table.header, table.sample, self.markup)
             blocks = table.blocks()
@@ -101,8 +110,7 @@ class LabelledCsv(Source):
         """The faces of some rows; what is wrong with the others goes to `seen`."""
         fitted = [(row, layout.fit(row.cells)) for row in rows]
         right = [(row, cells) for row, cells in fitted if len(cells) == layout.width]
-        told = f"{{}} cells, but the {'header' if layout.header else 'first row'} has {layout.width}"
-        faults = [(row.line, told.format(len(cells))) for row, cells in fitted if len(cells) != layout.width]
+        faults = [(row.line, layout.misfit(cells)) for row, cells in fitted if len(cells) != layout.width]
         labels = _read_labels(file, layout, [cells for _, cells in right], self.markup)
 
         names, people, where, good = [], [], [], []
@@ -129,8 +137,7 @@ class LabelledCsv(Source):
     def _person(self, name: str, cells: list[str], layout: Layout, seen: _Seen) -> str:
         said = cells[layout.identity].strip() if layout.identity is not None else ""
         seen.people |= bool(said)
-        match = self.identity.match(name)
-        return said or (match.group(1) if match else name)
+        return said or person(self.identity, name)
 
 
 @dataclass

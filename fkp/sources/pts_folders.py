@@ -16,7 +16,7 @@ from fkp.errors import FkpError
 from fkp.files import inside, read_bytes, text_in
 from fkp.markup import load_markup
 from fkp.media import FILMS, PICTURES
-from fkp.sources.identity import own_if_one_person, warn_of_video
+from fkp.sources.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.sources.table import FAR, FaceTable, Fault, OnBad, Source
 
 MOST = 1 << 20  # bytes of a file
@@ -49,7 +49,7 @@ class PtsFolders(Source):
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
     ):
-        self.root, self.split, self.on_bad, self.identity = Path(root), split, on_bad, re.compile(identity)
+        self.root, self.split, self.on_bad, self.identity = Path(root), split, on_bad, person_pattern(identity)
         self.markup = load_markup(markup)
         self.one = {name: names[0] for names in same or [] for name in names}
 
@@ -76,7 +76,7 @@ class PtsFolders(Source):
                 points.append(found)
                 rows.append(row)
 
-        people = [match.group(1) if (match := self.identity.match(row)) else row for row in rows]
+        people = [person(self.identity, row) for row in rows]
         people = [self.one.get(name, name) for name in people]
         table = FaceTable(paths, np.array(points).reshape(-1, len(self.markup.points), 2), people, rows)
         if self.identity.pattern == IDENTITY and not any("/annot/" in row for row in rows):
