@@ -93,7 +93,7 @@ def seeds() -> dict[str, list[bytes]]:
         markups = Path(pictures.__file__).with_name("markups")
         return made | {
             "doctor": [data for some in made.values() for data in some],
-            "csv": [(folder / "a.csv").read_bytes(), "\n".join(map(",".join, named)).encode()],
+            "csv": [(folder / "a.csv").read_bytes(), "\n".join(map(",".join, named)).encode(), _spreadsheet(points)],
             "pts": [(folder / "a.pts").read_bytes()],
             "markup": [(markups / "face5.yaml").read_bytes(), (markups / "ibug68.yaml").read_bytes()],
             "prediction": [json.dumps({"image": "a.png", "ckpt": None, "faces": [face.as_dict()]}).encode()],
@@ -105,6 +105,12 @@ def seeds() -> dict[str, list[bytes]]:
             "checkpoint": [(folder / "a.ckpt").read_bytes()],
             "onnx": [(folder / "a.onnx").read_bytes()],
         }
+
+
+def _spreadsheet(points: np.ndarray) -> bytes:
+    """A table without a header, with an index column, decimal commas and another machine's path, in UTF-16."""
+    cells = [str(value).replace(".", ",") for value in points.ravel()]
+    return "\r\n".join(";".join([str(i), rf"C:\me\{'Aa'[i]}.PNG", *cells, ""]) for i in range(2)).encode("utf-16")
 
 
 def _weights(folder: Path) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from fkp import runs
 from fkp.draw import draw
 from fkp.errors import FkpError
-from fkp.files import harmless, read_text
+from fkp.files import harmless, read_text, short
 from fkp.markup import Markup
 from fkp.media import Album, Film
 from fkp.pictures import read_picture, write_picture
@@ -168,11 +168,12 @@ class Predictions:
         }
 
     def _file(self, name: Path, ending: str) -> Path:
-        return self.folder / f"{name}.{ending}"  # not with_suffix: a name may hold a dot
+        # Not with_suffix: a name may hold a dot.
+        return self.folder / name.parent / f"{short(name.name)}{ending}"
 
     def _found(self, path: Path, name: Path) -> list[Face] | None:
         """The faces of a picture that has been looked at; None if it is to be done, or done anew."""
-        if not (file := self._file(name, "json")).exists():
+        if not (file := self._file(name, ".json")).exists():
             return None
         try:
             record = json.loads(read_text(file, MOST))
@@ -183,15 +184,15 @@ class Predictions:
 
     def _write(self, path: Path, name: Path, image: np.ndarray, faces: Sequence[Face]) -> None:
         """What was found in a picture; its JSON file last and at once, so that it stands for the whole."""
-        self._file(name, "json").parent.mkdir(parents=True, exist_ok=True)
+        self._file(name, ".json").parent.mkdir(parents=True, exist_ok=True)
         if self.drawn is not None:
-            write_picture(self._file(name, self.drawn), draw(image, faces, self.predictor.markup))
+            write_picture(self._file(name, f".{self.drawn}"), draw(image, faces, self.predictor.markup))
         for number, face in enumerate(faces if self.pts else (), 1):
             from fkp.sources.pts_folders import write_pts  # pandas: waited for by those alone who ask for it
 
-            write_pts(self._file(name if len(faces) == 1 else Path(f"{name}_{number}"), "pts"), face.points)
+            write_pts(self._file(name, ".pts" if len(faces) == 1 else f"_{number}.pts"), face.points)
         record = {"image": str(path), "ckpt": self.asked.get("ckpt"), "faces": [face.as_dict() for face in faces]}
-        _whole(self._file(name, "json"), json.dumps(record, indent=1) + "\n")
+        _whole(self._file(name, ".json"), json.dumps(record, indent=1) + "\n")
 
 
 def going_on(run_dir: Path, asked: dict[str, Any]) -> Path:

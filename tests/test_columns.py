@@ -14,7 +14,7 @@ from fkp import canvases, columns, datamodule
 from fkp.columns import Texts, joined, taken
 from fkp.datamodule import FacesDataModule
 from fkp.errors import FkpError
-from fkp.sources import labelled_csv
+from fkp.sources import csv_reader
 from fkp.sources.labelled_csv import LabelledCsv, write_csv
 from fkp.sources.youtube_faces import YoutubeFaces
 from fkp.transforms import FaceCrop, RandomCrop, Rescale
@@ -117,7 +117,7 @@ def test_parts_are_slices_of_one_mapped_table(faces_folder: Path, monkeypatch: p
 def test_memory_does_not_grow_with_the_set(faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A face's labels alone are a kilobyte, and as text in memory ten."""
     monkeypatch.setattr(columns, "LARGE", 1 << 12)
-    for room in (columns, labelled_csv, canvases):
+    for room in (columns, csv_reader, canvases):
         monkeypatch.setattr(room, "BLOCK", 50)
     monkeypatch.setattr(datamodule, "ENOUGH", 50)
     monkeypatch.setenv("FKP_CACHE", str(tmp_path / "cache"))

@@ -31,7 +31,7 @@ def test_a_message_commands_no_terminal(said: str) -> None:
 def test_a_file_is_regular_small_and_there(tmp_path: Path) -> None:
     (tmp_path / "fine").write_bytes(b"\xef\xbb\xbf\xc3\xbc")
     assert read_bytes(tmp_path / "fine", 5) == b"\xef\xbb\xbf\xc3\xbc" and read_text(tmp_path / "fine", 5) == "ü"
-    (tmp_path / "binary").write_bytes(b"a\xff")
+    (tmp_path / "binary").write_bytes(b"a\x81")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to("nowhere")
     for name, most, told in (

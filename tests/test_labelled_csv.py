@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup, load_markup
-from fkp.sources import labelled_csv
+from fkp.sources import csv_reader
 from fkp.sources.labelled_csv import LabelledCsv, write_csv
 from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
 from fkp.sources.table import FaceTable
@@ -206,14 +206,14 @@ def test_very_many_columns_are_not_all_told_of(folder: Path) -> None:
 
 def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, ["", *headers()], rows(labels(4)))
-    monkeypatch.setattr(labelled_csv, "LETTERS", 20)
+    monkeypatch.setattr(csv_reader, "LETTERS", 20)
     with pytest.raises(FkpError, match="keypoints.csv: not a CSV of key points .a row of more than 20 letters"):
         read(folder)
     monkeypatch.undo()
-    monkeypatch.setattr(labelled_csv, "ROWS", 3)
+    monkeypatch.setattr(csv_reader, "ROWS", 3)
     with pytest.raises(FkpError, match="keypoints.csv: more than the 3 rows"):
         read(folder)
-    monkeypatch.setattr(labelled_csv, "BYTES", 100)
+    monkeypatch.setattr(csv_reader, "BYTES", 100)
     with pytest.raises(FkpError, match="keypoints.csv: .* bytes, more than the 100"):
         read(folder)
 
@@ -227,7 +227,7 @@ def test_rows_are_the_same_in_blocks_of_any_size(folder: Path, monkeypatch: pyte
     assert len(whole) == 5 and len(faults) == 2
     for name, most in (("BLOCK", 1), ("BLOCK", 3), ("LETTERS", len(",".join(["", *headers()])) + 2)):
         with monkeypatch.context() as patch:
-            patch.setattr(labelled_csv, name, most)
+            patch.setattr(csv_reader, name, most)
             table, bad = source.survey()
         assert bad == faults
         for column, values in vars(table).items():

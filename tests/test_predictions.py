@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,8 @@ import pytest
 from conftest import ROOT, call
 from PIL import Image
 
-from fkp import Predictor
+from fkp import Face, Predictor
+from fkp.markup import IBUG68
 from fkp.media import Album, Film
 from fkp.pictures import write_picture
 from fkp.predictions import UNFINISHED, Predictions, going_on
@@ -253,3 +256,17 @@ def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path:
 def test_a_camera_that_is_not_there_is_one_message(trained: Run, tmp_path: Path) -> None:
     done = call("predict.py", "image=camera:77", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
     assert done.returncode == 2 and "camera:77: cannot be opened" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
+    """What is written has names of its own, which fit too; and is found again."""
+    face = Face(np.ones((68, 2)), np.ones(68), np.array([0.0, 0, 9, 9]), 1.0)
+    stub: Any = SimpleNamespace(markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images))
+    paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
+    for path in paths:
+        assert len(path.name.encode()) == 255
+        write_picture(path, np.zeros((9, 9, 3), np.uint8))
+    out = Predictions(stub, tmp_path / "out", {}, drawn="jpg", pts=True)
+    assert out.album(Album(paths, tmp_path))["faces"] == 8
+    assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len([*(tmp_path / "out").glob(".*.lock")])
+    assert out.album(Album(paths, tmp_path))["done_before"] == 4

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 
-from fkp.columns import BLOCK
 from fkp.errors import FkpError
-from fkp.files import harmless, inside, open_text
+from fkp.files import harmless
 from fkp.markup import Markup, load_markup
+from fkp.sources.csv_layout import Layout, find_layout
+from fkp.sources.csv_reader import Row, is_number, open_csv
+from fkp.sources.identity import own_if_one_person, person, person_pattern, warn_of_video
+from fkp.sources.image_folder import ImageFolder, without_clashes
 from fkp.sources.table import FAR, FaceTable, Fault, OnBad, Source
 
-Line = tuple[int, list[str]]  # its number, and its cells
-BOX = ["box_left", "box_top", "box_right", "box_bottom"]
-PREDICTED = ["score", "confidence"]  # in the tables of predict.py, which are labels once they have been looked through
-UNLABELLED = ("", "nan", "NaN")
-BYTES, ROWS = 1 << 31, 1 << 21  # of a file, at most
-LETTERS = 1 << 24  # of a row, at most; and of the rows that are held at once, which take ten times as many bytes
-SHOWN = 10  # columns that are not known
+UNLABELLED = ["", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "None", "null", "NULL"]  # of pandas, R, SQL, Excel
+TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3  # what may have been meant, if there is no such file
+IDENTITY = r"(.+)_\d+\.\w+$"
 
 
 class LabelledCsv(Source):
     """A CSV of key points and a folder of pictures.
 
-    The first column is the file name. Then either the published layout, x, y of each point in the markup's order under
+    Separators, decimal commas, encoding and a missing header are recognised. The column of the file names is the one
+    that holds most names of images, else the first; a column before it that counts the rows is left out, and so are
+    empty ones. The other columns have either the published layout, x, y of each point in the markup's order under
     any headers; or named columns, `left_eye_x`, `left_eye_y`, … in any order, where points without a column have no
     label. Both may have a column `identity` (the person) and `box_left`, `box_top`, `box_right`, `box_bottom` (a
     detector's face box, taken instead of the one drawn round the points). An empty cell is a point without a label. A
@@ -43,8 +42,10 @@ class LabelledCsv(Source):
         root: folder of the CSV.
         file: the CSV's name, relative to root.
         images: folder of the pictures, relative to root; a name that leads out of it, by `..` or a link, is a bad row.
+            If it is missing: root, or the only folder in it that holds images. For names that are not there see
+            `fkp.sources.image_folder`.
         identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
-            if it does not match.
+            if it does not match, or if the default would take most of the set for one person.
         split: `identity`; `official` and `strict` need test_file.
         test_file: a second CSV with the publisher's test rows, if there is one.
         test_images: the folder of its pictures, if it is another.
@@ -57,7 +58,7 @@ class LabelledCsv(Source):
         root: str,
         file: str = "keypoints.csv",
         images: str = "images",
-        identity: str = r"(.+)_\d+\.\w+$",
+        identity: str = IDENTITY,
         split: Literal["official", "identity", "strict"] = "identity",
         test_file: str | None = None,
         test_images: str | None = None,
@@ -65,7 +66,7 @@ class LabelledCsv(Source):
         on_bad: OnBad = "stop",
     ):
         self.root, self.split, self.on_bad = Path(root), split, on_bad
-        self.identity = re.compile(identity)
+        self.identity = person_pattern(identity)
         self.parts = {"train": (file, images)}
         if test_file is not None:
             self.parts["test"] = (test_file, test_images or images)
@@ -77,150 +78,146 @@ class LabelledCsv(Source):
         Raises:
             FkpError: no such file, not a CSV, or columns that cannot be understood.
         """
-        faults: list[Fault] = []
-        parts = [
-            self._read(self.root / file, self.root / images, part, faults)
-            for part, (file, images) in self.parts.items()
-        ]
-        return FaceTable.joined(itertools.chain(*parts)), faults
+        seen = _Seen()
+        tables = (self._read(*names, part, seen) for part, names in self.parts.items())
+        table, clashes = without_clashes(FaceTable.joined(itertools.chain.from_iterable(tables)), seen.searched)
+        if self.identity.pattern == IDENTITY and not seen.people:
+            own_if_one_person(table, self.root, IDENTITY)
+        warn_of_video(table)
+        return table, seen.faults + clashes
 
-    def _read(self, file: Path, images: Path, official: str, faults: list[Fault]) -> Iterator[FaceTable]:
+    def _read(self, file: str, images: str, official: str, seen: _Seen) -> Iterator[FaceTable]:
         """Some thousands of faces at a time: as text, and as cells, they take ten times the memory."""
-        if not file.exists():
-            raise FkpError(f"{file}: no such file; data.root must name the folder that holds it")
-        with open_text(file, BYTES) as text:
-            for header, lines in _blocks(file, text):
-                table, bad = self._faces(file, images, official, header, lines)
-                faults += bad
-                yield table
+        path = self.root / file
+        if not path.exists():
+            others = sorted(other.name for other in self.root.glob("*") if other.suffix.lower() in TABLES)[:SHOWN]
+            told = (
+                f"data.file may be {' or '.join(others)}" if others else "data.root must name the folder that holds it"
+            )
+            raise FkpError(f"{path}: no such file; {told}")
+        with open_csv(path) as table:
+            layout = find_layout(path, table.header, table.sample, self.markup)
+            blocks = table.blocks()
+            first = next(blocks)  # a table without rows says so before its images are looked for
+            names = [cells[layout.image].strip() for cells in table.sample if layout.image < len(cells)]
+            folder = ImageFolder(self.root, images, names)
+            for rows in itertools.chain([first], blocks):
+                yield self._faces(path, folder, official, layout, rows, seen)
 
     def _faces(
-        self, file: Path, images: Path, official: str, header: list[str], lines: list[Line]
-    ) -> tuple[FaceTable, list[Fault]]:
-        faults = [
-            Fault(f"{file.name}:{line}", f"{len(cells)} cells, but the header has {len(header)}")
-            for line, cells in lines
-            if len(cells) != len(header)
-        ]
-        lines = [(line, cells) for line, cells in lines if len(cells) == len(header)]
-        place = {name: header.index(name) for name in ("identity", *BOX, *PREDICTED) if name in header}
-        if 0 < sum(name in place for name in BOX) < 4:
-            raise FkpError(f"{file}: a box needs the four columns {', '.join(BOX)}")
-        order = _points(file, header, self.markup, set(place.values()))
-        columns = order + [place[name] for name in BOX if name in place]
-        cells = np.array([[cells[c].strip() for c in columns] for _, cells in lines], object).reshape(-1, len(columns))
-        numbers = pd.to_numeric(cells.ravel(), errors="coerce").reshape(cells.shape)
-        empty = np.asarray(np.isin(cells.astype(str), UNLABELLED))
-        wrong = ~(np.abs(numbers) < FAR) & ~empty
-        points = np.full((len(lines), len(self.markup.points), 2), np.nan)
-        points[:, *_slots(order, header, self.markup)] = numbers[:, : len(order)]
-        half = np.isfinite(points).sum(2) == 1
-        labelled = np.isfinite(points).any((1, 2))
-        boxes = numbers[:, len(order) :] if len(columns) > len(order) else np.full((len(lines), 4), np.nan)
-        flat = np.asarray(np.isfinite(boxes).all(1) & (boxes[:, 2:] <= boxes[:, :2]).any(1))
+        self, file: Path, folder: ImageFolder, official: str, layout: Layout, rows: list[Row], seen: _Seen
+    ) -> FaceTable:
+        """The faces of some rows; what is wrong with the others goes to `seen`."""
+        fitted = [(row, layout.fit(row.cells)) for row in rows]
+        right = [(row, cells) for row, cells in fitted if len(cells) == layout.width]
+        faults = [(row.line, layout.misfit(cells)) for row, cells in fitted if len(cells) != layout.width]
+        labels = _read_labels(file, layout, [cells for _, cells in right], self.markup)
 
-        names, people, rows, good = [], [], [], []
-        for i, (line, row) in enumerate(lines):
-            name = row[0].strip()
-            where, path = f"{file.name}:{line}", images / name
-            column = int(np.flatnonzero(wrong[i])[0]) if wrong[i].any() else -1
-            if not inside(images, path):
-                faults.append(Fault(where, f"{name} leads out of {images}; set data.images to a folder above both"))
-            elif not os.path.isfile(path):
-                faults.append(Fault(where, f"no picture {path}"))
-            elif column >= 0:
-                said = cells[i, column]
-                faults.append(Fault(where, f"{said!r} in column {columns[column] + 1} is not a number of pixels"))
-            elif half[i].any():
-                point = self.markup.points[int(np.flatnonzero(half[i])[0])]
-                faults.append(Fault(where, f"{point} has one coordinate of two"))
-            elif not labelled[i]:
-                faults.append(Fault(where, "no point is labelled"))
-            elif flat[i]:
-                faults.append(Fault(where, "its box has no area"))
-            else:
-                good.append(i)
-                names.append(path)
-                said = row[place["identity"]].strip() if "identity" in place else ""
-                match = self.identity.match(name)
-                people.append(said or (match.group(1) if match else name))
-                rows.append(where)
-        faults.sort(key=lambda fault: int(fault.row.rpartition(":")[2]))
-        return FaceTable(names, points[good], people, rows, [official] * len(good), boxes[good]), faults
+        names, people, where, good = [], [], [], []
+        for i, (row, cells) in enumerate(right):
+            name = cells[layout.image].strip()
+            found = folder.find(name)
+            fault = found if isinstance(found, str) else _broken(row, cells, layout, found[1]) or labels.fault(i)
+            if isinstance(found, str) or fault:
+                faults.append((row.line, str(fault)))
+                continue
+            path, by_search = found
+            where.append(f"{file.name}:{row.line}")
+            seen.searched |= {where[-1]: name} if by_search else {}
+            names.append(path)
+            people.append(self._person(name, cells, layout, seen))
+            good.append(i)
+
+        whole = {right[i][0].line for i in good}
+        told = "part of a quoted cell that begins in line {}; is a quotation mark missing?"
+        faults += [(line, told.format(row.line)) for row in rows if row.line not in whole for line in row.more]
+        seen.faults += [Fault(f"{file.name}:{line}", what) for line, what in sorted(faults)]
+        return FaceTable(names, labels.points[good], people, where, [official] * len(good), labels.boxes[good])
+
+    def _person(self, name: str, cells: list[str], layout: Layout, seen: _Seen) -> str:
+        said = cells[layout.identity].strip() if layout.identity is not None else ""
+        seen.people |= bool(said)
+        return said or person(self.identity, name)
 
 
-def _blocks(file: Path, text: TextIO) -> Iterator[tuple[list[str], list[Line]]]:
-    """The header, and some rows at a time."""
-    letters = 0  # of this row, or of these
+@dataclass
+class _Seen:
+    """What a survey finds besides faces.
 
-    def lines() -> Iterator[str]:
-        nonlocal letters
-        while line := text.readline(LETTERS + 1):
-            letters += len(line)
-            if len(line) > LETTERS or letters > 2 * LETTERS:  # for rows before it may have come to that many
-                raise csv.Error(f"a row of more than {LETTERS} letters")
-            yield line
-
-    reader, count, block = csv.reader(lines()), 0, []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        letters = 0
-        for cells in filter(None, reader):
-            block.append((reader.line_num, cells))
-            count += 1
-            if count > ROWS:
-                raise FkpError(f"{file}: more than the {ROWS} rows that fkp reads of a file")
-            if len(block) == BLOCK or letters > LETTERS:
-                yield header, block
-                letters, block = 0, []
-    except csv.Error as error:
-        raise FkpError(f"{file}: not a CSV of key points ({error})") from None
-    if not count:
-        raise FkpError(f"{file}: not a CSV of key points (it has no rows)")
-    if block:
-        yield header, block
-
-
-def _points(file: Path, header: list[str], markup: Markup, known: set[int]) -> list[int]:
-    """The columns of coordinates, as far as there are any, in the order of the file.
-
-    Raises:
-        FkpError: another number than the markup's; or, where they are named, names that it does not know.
+    Args:
+        faults: of the rows that cannot be used.
+        searched: for rows whose image was found by search, the name in the table.
+        people: whether a column says who is who.
     """
-    columns = [i for i in range(1, len(header)) if i not in known]
-    if not _named(header):
-        if len(columns) != 2 * len(markup.points):
-            raise FkpError(
-                f"{file}: {len(header)} columns, but {markup.name} needs {1 + len(known) + 2 * len(markup.points)}: "
-                f"a file name and {len(markup.points)} pairs of x, y"
-            )
-        return columns
-    wanted = [f"{point}_{axis}" for point in markup.points for axis in "xy"]
-    strange = []
-    for i in columns:
-        if header[i] not in wanted or header.count(header[i]) > 1:
-            close = difflib.get_close_matches(header[i], wanted, n=1, cutoff=0.6)
-            strange.append(header[i] + (f" (did you mean {close[0]}?)" if close and close[0] != header[i] else ""))
-            if len(strange) > SHOWN:  # to look for what was meant takes long
-                strange[-1] = "…"
-                break
-    alone = [name for name in wanted if name in header and name[:-1] + ("x" if name[-1] == "y" else "y") not in header]
-    if strange or alone:
-        told = [f"columns that markup {markup.name} does not know, or twice: {', '.join(strange)}"] if strange else []
-        told += [f"columns without their other coordinate: {', '.join(alone)}"] if alone else []
-        raise FkpError(f"{file}: " + "; ".join(told) + f"; its points are {', '.join(markup.points)}")
-    return columns
+
+    faults: list[Fault] = field(default_factory=list)
+    searched: dict[str, str] = field(default_factory=dict)
+    people: bool = False
 
 
-def _named(header: list[str]) -> bool:
-    return any(name.endswith("_x") for name in header)
+@dataclass
+class _Labels:
+    """The numbers of n rows.
+
+    Args:
+        points: (n, K, 2), IMAGE pixels; NaN where a point is not labelled.
+        boxes: (n, 4), NaN where there is none.
+        cells: (n, m), text of the columns of points and boxes.
+        wrong: (n, m), whether a cell is neither empty nor a number of pixels.
+        columns: (m,), where these cells stand in a row.
+        markup: whose points these are.
+    """
+
+    points: np.ndarray
+    boxes: np.ndarray
+    cells: np.ndarray
+    wrong: np.ndarray
+    columns: list[int]
+    markup: Markup
+
+    def __post_init__(self) -> None:
+        labelled = np.isfinite(self.points)
+        self.half = labelled.sum(2) == 1  # (n, K)
+        self.none = ~labelled.any((1, 2))
+        boxes = self.boxes
+        self.flat = np.asarray(np.isfinite(boxes).all(1) & (boxes[:, 2:] <= boxes[:, :2]).any(1))
+        self.bad = self.wrong.any(1) | self.half.any(1) | self.none | self.flat
+
+    def fault(self, i: int) -> str:
+        """What is wrong with row i; nothing if it can be used."""
+        if not self.bad[i]:
+            return ""
+        if self.wrong[i].any():
+            column = int(np.flatnonzero(self.wrong[i])[0])
+            said = self.cells[i, column]
+            mixed = "; decimal points and commas are mixed" if is_number(said) and ("," in said or "." in said) else ""
+            return f"{said!r} in column {self.columns[column] + 1} is not a number of pixels{mixed}"
+        if self.half[i].any():
+            return f"{self.markup.points[int(self.half[i].argmax())]} has one coordinate of two"
+        return "no point is labelled" if self.none[i] else "its box has no area"
 
 
-def _slots(columns: list[int], header: list[str], markup: Markup) -> tuple[list[int], list[int]]:
-    """The point and the axis of each column."""
-    if not _named(header):
-        return [i // 2 for i in range(len(columns))], [i % 2 for i in range(len(columns))]
-    return [markup.points.index(header[i][:-2]) for i in columns], [int(header[i].endswith("_y")) for i in columns]
+def _read_labels(file: Path, layout: Layout, rows: list[list[str]], markup: Markup) -> _Labels:
+    columns = layout.points + layout.boxes
+    cells = np.array([[row[c].strip() for c in columns] for row in rows], object).reshape(-1, len(columns))
+    numbers = layout.numbers(file, cells)
+    wrong = ~(np.abs(numbers) < FAR) & ~np.asarray(np.isin(cells.astype(str), UNLABELLED))
+
+    points = np.full((len(rows), len(markup.points), 2), np.nan)
+    points[:, *layout.slots] = numbers[:, : len(layout.points)]
+    boxes = numbers[:, len(layout.points) :] if layout.boxes else np.full((len(rows), 4), np.nan)
+    return _Labels(points, boxes, cells, wrong, columns, markup)
+
+
+def _broken(row: Row, cells: list[str], layout: Layout, by_search: bool) -> str:
+    """Whether a row holds what is no cell of it: text in an empty column, or line breaks that are in no file name."""
+    for i in layout.empty:
+        if cells[i].strip():
+            return f"{cells[i].strip()!r} in column {i + 1}, which has no name and is empty in the first rows"
+    for i, cell in enumerate(cells if row.more else ()):
+        if (i != layout.image or by_search) and re.search(r"[\r\n]", cell.strip()):
+            return f"a line break in column {i + 1}; is a quotation mark missing?"
+    return ""
 
 
 def write_csv(file: Path, names: Iterable[str], points: np.ndarray) -> None:

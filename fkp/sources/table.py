@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PARTS = ("train", "val", "test")
 # Shares of people in each part; the part of a person is a hash of the name, so the same on every machine.
 TEST_SHARE, VAL_SHARE = 0.15, 0.15
 FAR = 1 << 20  # pixels, from the corner of a picture: none that OpenCV reads is so long
+SHOWN = 3  # people that a message names
 LONG = 500  # letters of what is wrong with a row, which may be most of what it says
 OnBad = Literal["stop", "skip"]
 
@@ -110,12 +112,18 @@ class FaceTable:
         parts = {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
         empty = [name for name, mask in parts.items() if not mask.any()]
         if empty:
-            raise FkpError(
-                f"data.split={rule} leaves no face for {' and '.join(empty)}: {len(self)} faces of "
-                f"{len(set(self.identity))} people; bring more people"
-                + (" or take data.split=identity" if rule == "official" else "")
-            )
+            raise FkpError(self._too_few(rule, empty))
         return {name: np.flatnonzero(mask) for name, mask in parts.items()}
+
+    def _too_few(self, rule: str, empty: list[str]) -> str:
+        """That a rule leaves no face for some parts, and who the people are that it knows."""
+        people = Counter(self.identity).most_common()
+        shown = ", ".join([*(f"{name!r} ({count} faces)" for name, count in people[:SHOWN]), "…"][: len(people)])
+        told = f"data.split={rule} leaves no face for {' and '.join(empty)}: {len(self)} faces of {len(people)} people"
+        told += f" ({shown})" if people else ""
+        told += "; if these are not people, set data.identity to a regular expression whose group 1 of a file name is "
+        told += "the person; else bring more people"
+        return told + (" or take data.split=identity" if rule == "official" else "")
 
 
 class Source(ABC):
@@ -162,4 +170,4 @@ class Source(ABC):
 
 def _place(identity: str) -> float:
     """A number in [0, 1) that depends on nothing but the name."""
-    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(identity.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
