@@ -37,8 +37,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 UNKNOWN_TIFF = (
-    "a TIFF whose numbers have no known range; fkp reads those of 8 or 16 bits a channel without a sign, and one channel "
-    "of 32-bit floats from 0 to 1: convert it, or save it as PNG"
+    "a TIFF whose numbers have no known range; fkp reads 8 or 16 bits a channel without a sign, and one channel of "
+    "32-bit floats from 0 to 1: convert it, or save it as PNG"
 )
 OVERSHOOT = 0.1  # by which resampling may carry floats out of 0 … 1
 
@@ -171,7 +171,7 @@ def _of_floats(image: ImageFile, gray: bool) -> np.ndarray:
     """Values from 0 to 1 as 0 to 255."""
     values = np.asarray(image)
     least, most = float(values.min()), float(values.max())
-    if not (-OVERSHOOT <= least and most <= 1 + OVERSHOOT):  # and no NaN
+    if not (least >= -OVERSHOOT and most <= 1 + OVERSHOOT):  # and no NaN
         raise FkpError(f"floats from {least:g} to {most:g}, not from 0 to 1: scale them, or save 8 bits a channel")
     pixels = (values.clip(0, 1) * 255).round().astype(np.uint8)
     return pixels if gray else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
