@@ -87,7 +87,7 @@ class Film:
 
     def __init__(self, source: Path | int):
         self.source = source
-        if isinstance(source, Path) and not source.is_file():
+        if isinstance(source, Path) and not os.path.isfile(source):
             raise FkpError(f"{source}: no such file")
         self.capture = cv2.VideoCapture(source) if isinstance(source, int) else _opened(source)
         if not self.capture.isOpened():
@@ -160,8 +160,8 @@ class Film:
             last: time of the last one, seconds.
         """
         found = []
-        if self.untimed > 2:
-            found.append(f"no time of their own for {self.untimed} of {frames} frames: {self.rate:g} a second taken")
+        if 0 < self.untimed == frames - 1:
+            found.append(f"no times in the file: {self.rate:g} frames a second are taken")
         missing = 0.0 if self.lasts is None else self.lasts - last - 1 / self.rate
         if self.lasts is not None and missing > max(1.5 / self.rate, 0.05 * self.lasts):
             found.append(f"cut off or damaged: the last frame is at {last:.2f} s of {self.lasts:.2f} s")
@@ -182,22 +182,26 @@ def _constant_rate(times: np.ndarray, rate: float) -> float:
 
 
 def _opened(film: Path, *settings: int) -> cv2.VideoCapture:
-    name, before = "OPENCV_FFMPEG_CAPTURE_OPTIONS", os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+    # There is no argument for these. FFmpeg says nothing: what is wrong is raised or noted.
+    quiet = os.environ.get("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    wanted = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": FILMS_ALONE, "OPENCV_FFMPEG_LOGLEVEL": quiet}
+    before = {name: value for name in wanted if (value := os.environ.get(name)) is not None}
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, WAIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, WAIT_MS, *settings]
-    os.environ[name] = FILMS_ALONE  # there is no argument for it
+    os.environ |= wanted
     try:
         # Absolute, lest a file that is called concat:a|b be taken for what it says; and bytes: a name that is no text
         # would end the process.
         return cv2.VideoCapture(os.fsencode(film.absolute()), cv2.CAP_FFMPEG, limits)  # type: ignore[call-overload]
     finally:
-        del os.environ[name]
-        os.environ |= {} if before is None else {name: before}
+        for name in wanted:
+            del os.environ[name]
+        os.environ |= before
 
 
 def find(image: str, without: Path | None = None) -> Path | Album | Film:
     """What a user means by `image=…`.
 
-    What a file is, its content says, whatever it is called; in folders and patterns its ending, if it has one.
+    A file without the ending of a video is one if its content says so; in folders and patterns if it has no ending.
 
     Args:
         image: an image or video; a folder, with those below it; a pattern with `*`, `?` or `**`; a `.txt` file with a
@@ -208,22 +212,20 @@ def find(image: str, without: Path | None = None) -> Path | Album | Film:
         FkpError: nothing is there.
     """
     path = Path(image).expanduser()
+    # os.path, as pathlib raises where a name is longer than the file system has them.
+    there, is_file = os.path.exists(path), os.path.isfile(path)
     camera = CAMERA.match(image)
-    if camera and not path.exists():
+    if camera and not there:
         return Film(int(camera[1]))
-    if path.is_dir():
+    if os.path.isdir(path):
         return _album(_walk(path), path, without, f"{path}: no picture in this folder or below it, nor a video")
-    if path.suffix.lower() == ".txt" and path.is_file():
+    if path.suffix.lower() == ".txt" and is_file:
         return _listed(path)
-    if path.is_file():
-        return Film(path) if (_look(path) or _called(path)) == "film" else path
-    if _called(path) == "film":
-        return Film(path)
-    if not path.exists() and glob.has_magic(image):
+    if not there and glob.has_magic(image):
         matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        files = [(match, _called(match) or _unnamed(match)) for match in matches if match.is_file()]
+        files = [(match, _called(match) or _unnamed(match)) for match in matches if os.path.isfile(match)]
         return _album([file for file in files if file[1]], None, without, f"{image}: matches no picture and no video")
-    return path
+    return Film(path) if _called(path) == "film" or (is_file and _look(path) == "film") else path
 
 
 def result_name(source: Path) -> Path:
@@ -239,7 +241,7 @@ def _called(path: Path) -> str:
 
 def _unnamed(path: Path) -> str:
     """`picture` or `film`, by the content of a file without an ending."""
-    return "" if path.suffix or not path.is_file() else _look(path)
+    return "" if path.suffix or not os.path.isfile(path) else _look(path)
 
 
 def _look(path: Path) -> str:
@@ -273,7 +275,7 @@ def _listed(file: Path) -> Album:
     if any("\0" in line for line in lines):
         raise FkpError(f"{file}: not a list of paths, but binary")
     paths = dict.fromkeys(file.parent / line for line in lines if line and not line.startswith("#"))
-    files = [(path, _called(path) or (_look(path) if path.is_file() else "")) for path in paths]
+    files = [(path, _called(path) or (_look(path) if os.path.isfile(path) else "")) for path in paths]
     return _album(files, None, None, f"{file}: names no picture and no video")
 
 

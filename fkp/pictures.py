@@ -72,10 +72,8 @@ def read_picture(path: str | Path, gray: bool = False) -> np.ndarray:
     data = read_bytes(path, BYTES)
     try:
         with header(data) as opened:
-            if opened.mode == "F":
-                return _of_floats(opened, gray)
-            if opened.format == "HEIF":
-                pixels = np.asarray(opened.convert("RGB"))  # libheif turns it upright
+            if opened.mode == "F" or opened.format == "HEIF":
+                pixels = _by_pillow(opened)
                 return to_gray(pixels) if gray else pixels
             turn = None if opened.format == "TIFF" else TURNS.get(_orientation(opened))  # OpenCV turns TIFF itself
         flag = (cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
@@ -167,14 +165,19 @@ def _orientation(image: ImageFile) -> int:
         return 1
 
 
-def _of_floats(image: ImageFile, gray: bool) -> np.ndarray:
-    """Values from 0 to 1 as 0 to 255."""
-    values = np.asarray(image)
+def _by_pillow(image: ImageFile) -> np.ndarray:
+    """RGB (H, W, 3) uint8 of what OpenCV does not read, turned upright: HEIC, and floats."""
+    try:
+        image.load()
+        values = np.asarray(image if image.mode == "F" else image.convert("RGB"))
+    except Exception as error:  # Pillow says that an image is damaged in many ways
+        raise FkpError(f"cut off or damaged: {error}") from None
+    if image.mode != "F":
+        return values
     least, most = float(values.min()), float(values.max())
     if not (least >= -OVERSHOOT and most <= 1 + OVERSHOOT):  # and no NaN
         raise FkpError(f"floats from {least:g} to {most:g}, not from 0 to 1: scale them, or save 8 bits a channel")
-    pixels = (values.clip(0, 1) * 255).round().astype(np.uint8)
-    return pixels if gray else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor((values.clip(0, 1) * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
 
 
 def _check_chunks(png: bytes, image: ImageFile) -> None:

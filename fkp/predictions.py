@@ -356,7 +356,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As strict JSON has it: null for a number that is not finite, `\\xNN` for each byte of a name that is not UTF-8."""
+    """As strict JSON has it: null for a number that is not finite, `\\xNN` for a byte of a name that is not UTF-8."""
     if isinstance(value, dict):
         return {_plain(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
