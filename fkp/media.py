@@ -146,7 +146,8 @@ class Film:
         """
         if self.live or not isinstance(self.source, Path):
             return self.rate
-        packets, times = _opened(self.source, cv2.CAP_PROP_FORMAT, -1), []
+        packets = _opened(self.source, cv2.CAP_PROP_FORMAT, -1)
+        times: list[float] = []
         while len(times) != most and packets.grab():
             times.append(packets.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         packets.release()

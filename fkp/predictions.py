@@ -372,7 +372,7 @@ def _face(said: dict[str, Any], markup: Markup) -> Face:
     arrays = {name: np.array(said[name], float) for name in shapes}
     if any(arrays[name].shape != shape for name, shape in shapes.items()):
         raise ValueError("not a face of this markup")
-    return Face(arrays["points"], arrays["confidence"], arrays["box"], float(said["score"]))
+    return Face(arrays["points"], arrays["confidence"], arrays["box"], float(np.array(said["score"], float)))
 
 
 def _table(file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup) -> list[int]:

@@ -79,7 +79,7 @@ class Face:
 def _rounded(values: ArrayLike, digits: int) -> Any:
     """Numbers as plain values: float64 first, as a rounded float32 has all its binary digits again."""
     rounded = np.asarray(values, float).round(digits)
-    return np.where(np.isfinite(rounded), rounded, None).tolist()
+    return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
 
 
 @dataclass
