@@ -1,5 +1,6 @@
 """Find faces and their points: `python predict.py image=…`, a picture, folder, pattern, list, film or camera."""
 
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -9,9 +10,9 @@ from fkp import config, entry
 
 @entry.main("predict")
 def predict(cfg: DictConfig) -> None:
-    """Write drawn copies and JSON, for many pictures a table, too, and for a film a film; print what was found."""
+    """Write drawn copies and JSON, a table of many images, and for each video a video; print what was found."""
     from fkp import predictions, runs
-    from fkp.media import Album, Film, find
+    from fkp.media import Album, Film, find, result_name
     from fkp.predictor import Predictor
 
     image, ckpt = find(cfg.image, without=runs.OUTPUTS), runs.chosen(cfg.ckpt, predicting=cfg.device is None)
@@ -24,12 +25,13 @@ def predict(cfg: DictConfig) -> None:
         if folder != Path(cfg.run_dir):
             entry.forget(Path(cfg.run_dir))
     out = predictions.Predictions(predictor, folder, asked, cfg.drawn, cfg.pts)
+    follow = partial(config.build, cfg.follow, markup=predictor.markup)  # each video's faces are numbered from 1
     if isinstance(image, Album):
-        runs.show_summary(out.album(image), folder)
+        runs.show_summary(out.album(image, follow, cfg.frames), folder)
     elif isinstance(image, Film):
-        runs.show_summary(out.film(image, config.build(cfg.follow, markup=predictor.markup), cfg.frames), folder)
+        runs.show_summary(out.film(image, follow(), cfg.frames), folder)
     else:
-        runs.show_faces(out.picture(image), cfg.image, ckpt, folder / image.stem, cfg.drawn)
+        runs.show_faces(out.picture(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn)
 
 
 if __name__ == "__main__":

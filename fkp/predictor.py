@@ -68,13 +68,19 @@ class Face:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; None for what is no finite number."""
         return {
-            "points": self.points.round(3).tolist(),
-            "confidence": self.confidence.round(4).tolist(),
-            "box": self.box.round(2).tolist(),
-            "score": round(float(self.score), 4),
+            "points": _rounded(self.points, 3),
+            "confidence": _rounded(self.confidence, 4),
+            "box": _rounded(self.box, 2),
+            "score": _rounded(self.score, 4),
         } | ({} if self.track is None else {"track": self.track})
+
+
+def _rounded(values: ArrayLike, digits: int) -> Any:
+    """Numbers as plain values: float64 first, as a rounded float32 has all its binary digits again."""
+    rounded = np.asarray(values, float).round(digits)
+    return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
 
 
 @dataclass

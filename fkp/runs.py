@@ -296,15 +296,18 @@ def show_faces(faces: list[Face], image: str, ckpt: str | Path, out: Path, drawn
 
 def show_summary(summary: dict[str, Any], folder: Path) -> None:
     """Print what became of many pictures or frames, and why some could not be read."""
-    failed = summary.get("failed", {})
     table = Table(show_header=False)
     for name, value in summary.items():
-        table.add_row(name.replace("_", " "), str(len(value) if name == "failed" else value))
+        table.add_row(name.replace("_", " "), str(len(value) if isinstance(value, (dict, list)) else value))
     CONSOLE.print(table)
-    for path, reason in list(failed.items())[:FAILURES]:
-        say(f"failed      {path}: {reason}")
-    if len(failed) > FAILURES:
-        say(f"            and {len(failed) - FAILURES} more: {near(folder / 'summary.json')}")
+    for note in summary["notes"] if isinstance(summary.get("notes"), list) else []:
+        say(f"note        {note}")
+    for title in ("failed", "notes"):
+        reasons = summary[title] if isinstance(summary.get(title), dict) else {}
+        for path, reason in list(reasons.items())[:FAILURES]:
+            say(f"{title:12}{path}: {reason}")
+        if len(reasons) > FAILURES:
+            say(f"            and {len(reasons) - FAILURES} more: {near(folder / 'summary.json')}")
     say(f"results     {near(folder)}")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fkp.errors import FkpError
 from fkp.geometry import face_box, overlap
 from fkp.markup import IBUG68, Markup
 from fkp.predictor import Face
@@ -20,9 +21,17 @@ class OneEuro:
         cutoff: of what stands still, Hz.
         beta: by how many Hz the cutoff rises for a speed of one unit a second.
         speed_cutoff: of the low-pass of the speed itself, Hz.
+
+    Raises:
+        FkpError: a cutoff that is not above 0, or a negative beta.
     """
 
     def __init__(self, cutoff: float, beta: float, speed_cutoff: float):
+        for name, value in {"cutoff": cutoff, "speed_cutoff": speed_cutoff}.items():
+            if not 0 < value < math.inf:
+                raise FkpError(f"{name}={value}: must be more than 0 (Hz)")
+        if not 0 <= beta < math.inf:
+            raise FkpError(f"beta={beta}: must be 0 or more")
         self.cutoff, self.beta, self.speed_cutoff = cutoff, beta, speed_cutoff
         self.values = self.speed = np.zeros(0)
         self.seconds: float | None = None
@@ -76,6 +85,9 @@ class Tracker:
         overlapping: least overlap (intersection over union) of the boxes of one face in two frames.
         patience: seconds for which a face may be lost and keep its number.
         markup: the meaning of the points.
+
+    Raises:
+        FkpError: a value out of its range.
     """
 
     def __init__(
@@ -88,6 +100,11 @@ class Tracker:
         patience: float = 0.5,
         markup: Markup = IBUG68,
     ):
+        OneEuro(cutoff, beta, speed_cutoff)  # refuses what it cannot do
+        if not 0 <= overlapping <= 1:
+            raise FkpError(f"overlapping={overlapping}: must be from 0 to 1")
+        if not patience >= 0:
+            raise FkpError(f"patience={patience}: must be 0 seconds or more")
         self.smooth, self.filter = smooth, (cutoff, beta, speed_cutoff)
         self.overlapping, self.patience, self.markup = overlapping, patience, markup
         self.tracks: list[_Track] = []

@@ -1,4 +1,6 @@
 import os
+import shutil
+import struct
 from pathlib import Path
 
 import cv2
@@ -144,3 +146,167 @@ def test_films_that_are_none(tmp_path: Path) -> None:
         find(str(tmp_path / "bad.mp4"))
     with pytest.raises(FkpError, match="no such file"):
         find(str(tmp_path / "gone.mp4"))
+
+
+def written(file: Path, frames: int = 12, codec: str = "mp4v", rate: float = 10.0) -> Path:
+    """A video that gets brighter from frame to frame; the container is that of the file's ending."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), rate, (64, 48))
+    for number in range(frames):
+        writer.write(np.full((48, 64, 3), 8 * number, np.uint8))
+    writer.release()
+    return file
+
+
+def varied(file: Path, times: list[int]) -> Path:
+    """A Matroska video whose frames are shown at these times, milliseconds."""
+    data, at = bytearray(written(file, len(times)).read_bytes()), 0
+    for number, milliseconds in enumerate(times):
+        at = data.index(b"\x81" + struct.pack(">h", 100 * number), at) + 1  # a block of track 1
+        data[at : at + 2] = struct.pack(">h", milliseconds)
+    file.write_bytes(data)
+    return file
+
+
+VARIED = [0, 40, 80, 120, 160, 1160, 2160, 2200, 2240, 3000]
+
+
+def test_each_frame_has_its_own_time_and_a_copy_finds_a_rate_for_all(tmp_path: Path) -> None:
+    film = Film(varied(tmp_path / "varied.mkv", VARIED))
+    assert film.constant_rate() == pytest.approx(25)
+    assert [seconds for seconds, _ in film.timed()] == pytest.approx([time / 1000 for time in VARIED])
+    steady = Film(written(tmp_path / "steady.avi", codec="MJPG"))
+    assert steady.constant_rate() == 10 and [seconds for seconds, _ in steady.timed()][-1] == pytest.approx(1.1)
+
+
+def test_a_gap_of_hours_makes_no_copy_of_a_million_frames(tmp_path: Path) -> None:
+    film = Film(varied(tmp_path / "gap.mkv", [0, 40, 80, 120, 32000]))
+    assert film.constant_rate() * 32 < 10 * 5
+
+
+@pytest.mark.real
+def test_times_of_a_phones_video(shared: Path) -> None:
+    for kind in ("mkv", "mp4"):
+        film = Film(shared / f"cases/film_vfr/vfr.{kind}")
+        assert film.constant_rate() == pytest.approx(25)
+        times = [seconds for seconds, _ in film.timed()]
+        assert (times[10], times[11], times[-1]) == pytest.approx((0.4, 0.6, 4.2))
+        assert film.remarks(len(times), times[-1]) == []
+
+
+def test_frames_without_times_follow_each_other_and_it_is_noted(tmp_path: Path) -> None:
+    film = Film(varied(tmp_path / "none.mkv", [0] * 6))
+    times = [seconds for seconds, _ in film.timed()]
+    assert times == pytest.approx([i / 10 for i in range(6)])
+    (note,) = film.remarks(6, times[-1])
+    assert "10 frames a second" in note
+
+
+def test_a_video_that_is_cut_off_gives_its_frames_and_a_note(tmp_path: Path) -> None:
+    whole = written(tmp_path / "whole.avi", 30, "MJPG")
+    data = whole.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: (data.index(b"00dc") + data.rindex(b"idx1")) // 2])
+    notes = {}
+    for name in ("whole", "cut"):
+        film = Film(tmp_path / f"{name}.avi")
+        times = [seconds for seconds, _ in film.timed()]
+        assert len(times) == 30 if name == "whole" else 0 < len(times) < 25
+        notes[name] = film.remarks(len(times), times[-1])
+    assert notes["whole"] == [] and "cut off" in notes["cut"][0] and "3.00 s" in notes["cut"][0]
+
+
+def test_a_video_of_one_frame(tmp_path: Path) -> None:
+    film = Film(filmed(tmp_path / "one.mp4"))
+    assert film.constant_rate() == 10
+    ((seconds, _),) = film.timed()
+    assert seconds == 0 and film.remarks(1, 0.0) == []
+
+
+def test_a_turned_phones_video_is_upright(tmp_path: Path) -> None:
+    data = bytearray(filmed(tmp_path / "phone.mp4").read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # the matrix of the track
+    assert struct.unpack_from(">9i", data, at) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", data, at, 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    (tmp_path / "phone.mp4").write_bytes(data)
+    assert [frame.shape for frame in Film(tmp_path / "phone.mp4")] == [(64, 48, 3)]
+
+
+CODECS = {"mp4": "mp4v", "mkv": "mp4v", "avi": "MJPG", "mov": "mp4v", "m4v": "mp4v", "3gp": "mp4v", "flv": "FLV1"}
+CODECS |= {"wmv": "WMV2", "ts": "mp2v", "mts": "mp2v", "mpg": "mp2v", "webm": "VP80", "asf": "WMV2", "vob": "mp2v"}
+
+
+@pytest.mark.parametrize("ending", CODECS)
+def test_every_container_is_a_video_whatever_it_is_called(ending: str, tmp_path: Path) -> None:
+    file = written(tmp_path / f"film.{ending}", 6, CODECS[ending])
+    for name in (file.name, f"LOUD.{ending.upper()}", "none", "other.xyz"):
+        shutil.copy(file, tmp_path / "copy")
+        (tmp_path / "copy").rename(tmp_path / name) if name != file.name else None
+        film = find(str(tmp_path / name))
+        assert isinstance(film, Film) and len(list(film)) == 6, name
+
+
+def test_an_image_without_an_ending_is_one(tmp_path: Path) -> None:
+    for ending in ("jpg", "png", "webp", "avif", "tif", "bmp"):
+        write_picture(tmp_path / f"a.{ending}", np.zeros((16, 16, 3), np.uint8)).rename(tmp_path / ending)
+        assert find(str(tmp_path / ending)) == tmp_path / ending
+    (tmp_path / "phone").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert find(str(tmp_path / "phone")) == tmp_path / "phone"
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_leads_nowhere_whatever_it_is_called(kind: str, tmp_path: Path) -> None:
+    filmed(tmp_path / "film.mp4")
+    for name in ("list", "list.m3u8", "list.ffconcat", "list.sdp"):
+        (tmp_path / name).write_text(PLAYLISTS[kind].format(folder=tmp_path))
+        assert find(str(tmp_path / name)) == tmp_path / name  # to be refused as an image
+    album = find(str(tmp_path))
+    assert isinstance(album, Album) and [path.name for path in album.paths] == ["film.mp4"]
+
+
+def test_videos_lie_in_folders_patterns_and_lists(tmp_path: Path) -> None:
+    for name in ("a.mp4", "sub/B.MOV", "plain"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(filmed(tmp_path / "made.mp4"), tmp_path / name)
+    (tmp_path / "made.mp4").rename(tmp_path / "odd.xyz")
+    for name in ("a.png", "photo.HEIC"):
+        write_picture(tmp_path / "made.png", PIXELS).rename(tmp_path / name)
+    (tmp_path / "README").write_text("no video")
+    (tmp_path / "list.txt").write_text("a.mp4\nodd.xyz\na.png\ngone.mov\n")
+
+    def seen(image: str) -> dict[str, bool]:
+        album = find(image)
+        assert isinstance(album, Album)
+        return {path.name: path in album.films for path in album.paths}
+
+    some = {"a.mp4": True, "a.png": False}
+    assert seen(str(tmp_path)) == some | {"photo.HEIC": False, "plain": True, "B.MOV": True}
+    assert seen(str(tmp_path / "a.*")) == some and seen(str(tmp_path / "**/*.MOV")) == {"B.MOV": True}
+    assert seen(str(tmp_path / "list.txt")) == some | {"odd.xyz": True, "gone.mov": True}
+
+
+def test_no_two_results_have_the_same_name(tmp_path: Path) -> None:
+    files = [
+        "a.jpg",
+        "a.png",
+        "a.jpg.webp",
+        "A.bmp",
+        "summary.png",
+        "Faces.mp4",
+        "unfinished.gif",
+        "b.jpg",
+        "b_1.jpg",
+        "b_2.png",
+        "b.mp4",
+    ]
+    names = [name.as_posix() for name in Album([tmp_path / file for file in files], tmp_path).names()]
+    assert len({name.casefold() for name in names}) == len(files)
+    assert not {"summary", "faces", "unfinished"} & {name.casefold() for name in names}
+    assert names[7:10] == ["b.jpg", "b_1", "b_2"]
+    numbered = Album([tmp_path / "b.jpg", tmp_path / "b_1.jpg"], tmp_path).names(numbered=True)
+    assert [name.as_posix() for name in numbered] == ["b", "b_1.jpg"]  # b's own faces are b_1, b_2, …
+
+
+def test_names_leave_room_for_endings_up_to_the_limit_of_the_file_system(tmp_path: Path) -> None:
+    long = ["ä" * 125 + ".png", "ä" * 125 + ".jpg", "x" * 250 + "1.png", "x" * 250 + "2.png"]
+    names = Album([tmp_path / name for name in long], tmp_path).names()
+    assert len(set(names)) == 4 and all(len(os.fsencode(name)) <= 230 for name in names)
+    assert isinstance(find(str(tmp_path / ("x" * 5000))), Path)

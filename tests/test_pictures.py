@@ -16,7 +16,7 @@ from PIL import Image
 
 from fkp import pictures
 from fkp.errors import FkpError
-from fkp.pictures import header, read_picture, write_picture
+from fkp.pictures import count_frames, header, read_picture, write_picture
 from fkp.sources import painter
 
 SIDE = 30_000  # its square is less than what OpenCV itself refuses: 2.7 GB of pixels
@@ -135,3 +135,118 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(pictures, "BYTES", 1000)
     with pytest.raises(FkpError, match=r"large.bmp: \d{4} bytes, more than the 1000"):
         read_picture(file)
+
+
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE"}
+TURNS |= {8: "ROTATE_90"}
+EXACT = {"jpeg": {"quality": 100}, "webp": {"lossless": True}, "avif": {"quality": 100, "subsampling": "4:4:4"}}
+
+
+@pytest.fixture(scope="module")
+def corner() -> Image.Image:
+    """Another picture for each orientation."""
+    image = np.full((32, 48, 3), 90, np.uint8)
+    image[:10, :14], image[-6:, :20] = 250, 10
+    return Image.fromarray(image)
+
+
+def oriented(image: Image.Image, kind: str, file: Path, orientation: int) -> Path:
+    if kind == "tiff":
+        image.save(file, kind, tiffinfo={274: orientation})
+    else:
+        tags = Image.Exif()
+        tags[274] = orientation
+        image.save(file, kind, exif=tags.tobytes(), **EXACT.get(kind, {}))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif", "heif"])
+def test_every_orientation_of_every_kind_is_read_as_a_viewer_shows_it(
+    kind: str, corner: Image.Image, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "heif":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    for orientation in range(11):
+        file = oriented(corner, kind, tmp_path / f"{orientation}.{kind}", orientation)
+        turn = TURNS.get(orientation)
+        wanted = np.asarray(corner.transpose(Image.Transpose[turn]) if turn else corner).astype(int)
+        image = read_picture(file)
+        assert image.shape == wanted.shape and np.abs(image - wanted).mean() < 4, orientation
+        gray = read_picture(file, gray=True)
+        assert gray.shape == wanted.shape[:2] and np.abs(gray - wanted[..., 0]).mean() < 4, orientation
+    assert capfd.readouterr().err == ""  # of an orientation that does not exist
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_exif_behind_the_pixels_counts_and_damaged_exif_does_not(corner: Image.Image, tmp_path: Path) -> None:
+    png = oriented(corner, "png", tmp_path / "a.png", 6).read_bytes()
+    at = png.index(b"eXIf") - 4
+    chunk = png[at : at + 12 + int.from_bytes(png[at : at + 4], "big")]
+    rest = png.replace(chunk, b"")
+    (tmp_path / "late.png").write_bytes(rest[:-12] + chunk + rest[-12:])
+    assert read_picture(tmp_path / "late.png").shape == (48, 32, 3)
+    for name, exif in (("word", b"Exif\0\0no tags"), ("cut", b"Exif\0\0II*\0\x08\0\0\0\x01\0"), ("none", b"")):
+        corner.save(tmp_path / f"{name}.jpg", exif=exif)
+        assert read_picture(tmp_path / f"{name}.jpg").shape == (32, 48, 3)
+
+
+def test_what_numbers_mean_is_a_rule_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    levels = np.linspace(0, 1, 12 * 16).reshape(12, 16).astype(np.float32)
+    eight = (levels * 255).round().astype(np.uint8)
+    sixteen = (levels * 65535).astype(np.uint16)
+    for name, values, wanted in [
+        ("float.tif", levels, eight),
+        ("overshoot.tif", levels * 1.1 - 0.05, ((levels * 1.1 - 0.05).clip(0, 1) * 255).round().astype(np.uint8)),
+        ("sixteen.tif", sixteen, sixteen >> 8),
+        ("sixteen.png", sixteen, sixteen >> 8),
+    ]:
+        Image.fromarray(values).save(tmp_path / name)
+        np.testing.assert_array_equal(read_picture(tmp_path / name, gray=True), wanted)
+        np.testing.assert_array_equal(read_picture(tmp_path / name), np.repeat(wanted[..., None], 3, 2))
+    holed = levels.copy()
+    holed[3, 4] = np.nan
+    for name, values in [
+        ("large.tif", levels * 4095),
+        ("negative.tif", levels - 0.5),
+        ("nan.tif", holed),
+        ("int32.tif", sixteen.astype(np.int32)),
+    ]:
+        Image.fromarray(values).save(tmp_path / name)
+    for name, array in [
+        ("colours.tif", np.repeat(levels[..., None], 3, 2)),
+        ("double.tif", levels.astype(np.float64)),
+        ("int16.tif", sixteen.astype(np.int16)),
+        ("int8.tif", eight.astype(np.int8)),
+    ]:
+        assert cv2.imwrite(str(tmp_path / name), array)
+    for name in ["large", "negative", "nan", "int32", "colours", "double", "int16", "int8"]:
+        with pytest.raises(FkpError, match=rf"{name}.tif: .*(save|convert)"):
+            read_picture(tmp_path / f"{name}.tif")
+    assert capfd.readouterr().err == ""
+
+
+def test_heic_is_read_or_the_message_says_how(
+    corner: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(FkpError, match=r"a.heic: .*fkp\[heic\].*convert"):
+            read_picture(tmp_path / "a.heic")
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    with pytest.raises(FkpError, match=r"a.heic: not a picture"):
+        read_picture(tmp_path / "a.heic")
+    corner.save(tmp_path / "b.heic", quality=90)
+    whole = (tmp_path / "b.heic").read_bytes()
+    (tmp_path / "c.heic").write_bytes(whole[:-200])
+    with pytest.raises(FkpError, match=r"c.heic: cut off or damaged"):
+        read_picture(tmp_path / "c.heic")
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff", "avif"])
+def test_frames_are_counted_and_the_first_is_read(kind: str, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 24), (level, 0, 0)) for level in (10, 120, 240)]
+    frames[0].save(tmp_path / "many", kind, save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "one", kind)
+    assert count_frames(tmp_path / "many") == 3 and count_frames(tmp_path / "one") == 1
+    assert abs(int(read_picture(tmp_path / "many")[0, 0, 0]) - 10) < 4

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,10 +21,11 @@ from conftest import ROOT, call
 from PIL import Image
 
 from fkp import Face, Predictor
+from fkp.errors import FkpError
 from fkp.markup import IBUG68
-from fkp.media import Album, Film
+from fkp.media import Album, Film, find
 from fkp.pictures import write_picture
-from fkp.predictions import UNFINISHED, Predictions, going_on
+from fkp.predictions import UNFINISHED, Predictions, _Copy, going_on
 from fkp.sources import painter
 from fkp.sources.labelled_csv import LabelledCsv
 from fkp.sources.pts_folders import read_pts
@@ -270,3 +272,147 @@ def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
     assert out.album(Album(paths, tmp_path))["faces"] == 8
     assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len([*(tmp_path / "out").glob(".*.lock")])
     assert out.album(Album(paths, tmp_path))["done_before"] == 4
+
+
+def video(file: Path, frames: int = 4, times: list[int] | None = None) -> Path:
+    """A face for some frames; `times`, milliseconds, of a Matroska video."""
+    pixels = cv2.resize(painter.paint(5, 7)[0], (96, 96))[..., ::-1].copy()
+    codec = "MJPG" if file.suffix == ".avi" else "mp4v"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 10.0, (96, 96))
+    for _ in times or range(frames):
+        writer.write(pixels)
+    writer.release()
+    data, at = bytearray(file.read_bytes()), 0
+    for number, milliseconds in enumerate(times or []):
+        at = data.index(b"\x81" + struct.pack(">h", 100 * number), at) + 1
+        data[at : at + 2] = struct.pack(">h", milliseconds)
+    file.write_bytes(data)
+    return file
+
+
+def strict(file: Path) -> Any:
+    """What a JSON file holds, read as RFC 8259 has it."""
+
+    def refused(word: str) -> None:
+        raise AssertionError(word)
+
+    return json.loads(file.read_text(encoding="ascii"), parse_constant=refused)
+
+
+def test_a_video_of_varying_rate_keeps_its_times_and_its_length(predictor: Predictor, tmp_path: Path) -> None:
+    film = Film(video(tmp_path / "a.mkv", times=[0, 40, 80, 280, 480, 1000]))
+    seen: list[float] = []
+
+    def follow(faces: list[Face], seconds: float) -> list[Face]:
+        seen.append(seconds)
+        return faces
+
+    Predictions(predictor, tmp_path / "out", {}).film(film, follow)
+    with (tmp_path / "out/a.csv").open(encoding="utf-8", newline="") as file:
+        times = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.28, 0.48, 1.0]) and seen == pytest.approx(times)
+    drawn = Film(tmp_path / "out/a.mp4")
+    assert drawn.rate == pytest.approx(25) and len(list(drawn)) == 26
+
+
+def test_frames_of_another_size_are_drawn_too(predictor: Predictor, tmp_path: Path) -> None:
+    copy = _Copy(tmp_path / "a.mp4", 10.0)
+    for number, side in enumerate((64, 48, 64)):
+        copy.write(np.zeros((side, side, 3), np.uint8), number / 10)
+    copy.close()
+    assert [frame.shape for frame in Film(tmp_path / "a.mp4")] == [(64, 64, 3)] * 3
+
+
+def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mixed"
+    image = Image.fromarray(painter.paint(5, 3)[0])
+    image_file = write_picture(folder / "clip.png", np.asarray(image))
+    image.save(folder / "moving.gif", save_all=True, append_images=[image.rotate(90)])
+    video(folder / "clip.avi")
+    video(folder / "PHONE.MOV")
+    video(folder / "broken.mp4").write_bytes(b"no video")
+    album, out = find(str(folder)), tmp_path / "out"
+    assert isinstance(album, Album)
+    predictions = Predictions(predictor, out, {"ckpt": "a"}, drawn="png")
+    summary = predictions.album(album, Tracker, 3)
+    assert (summary["pictures"], summary["videos"], list(summary["failed"])) == (2, 3, [str(folder / "broken.mp4")])
+    assert summary["notes"] == {str(folder / "moving.gif"): "first of 2 frames"}
+    assert strict(out / "summary.json") == summary and strict(out / "moving.json")["notes"] == ["first of 2 frames"]
+    assert strict(out / "clip.png.json")["image"] == str(image_file)
+    record = strict(out / "clip.avi.json")
+    assert (record["video"], record["frames"], record["tracks"]) == (str(folder / "clip.avi"), 3, 1)
+    assert (out / "PHONE.csv").is_file() and (out / "PHONE.mp4").is_file() and not (out / "broken.csv").exists()
+    before = {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")}
+    assert predictions.album(album, Tracker, 3)["notes"] == summary["notes"]
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")} == before  # done before
+    Predictions(predictor, tmp_path / "one", {}).picture(folder / "moving.gif")
+    assert "moving.gif: first of 2 frames" in capsys.readouterr().out
+
+
+def test_an_interrupted_video_of_a_folder_is_done_anew(predictor: Predictor, tmp_path: Path) -> None:
+    video(tmp_path / "in.avi")
+    album, presses = Album([tmp_path / "in.avi"], tmp_path, {tmp_path / "in.avi"}), iter([False, True])
+
+    def follow(faces: list[Face], seconds: float) -> list[Face]:
+        if next(presses, False):
+            raise KeyboardInterrupt
+        return faces
+
+    out = Predictions(predictor, tmp_path / "out", {}, drawn=None)
+    with pytest.raises(KeyboardInterrupt):
+        out.album(album, lambda: follow)
+    assert (tmp_path / "out" / UNFINISHED).exists()
+    assert out.album(album, lambda: follow)["videos"] == 1 and strict(tmp_path / "out/in.json")["frames"] == 4
+
+
+def test_json_is_strict_whatever_was_found_and_names_are_escaped(tmp_path: Path, predictor: Predictor) -> None:
+    face = Face(np.full((68, 2), np.nan), np.full(68, np.inf), np.arange(4.0), -np.inf)
+    out = Predictions(predictor, tmp_path, {"ckpt": os.fsdecode(b"m\xf6.ckpt")}, drawn=None)
+    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
+    out._write(picture, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
+    record = strict(tmp_path / "a.json")
+    assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
+    assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
+    (again,) = out._found(picture, Path("a")) or []
+    assert np.isnan(again.points).all()
+
+
+def test_numbers_are_rounded_as_they_are_read(predictor: Predictor, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "a.png", painter.paint(5, 3)[0])
+    Predictions(predictor, tmp_path / "out", {}, drawn=None).album(Album([picture], tmp_path))
+    text = (tmp_path / "out/a.json").read_text() + (tmp_path / "out/faces.csv").read_text()
+    assert not re.search(r"[0-9]\.[0-9]{5}", text)
+
+
+@pytest.mark.parametrize("letters", ["x" * 251, "ä" * 125])
+def test_the_longest_name_has_results(letters: str, predictor: Predictor, tmp_path: Path) -> None:
+    picture = tmp_path / f"{letters}.png"
+    shutil.copy(write_picture(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
+    out = Predictions(predictor, tmp_path / "out", {}, pts=True)
+    out.picture(picture)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".png", ".pts"]
+    assert out.album(Album([picture], tmp_path))["done_before"] == 1
+
+
+def test_no_result_overwrites_what_was_asked_about(predictor: Predictor, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "a.png", painter.paint(5, 3)[0])
+    film = video(tmp_path / "b.mp4")
+    before = picture.read_bytes(), film.read_bytes()
+    out = Predictions(predictor, tmp_path, {})
+    with pytest.raises(FkpError, match="a.png: .*run_dir"):
+        out.picture(picture)
+    with pytest.raises(FkpError, match="b.mp4: .*run_dir"):
+        out.film(Film(film), Tracker())
+    assert set(out.album(Album([picture, film], tmp_path, {film}))["failed"]) == {str(picture), str(film)}
+    assert (picture.read_bytes(), film.read_bytes()) == before
+
+
+@pytest.mark.parametrize("most", [0, -3, 2.5, "two"])
+def test_a_number_of_frames_is_one(most: Any, predictor: Predictor, tmp_path: Path) -> None:
+    film = video(tmp_path / "a.avi")
+    out = Predictions(predictor, tmp_path / "out", {})
+    for call_it in (lambda: out.film(Film(film), Tracker(), most), lambda: out.album(Album([], tmp_path), None, most)):
+        with pytest.raises(FkpError, match=f"frames={most}"):
+            call_it()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fkp import Face
+from fkp.errors import FkpError
 from fkp.sources import painter
 from fkp.tracks import OneEuro, Tracker
 
@@ -67,3 +68,23 @@ def test_numbers_follow_faces_that_cross_the_order_and_come_back(label: np.ndarr
     assert [found.track for found in tracker([face(label)], 0.3)] == [1]  # lost for less than half a second
     assert [found.track for found in tracker([face(label)], 2.0)] == [3]  # somebody new, for all we know
     assert "Face 3(" in repr(tracker([face(label)], 2.1)[0]) and tracker([face(label)], 2.2)[0].as_dict()["track"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("cutoff", 0), ("cutoff", -1), ("cutoff", np.nan), ("beta", -1), ("speed_cutoff", 0), ("overlapping", 2)]
+    + [("overlapping", -0.1), ("patience", -1), ("patience", np.nan)],
+)
+def test_values_that_mean_nothing_are_refused(name: str, value: float) -> None:
+    with pytest.raises(FkpError, match=f"{name}="):
+        Tracker(**{name: value})
+
+
+def test_json_has_decimal_numbers_and_none_for_what_is_none(label: np.ndarray) -> None:
+    points = label.astype(np.float32)
+    points[0] = np.nan, np.inf
+    found = Face(points, np.full(68, 0.123456, np.float32), np.array([381.09, 1, 2, 3], np.float32), float("nan"))
+    plain = found.as_dict()
+    assert plain["box"] == [381.09, 1.0, 2.0, 3.0] and plain["confidence"][0] == 0.1235
+    assert plain["points"][0] == [None, None] and plain["score"] is None
+    assert plain["points"][1] == [round(float(value), 3) for value in points[1]]
