@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from fkp import label_places, label_values
 from fkp.augmentations import Augmentation
 from fkp.cache import fingerprint
 from fkp.canvases import decode
 from fkp.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
 from fkp.errors import FkpError
+from fkp.label_values import Wrong
 from fkp.shapes import prove_flip
-from fkp.sources.table import Fault, Source
+from fkp.sources.table import FaceTable, Fault, Source
 from fkp.transforms import Transform
 
 ENOUGH = 10_000  # faces tell left from right
+
+log = logging.getLogger(__name__)
 
 
 class FacesDataModule(pl.LightningDataModule):
@@ -34,6 +39,7 @@ class FacesDataModule(pl.LightningDataModule):
         gray: the network wants one channel. Pictures are decoded to it, unless an augmentation needs their colours.
         margin: side of the square that is kept of each picture, in face-box sides; None keeps all of it.
         seed: of shuffling and random draws.
+        check_labels: refuse labels that do not lie on the faces that the default detector finds in a few images.
     """
 
     def __init__(
@@ -46,18 +52,20 @@ class FacesDataModule(pl.LightningDataModule):
         gray: bool = True,
         margin: float | None = 3.0,
         seed: int = 0,
+        check_labels: bool = True,
     ):
         super().__init__()
         self.source, self.batch_size, self.num_workers = source, batch_size, num_workers
         self.transforms, self.augmentations = list(transforms.values()), list((augmentations or {}).values())
-        self.gray, self.margin, self.seed = gray, margin, seed
+        self.gray, self.margin, self.seed, self.check_labels = gray, margin, seed, check_labels
         self.parts: dict[str, FacialKeypointsDataset] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Read, decode, check and split; once.
 
         Raises:
-            FkpError: bad rows, all of them named; left and right that do not fit the labels; or an empty part.
+            FkpError: bad rows, all of them named; labels that do not lie on faces; left and right that do not fit the
+                labels; or an empty part.
         """
         if self.parts:
             return
@@ -65,11 +73,14 @@ class FacesDataModule(pl.LightningDataModule):
         table, faults = source.survey()
         gray = self.gray and not any(step.colour for step in self.augmentations)
         canvases, reasons = decode(table, markup, gray, self.margin)
+        wrong = label_values.check(table.points, canvases.extents, markup)
+        reasons |= {i: f"{kind.what}: {said}" for kind in wrong for i, said in kind.cases.items()}
         faults += [Fault(table.rows[i], reason) for i, reason in sorted(reasons.items())]
         good = np.setdiff1d(np.arange(len(table)), list(reasons))
-        source.answer(faults, len(good))
         if reasons:
             table, canvases = table.select(good), canvases.select(good)
+        places = label_places.sample(table, canvases.extents, markup) if self.check_labels else []
+        _answer(source, faults, table, wrong, places)
         pictures = str(canvases.file and canvases.file.parent.name)  # a name made of their bytes
         self._fingerprint = fingerprint(pictures, table.points, "\0".join(table.identity))
         parts = table.parts(source.split)
@@ -130,6 +141,33 @@ class FacesDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """No draws, in order."""
         return self._loader("test")
+
+
+def _answer(source: Source, faults: list[Fault], table: FaceTable, wrong: list[Wrong], places: list[Wrong]) -> None:
+    """Answer bad rows as the source does, stop for labels that do not lie on faces, and say what else is strange.
+
+    Args:
+        table: the rows that are not bad.
+        wrong: why some of the bad rows are.
+        places: what is wrong with labels of the table.
+
+    Raises:
+        FkpError: bad rows or wrong labels, with the ways out.
+    """
+    told = []
+    try:
+        source.answer(faults, len(table))
+    except FkpError as error:
+        told = [str(error), *(f"{kind.check} ({len(kind.cases)} faces): {kind.fix}." for kind in wrong)]
+    errors = [kind.message(table.rows, len(table)) for kind in places if kind.level == "error"]
+    if errors:
+        errors.append("python -m fkp.doctor lists all rows; datamodule.check_labels=false trains all the same.")
+    if told or errors:
+        raise FkpError("\n".join([*told, *errors]))
+
+    twice = label_values.twice(table)
+    for kind in [*places, *([twice] if twice else [])]:
+        log.warning("%s", kind.message(table.rows, len(table)))
 
 
 class TrainLoader(DataLoader[Any]):

@@ -12,12 +12,13 @@ from fkp import config, entry
 def doctor(cfg: DictConfig) -> None:
     """Print the findings, worst first, save them with a sheet of suspect faces; exit code 1 if any is an error."""
     from fkp.doctor.examination import examine
-    from fkp.doctor.findings import LEVELS, save, show
+    from fkp.doctor.findings import LEVELS, make_folder, save, show
     from fkp.pictures import write_picture
 
+    run_dir = Path(cfg.run_dir)
+    make_folder(run_dir)  # now: what is found takes minutes
     source = config.build(cfg.data)
     findings, sheet = examine(source, cfg.worst)
-    run_dir = Path(cfg.run_dir)
     save(findings, run_dir / "findings.json")
     show(findings)
     if sheet is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
+
+from fkp.errors import FkpError
 
 LEVELS = ("error", "warning", "note")
 Level = Literal["error", "warning", "note"]
@@ -71,6 +75,23 @@ def show(findings: Sequence[Finding], cases: int = 5) -> None:
         console.print("nothing to find fault with")
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder that the findings are written to, if it is not there yet.
+
+    Raises:
+        FkpError: it cannot be made, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FkpError(f"run_dir={folder}: cannot be made ({error.strerror}); name another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise FkpError(f"run_dir={folder}: cannot be written to; name another folder")
+
+
 def save(findings: Sequence[Finding], file: Path) -> None:
-    """Write all of them, with all rows, as JSON."""
-    file.write_text(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n", encoding="utf-8")
+    """Write all of them, with all rows, as strict JSON; figures that could not be measured are null."""
+    rows = [asdict(finding) for finding in findings]
+    for row in rows:
+        row["figures"] = {name: float(x) if math.isfinite(x) else None for name, x in row["figures"].items()}
+    file.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")

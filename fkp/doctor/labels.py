@@ -107,7 +107,7 @@ def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[F
         yield Finding("warning", "tiny face", f"a face box below {TINY_FACE} pixels", cases(chosen, said))
     whole = np.nanmean(points == np.round(points))
     if whole > 0.99:
-        yield Finding("note", "whole pixels", "the labels are whole pixels", figures={"share": float(whole)})
+        yield Finding("note", "whole pixels", "the labels are whole pixels", figures={"share": round(float(whole), 4)})
     seen: dict[bytes, int] = {}
     again = [(i, first) for i, face in enumerate(points) if (first := seen.setdefault(face.tobytes(), i)) != i]
     if again:
