@@ -31,7 +31,8 @@ MAY = {
     "transforms": {"geometry"},
     "augmentations": set(),
     "dataset": {"augmentations", "canvases", "geometry", "markup", "sources", "transforms"},
-    "datamodule": {"augmentations", "cache", "canvases", "dataset", "shapes", "sources", "transforms"},
+    "datamodule": {"augmentations", "cache", "canvases", "dataset", "framing", "markup", "shapes", "sources", "transforms"},
+    "framing": {"canvases", "detectors", "geometry", "markup", "pictures", "progress", "shapes", "sources"},
     "archive": set(),
     "networks": {"archive"},
     "losses": set(),
@@ -44,7 +45,7 @@ MAY = {
     "predictor": {"detectors", "engines", "geometry", "markup", "pictures", "transforms", "weights"},
     "weights": {"weights"},
     "draw": {"dataset", "geometry", "markup", "predictor"},
-    "evaluation": {"canvases", "geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},
+    "evaluation": {"canvases", "framing", "geometry", "markup", "metrics", "pictures", "predictor", "progress", "sources"},
     "doctor": {
         "canvases",
         "config",
