@@ -80,9 +80,9 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
 def mean_in_box(faces: FaceTable, markup: Markup) -> np.ndarray:
     """(K, 2): the mean face, from the centre of its face box, in box sides."""
     x, y, side = (part[:, None] for part in centre_and_side(face_boxes(faces, markup)))
-    mean = np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
-    # A single point tells no box: then it is the measured one.
-    return mean if markup.frame is None else np.where(np.isfinite(mean), mean, markup.median_face)
+    if markup.frame is not None and not np.isfinite(side).any():  # a single point tells no box
+        return markup.median_face
+    return np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
 
 
 def example_crops(predictor: Predictor, source: Source | None, count: int) -> np.ndarray:
