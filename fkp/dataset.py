@@ -118,7 +118,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
 
     @torch.no_grad()
     def finish(self, batch: Batch) -> Batch:
-        """Image (B, C, h, w) in [0, 1], points, to_crop and side of what `__getitems__` gathered, on the batch's device."""
+        """Image (B, C, h, w) in [0, 1] of what `__getitems__` gathered, on the batch's device, and the rest of it."""
         width, height = batch["size"].tolist()
         images = self.normalize(resample(batch["canvases"], batch["to_canvas"], (width, height)))
         draws, start = batch.get("draws"), 0

@@ -85,6 +85,13 @@ def mean_in_box(faces: FaceTable, markup: Markup) -> np.ndarray:
     return np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
 
 
+def baseline(train: FaceTable, test: FaceTable, markup: Markup) -> float:
+    """NME, percent, of the mean training face put into the label's face box: what a network must beat."""
+    x, y, side = centre_and_side(face_boxes(test, markup))
+    points = mean_in_box(train, markup) * side[:, None, None] + np.stack([x, y], -1)[:, None]
+    return summary(np.nanmean(point_errors(points, test.points, markup, side), 1))["nme"]
+
+
 def example_crops(predictor: Predictor, source: Source | None, count: int) -> np.ndarray:
     """(N, h, w) or (N, h, w, 3) uint8: what the network sees of at most `count` faces of a source's validation part, or
     of drawn ones."""

@@ -145,10 +145,10 @@ def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarra
         rule = f"the detector's boxes of {len(chosen)} faces; of {seen} training faces looked at, it found these"
         return faces.select(np.array(chosen)), np.array(boxes), float(np.median(shares)), rule
     log.warning(
-        "markup %s: the table has no boxes, and of %d training faces looked at the detector found %d, too few to measure "
-        "the face box; it is now the points' extent x %s, so predictions need boxes like that. Give box_left, box_top, "
-        "box_right and box_bottom in the table, or box: in the markup",
-        *(markup.name, seen, len(chosen), EXTENT),
+        "markup %s: the table has no boxes, and the detector found %d of the %d training faces looked at, too few to "
+        "measure the face box; it is now the points' extent x %s, so predictions need boxes like that. Give box_left, "
+        "box_top, box_right and box_bottom in the table, or box: in the markup",
+        *(markup.name, len(chosen), seen, EXTENT),
     )
     side = EXTENT * (np.nanmax(faces.points, 1) - np.nanmin(faces.points, 1)).max(1)
     x, y = np.nanmean(faces.points, 1).T

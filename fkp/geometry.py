@@ -106,7 +106,7 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
     points = np.asarray(points, float)
     if markup.frame is not None:
         centre, side, _, reach = placed(points[None], markup)
-        return square(*centre[0], side[0] if reach[0] >= LEAST else np.nan).astype(np.float32)
+        return square(centre[0, 0], centre[0, 1], side[0] if reach[0] >= LEAST else np.nan).astype(np.float32)
     up, size = (0.0, 1.5) if markup.box is None else (markup.box["up"], markup.box["side"])
     unit = float(np.sqrt(np.prod(np.nanmax(points, 0) - np.nanmin(points, 0))))
     x, y = np.nanmean(points, 0) - (0.0, up * unit)
@@ -160,7 +160,7 @@ def reframed(points: np.ndarray, boxes: np.ndarray, tilts: np.ndarray, markup: M
     side = before ** (1 - trust) * said**trust
     tilts = tilts + trust * ((turned - tilts + 180) % 360 - 180)
     centre = placed(points, markup, side, tilts)[0]
-    return square(*centre.T, side).astype(np.float32), tilts
+    return square(centre[:, 0], centre[:, 1], side).astype(np.float32), tilts
 
 
 def strayed(boxes: np.ndarray, given: np.ndarray) -> np.ndarray:

@@ -157,20 +157,23 @@ class Markup:
 def _mirrored(name: str) -> Iterator[str]:
     """What the mirror partner of a point may be called, the likeliest first; nothing for a name without sides."""
 
-    def other(word: re.Match[str], sides: dict[str, str]) -> str:
-        said, swapped = word[0], sides.get(word[0].lower(), word[0])
-        return said if swapped == said else swapped.upper() if said.isupper() else _cased(swapped, said)
-
     words = {side: SIDES[side] for side in ("right", "left")}
-    candidates = [WORD.sub(lambda word: other(word, sides), name) for sides in (SIDES, words)]
-    candidates.append(JOINED.sub(lambda word: other(word, words), name))
-    if len(name) > 1 and name[0] in "lrLR":  # leye
-        candidates.append(WORD.sub(lambda word: other(word, SIDES), name[0]) + name[1:])
+    candidates = [_swapped(WORD, SIDES, name), _swapped(WORD, words, name), _swapped(JOINED, words, name)]
+    if len(name) > 1:
+        candidates.append(_swapped(WORD, SIDES, name[0]) + name[1:])  # leye
     return (candidate for candidate in candidates if candidate != name)
 
 
-def _cased(word: str, like: str) -> str:
-    return word.capitalize() if like[0].isupper() else word
+def _swapped(part: re.Pattern[str], sides: dict[str, str], name: str) -> str:
+    """A name whose parts that are sides are the other side, written as they were."""
+
+    def other(word: re.Match[str]) -> str:
+        said, side = word[0], sides.get(word[0].lower())
+        if side is None:
+            return said
+        return side.upper() if said.isupper() else side.capitalize() if said[0].isupper() else side
+
+    return part.sub(other, name)
 
 
 def _numbers(values: Any) -> bool:

@@ -23,7 +23,7 @@ def point_errors(predicted: Points, label: Points, markup: Markup = IBUG68, side
 
     Args:
         predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
-        side: (...), of the face boxes, in the same pixels: the unit of a markup of one point, which has no such distance.
+        side: (...), of the face boxes, the same pixels: the unit of a markup of one point, which has no such distance.
 
     Returns:
         (..., K); NaN where not labelled.

@@ -95,9 +95,9 @@ def proposal(mean: np.ndarray, markup: Markup) -> str:
 def normalising_pair(mean: np.ndarray, markup: Markup) -> list[str]:
     """The names of the two points whose distance is to normalise errors: of the mirror pairs, those of the eyes first,
     or else of all points, those that lie farthest apart horizontally in the mean face (K, 2); the left one first."""
-    order = np.arange(len(mean))
-    flip = markup.flip if markup.flips else order
-    pairs = [(i, int(flip[i])) for i in order if flip[i] != i]
+    order = range(len(mean))
+    flip = markup.flip.tolist() if markup.flips else list(order)
+    pairs = [(i, flip[i]) for i in order if flip[i] != i]
     names = [name.lower() for name in markup.points]
     eyes = [(i, j) for i, j in pairs if any(word in names[i] for word in EYES) and "brow" not in names[i]]
     candidates = eyes or pairs or [(i, j) for i in order for j in order if i != j]

@@ -89,7 +89,7 @@ MAY = {
     "report": {"entry", "files", "metrics", "provenance", "runs", "sweeps"},
     "resume": {"archive", "module", "provenance"},
     "processes": {"provenance", "resume"},
-    "runs": {"config", "datamodule", "draw", "engines", "module", "pictures", "predictor", "weights"},
+    "runs": {"config", "datamodule", "draw", "engines", "evaluation", "module", "pictures", "predictor", "weights"},
     "signatures": set(),
     "config": {"signatures"},
     "entry": {"config", "signatures"},
