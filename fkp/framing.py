@@ -59,7 +59,7 @@ def measured(faces: FaceTable, markup: Markup) -> Markup:
         boxes, share, rule = np.array([face_box(face, markup) for face in faces.points]), None, "its box: constants"
     elif own.sum() >= max(FEW, RARE * len(faces)):
         faces, boxes, share = faces.select(own), faces.boxes[own], None
-        rule = f"the boxes of {own.sum()} training faces"
+        rule = f"the table's boxes of {own.sum()} training faces"
     else:
         faces, boxes, share, rule = _on_detected(faces, markup)
     log.info("markup %s: the face box round its points is measured on %s", markup.name, rule)
@@ -142,7 +142,7 @@ def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarra
         if len(chosen) == ENOUGH:
             break
     if len(chosen) >= max(FEW, RARE * seen):
-        rule = f"the detector's boxes of {len(chosen)} faces; of {seen} training faces looked at, it found these"
+        rule = f"the detector's boxes, found for {len(chosen)} of the {seen} training faces looked at"
         return faces.select(np.array(chosen)), np.array(boxes), float(np.median(shares)), rule
     log.warning(
         "markup %s: the table has no boxes, and the detector found %d of the %d training faces looked at, too few to "
