@@ -88,7 +88,8 @@ class ValidationFaces(pl.Callback):
             batch = {name: part.to(module.device) for name, part in dataset.__getitems__(faces.tolist()).items()}
             batch = dataset.finish(batch)
             with torch.no_grad():
-                errors.append(100 * nme(module(batch["image"]), module.label(batch), module.markup).cpu().numpy())
+                found, label = module(batch["image"]), module.label(batch)
+            errors.append(100 * nme(found, label, module.markup, batch["side"]).cpu().numpy())
         names = [harmless(Path(row).name) for row in dataset.table.rows]
         table = {"face": names, "identity": dataset.table.identity, "nme": np.concatenate(errors)}
         pd.DataFrame(table).to_csv(self.file, index=False, float_format="%.4f")
@@ -138,7 +139,7 @@ class MeanShape(pl.Callback):
     ) -> None:
         """Compare it with the labels."""
         label = in_crop(batch["points"], batch["to_crop"])
-        self.errors.update(100 * nme(self.mean.expand_as(label), label, module.markup))
+        self.errors.update(100 * nme(self.mean.expand_as(label), label, module.markup, batch["side"]))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """Log it."""

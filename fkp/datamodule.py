@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from fkp.cache import fingerprint
 from fkp.canvases import decode
 from fkp.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
 from fkp.errors import FkpError
+from fkp.framing import boxed, measured
 from fkp.label_values import Wrong
-from fkp.shapes import prove_flip
+from fkp.markup import Markup
+from fkp.shapes import mean_shape, proposal, prove_flip
 from fkp.sources.table import FaceTable, Fault, Source
-from fkp.transforms import Transform
+from fkp.transforms import RandomFlip, Transform
 
 ENOUGH = 10_000  # faces tell left from right
 
@@ -69,8 +72,10 @@ class FacesDataModule(pl.LightningDataModule):
         """
         if self.parts:
             return
-        source, markup = self.source, self.source.markup
+        source = self.source
         table, faults = source.survey()
+        source.markup = markup = self._measured(table)
+        table = boxed(table, markup)
         gray = self.gray and not any(step.colour for step in self.augmentations)
         canvases, reasons = decode(table, markup, gray, self.margin)
         wrong = label_values.check(table.points, canvases.extents, markup)
@@ -87,11 +92,41 @@ class FacesDataModule(pl.LightningDataModule):
         # Part after part in one table, which each then sees a slice of, and shares with loader processes.
         order, end = np.concatenate(list(parts.values())), 0
         table, canvases = table.select(order), canvases.select(order)
-        prove_flip(table.points[: len(parts["train"]) : max(1, len(parts["train"]) // ENOUGH)], markup)
+        train = table.points[: len(parts["train"]) : max(1, len(parts["train"]) // ENOUGH)]
+        source.markup = markup = self._proven(train, markup)
         steps = (self.transforms, markup, self.augmentations, self.gray, self.seed)
         for part, chosen in parts.items():
             own = slice(end, end := end + len(chosen))
             self.parts[part] = FacialKeypointsDataset(table.select(own), canvases.select(own), *steps)
+
+    def _measured(self, table: FaceTable) -> Markup:
+        """The source's markup with what training faces tell of it."""
+        try:
+            train = table.parts(self.source.split)["train"]
+        except FkpError:  # a part would be empty: this is said when bad rows have been
+            return self.source.markup
+        return measured(table.select(train[:: max(1, len(train) // ENOUGH)]), self.source.markup)
+
+    def _proven(self, points: np.ndarray, markup: Markup) -> Markup:
+        """The markup, whose mirror pairs fit the labels (F, K, 2); without them if nothing tells them.
+
+        Raises:
+            FkpError: pairs or names that do not fit the labels; or faces are to be flipped and nothing tells the pairs.
+        """
+        if markup.flips:
+            try:
+                prove_flip(points, markup)
+                return markup
+            except FkpError:
+                if markup.sided:
+                    raise
+        flips = max([step.share for step in self.transforms if isinstance(step, RandomFlip)], default=0)
+        what = f"markup {markup.name}: its names do not tell which points mirror each other"
+        pairs = proposal(mean_shape(points), markup)
+        if flips:
+            raise FkpError(f"{what}, so faces cannot be flipped; set crop.flip.share=0 (it is {flips}).{pairs}")
+        log.warning("%s, so neither training nor prediction flips faces.%s", what, pairs)
+        return replace(markup, mirror=False)
 
     @property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from fkp.augmentations import Augmentation, resample, to_gray
 from fkp.canvases import Canvases
-from fkp.geometry import apply, compose, enlargement, invert, shrunk
+from fkp.geometry import apply, centre_and_side, compose, enlargement, invert, shrunk
 from fkp.markup import Markup
 from fkp.sources.table import FaceTable
 from fkp.transforms import Crops, Normalize, Transform, run
@@ -26,7 +26,8 @@ class FacialKeypointsDataset(Dataset[Batch]):
     Indexed by an int for the middle of what the transforms could draw, or by (epoch, draw) for a random draw of the
     face draw % len(self), a function of (seed, epoch, draw) alone: neither workers nor their order change it.
 
-    An item is image (C, h, w) in [0, 1], points (K, 2) IMAGE pixels and to_crop (2, 3) IMAGE -> CROP. A loader takes
+    An item is image (C, h, w) in [0, 1], points (K, 2) IMAGE pixels, to_crop (2, 3) IMAGE -> CROP and side, that of the
+    face box, CROP pixels. A loader takes
     whole batches: `__getitems__` gathers decoded pixels and affines, `finish` makes images of them on their device.
 
     Args:
@@ -52,7 +53,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
         self.table, self.canvases, self.transforms, self.gray, self.seed = table, canvases, transforms, gray, seed
         # Those that need colours come first: after them, a gray network's crops are gray.
         self.augmentations = sorted((step for step in augmentations if step.active), key=lambda step: not step.colour)
-        self.partners = markup.flip
+        self.partners = markup.flip if markup.flips else None
         # How many draws a face needs: for its place, and for its pixels.
         self.draws = tuple(sum(step.draws for step in steps) for steps in (transforms, self.augmentations))
         self.normalize = Normalize()
@@ -104,6 +105,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
             "size": torch.tensor(crops.size),
             "points": torch.from_numpy(crops.points).float(),
             "to_crop": torch.from_numpy(crops.to_crop).float(),
+            "side": torch.from_numpy(centre_and_side(crops.boxes)[2] * enlargement(crops.to_crop)).float(),
         }
         if draws is not None and self.augmentations:
             batch["draws"] = torch.from_numpy(draws[:, self.draws[0] :]).float()
@@ -116,7 +118,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
 
     @torch.no_grad()
     def finish(self, batch: Batch) -> Batch:
-        """Image (B, C, h, w) in [0, 1], points and to_crop of what `__getitems__` gathered, on the batch's device."""
+        """Image (B, C, h, w) in [0, 1] of what `__getitems__` gathered, on the batch's device, and the rest of it."""
         width, height = batch["size"].tolist()
         images = self.normalize(resample(batch["canvases"], batch["to_canvas"], (width, height)))
         draws, start = batch.get("draws"), 0
@@ -128,7 +130,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
             start += step.draws
         images = to_gray(images) if self.gray else images
         images = images if draws is None else images.clamp(0, 1)
-        return {"image": images, "points": batch["points"], "to_crop": batch["to_crop"]}
+        return {"image": images} | {name: batch[name] for name in ("points", "to_crop", "side")}
 
 
 class WeightedEpochs(Sampler[Key]):

@@ -8,6 +8,7 @@ import numpy as np
 
 from fkp.canvases import face_boxes
 from fkp.errors import FkpError
+from fkp.framing import boxed
 from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.markup import Markup
 from fkp.metrics import point_errors, summary
@@ -47,7 +48,7 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
     parts = source.read().split(source.split)
     if part not in parts:
         raise FkpError(f"part={part}: no such part; there is {', '.join(parts)}")
-    faces, mean_shape = parts[part], mean_in_box(parts["train"], markup)
+    faces, mean_shape = boxed(parts[part], markup), mean_in_box(parts["train"], markup)
     faults, scored = [], []
     points: dict[str, list[np.ndarray]] = defaultdict(list)
     missed = false_boxes = 0
@@ -70,7 +71,8 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
         points["as_trained"].append(predictor.predict(image, box[None], label[None])[0][0])
         points["mean_shape"].append(mean_shape * side + (x, y))
     source.answer(faults, len(scored))
-    figures = {row: _figures(np.array(found, float), faces.points[scored], markup) for row, found in points.items()}
+    labels, sides = faces.points[scored], centre_and_side(boxes[scored])[2]
+    figures = {row: _figures(np.array(found, float), labels, markup, sides) for row, found in points.items()}
     figures["detector"] |= {"missed": missed, "false_boxes": false_boxes}
     return figures, len(scored)
 
@@ -78,7 +80,16 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
 def mean_in_box(faces: FaceTable, markup: Markup) -> np.ndarray:
     """(K, 2): the mean face, from the centre of its face box, in box sides."""
     x, y, side = (part[:, None] for part in centre_and_side(face_boxes(faces, markup)))
+    if markup.frame is not None and not np.isfinite(side).any():  # a single point tells no box
+        return markup.median_face
     return np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
+
+
+def baseline(train: FaceTable, test: FaceTable, markup: Markup) -> float:
+    """NME, percent, of the mean training face put into the label's face box: what a network must beat."""
+    x, y, side = centre_and_side(face_boxes(test, markup))
+    points = mean_in_box(train, markup) * side[:, None, None] + np.stack([x, y], -1)[:, None]
+    return summary(np.nanmean(point_errors(points, test.points, markup, side), 1))["nme"]
 
 
 def example_crops(predictor: Predictor, source: Source | None, count: int) -> np.ndarray:
@@ -92,7 +103,8 @@ def example_crops(predictor: Predictor, source: Source | None, count: int) -> np
     else:
         faces = source.read().split(source.split)["val"]
         faces = faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
-        boxes = face_boxes(faces, source.markup)
+        faces = boxed(faces, predictor.markup)
+        boxes = face_boxes(faces, predictor.markup)
         pictures = [(read_picture(path, predictor.gray), box) for path, box in zip(faces.paths, boxes, strict=True)]
     return np.concatenate([predictor.crop(image, box[None])[0] for image, box in pictures])
 
@@ -102,8 +114,8 @@ def _nearest(found: list[Face], box: np.ndarray) -> Face | None:
     return max(same, key=lambda face: overlap(face.box, box), default=None)
 
 
-def _figures(points: np.ndarray, labels: np.ndarray, markup: Markup) -> Figures:
-    errors = point_errors(points, labels, markup)
+def _figures(points: np.ndarray, labels: np.ndarray, markup: Markup, sides: np.ndarray) -> Figures:
+    errors = point_errors(points, labels, markup, sides)
     found = np.isfinite(points).all((1, 2))
     figures = summary(np.nanmean(errors, axis=1))
     for name in markup.regions:

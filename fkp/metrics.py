@@ -18,25 +18,29 @@ from fkp.markup import IBUG68, Markup
 Points = TypeVar("Points", np.ndarray, Tensor)
 
 
-def point_errors(predicted: Points, label: Points, markup: Markup = IBUG68) -> Points:
+def point_errors(predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None) -> Points:
     """Distance of each point to its label, as a fraction of the inter-ocular distance of the label.
 
     Args:
         predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
+        side: (...), of the face boxes, the same pixels: the unit of a markup of one point, which has no such distance.
 
     Returns:
         (..., K); NaN where not labelled.
     """
     right, left = markup.eyes
-    interocular = ((label[..., right, :] - label[..., left, :]) ** 2).sum(-1) ** 0.5
-    return ((predicted - label) ** 2).sum(-1) ** 0.5 / interocular[..., None]
+    unit = ((label[..., right, :] - label[..., left, :]) ** 2).sum(-1) ** 0.5
+    if right == left and side is not None:
+        unit = side
+    return ((predicted - label) ** 2).sum(-1) ** 0.5 / unit[..., None]
 
 
-def nme(predicted: Points, label: Points, markup: Markup = IBUG68) -> Points:
+def nme(predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None) -> Points:
     """Normalised mean error per face: mean over labelled points of |p - l| / |l_36 - l_45| (outer eye corners).
 
     Args:
         predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
+        side: as of `point_errors`.
 
     Returns:
         (...): fractions, not percent.
@@ -45,7 +49,7 @@ def nme(predicted: Points, label: Points, markup: Markup = IBUG68) -> Points:
     >>> float(nme(label + (3, 4), label, IBUG68))
     0.5
     """
-    errors = point_errors(predicted, label, markup)
+    errors = point_errors(predicted, label, markup, side)
     return torch.nanmean(errors, -1) if isinstance(errors, Tensor) else np.nanmean(errors, -1)
 
 

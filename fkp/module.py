@@ -110,7 +110,7 @@ class KeypointModule(pl.LightningModule):
             surprise = self.codec.surprise(output, label.nan_to_num())[known]
             loss = loss + self.likelihood * surprise.sum() / max(1, len(surprise))
         # Similarities keep ratios of lengths, so NME is the same in CROP and IMAGE pixels (but for stretched ones).
-        errors = point_errors(self.codec.points(coordinates.detach()), label, self.markup)
+        errors = point_errors(self.codec.points(coordinates.detach()), label, self.markup, batch.get("side"))
         self.errors[f"{stage}_errors"].update(errors.nanmean(-1))  # type: ignore[operator]
         if stage == "val" and (spread := self.codec.spread(output)) is not None:
             self.sureness.update(spread, errors)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from fkp import engines
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.geometry import apply, invert, mirroring, tilted_box, warp
+from fkp.geometry import apply, centre_and_side, invert, mirroring, reframed, strayed, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture, to_gray
 from fkp.ranges import require
@@ -22,7 +22,8 @@ from fkp.transforms import Crops, Transform, run
 from fkp.weights import EXPORTED, FILE, shipped
 
 # How far apart two looks may be, in units of sqrt(w * h) of the points' extent, to be two opinions of one thing.
-AGREEING = 0.04
+# A markup with a measured frame, whose points may lie on one line, has the side of the box for it.
+AGREEING, BOX_SIDES = 0.04, 1.18
 HELD = 50_000_000  # pixels of pictures that wait for each other in a stream
 
 
@@ -213,24 +214,28 @@ class Predictor:
         if not pictures:
             return
         owner = np.repeat(np.arange(len(pictures)), [len(picture.boxes) for picture in pictures])
-        framed, tilts = np.concatenate([picture.boxes for picture in pictures]), None
+        given = np.concatenate([picture.boxes for picture in pictures])
+        framed, tilts = given, np.zeros(len(given))
         points = np.zeros((len(framed), len(self.markup.points), 2), np.float32)
-        confidence = np.zeros(points.shape[:2], np.float32)
+        confidence, going = np.zeros(points.shape[:2], np.float32), np.ones(len(given), bool)
         for look in range(max(1, self.passes) if len(framed) else 0):
-            mirrored, crops = look % 2 == 1, []
+            mirrored, crops = look % 2 == 1 and self.markup.flips, []
             for i in np.unique(owner):
                 some = owner == i
-                turned = None if tilts is None else tilts[some]
-                crops.append(self.crop(pictures[i].canvas, framed[some], tilts=turned, mirrored=mirrored))
+                crops.append(self.crop(pictures[i].canvas, framed[some], tilts=tilts[some], mirrored=mirrored))
             pixels, to_crop = (np.concatenate(parts) for parts in zip(*crops, strict=True))
-            seen, confidence = self._found(pixels, to_crop, mirrored)
+            seen, sure = self._found(pixels, to_crop, mirrored)
             # Weights 1, 2, 3, … of the looks so far; 1 where all before were far off.
-            size = np.sqrt(np.ptp(seen, axis=1).prod(1))
-            near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * size
-            points += np.where(near, 2 / (look + 2), 1.0)[:, None, None].astype(np.float32) * (seen - points)
-            frames = [tilted_box(face, self.markup) for face in points]
-            framed = np.array([box for box, _ in frames]).reshape(-1, 4)
-            tilts = np.array([tilt for _, tilt in frames])
+            near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * self._sizes(seen, framed)
+            mean = points + np.where(near, 2 / (look + 2), 1.0)[:, None, None].astype(np.float32) * (seen - points)
+            boxes, turned = reframed(mean, framed, tilts, self.markup)
+            astray = strayed(boxes, given)
+            # What leads to another place is not taken, unless there is nothing before it; nor is anything after it.
+            taken = going & ~astray if look else going
+            points = np.where(taken[:, None, None], mean, points)
+            confidence = np.where(taken[:, None], sure, confidence)
+            going = going & ~astray
+            framed, tilts = np.where(going[:, None], boxes, framed), np.where(going, turned, tilts)
         points = self._leaning(points)
         for i, picture in enumerate(pictures):
             some = owner == i
@@ -270,6 +275,12 @@ class Predictor:
                 found, sure = found[:, self.markup.flip], sure[:, self.markup.flip]
             points[some], confidence[some] = apply(invert(to_crop[some]), found), sure
         return points, confidence
+
+    def _sizes(self, points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """The unit of `AGREEING` (F,) for points (F, K, 2) found in boxes (F, 4), pixels."""
+        if self.markup.frame is None:
+            return np.sqrt(np.ptp(points, axis=1).prod(1))
+        return centre_and_side(boxes)[2] / BOX_SIDES
 
     def _leaning(self, points: np.ndarray) -> np.ndarray:
         first, second = self.markup.eyes

@@ -36,6 +36,8 @@ NEEDLESS = (  # warnings
     ".*but have no logger configured",  # as the user has asked for
 )
 FAILURES = 20  # that are printed one by one
+SOME = 10_000  # faces tell how good the mean shape is
+BETTER = 0.95  # of the NME of the mean shape: what a trained network stays below
 
 
 def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +218,7 @@ def close(
     if "test/nme_mean_shape" in figures:
         rows["mean shape"] = {"nme": figures["test/nme_mean_shape"]}
     show_figures(rows, "test faces, % of the outer-eye distance")
+    say_if_untrained(figures["test/nme"], trainer)
 
     checkpoint = shlex.quote(str(near(run_dir / CHECKPOINT)))
     say(f"checkpoint  {checkpoint}")
@@ -224,6 +227,28 @@ def close(
     say(f"go on with  python predict.py image={shlex.quote(str(photo))} ckpt={checkpoint}")
     if (run_dir / "tensorboard").exists():
         say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
+
+
+def say_if_untrained(nme: float, trainer: Any) -> None:
+    """Say that a network is hardly better than the mean training face in the face box, and what may help.
+
+    Args:
+        nme: of the test faces, percent.
+        trainer: that trained it.
+    """
+    from fkp.evaluation import baseline
+
+    data = trainer.datamodule
+    train, test = (data.parts[part].table for part in ("train", "test"))
+    few = [table.select(slice(None, None, 1 + len(table) // SOME)) for table in (train, test)]
+    of_mean = baseline(few[0], few[1], data.source.markup)
+    if nme < BETTER * of_mean:
+        return
+    say(
+        f"no better than the mean shape: NME {nme:.2f} on test faces, and {of_mean:.2f} for the mean training face put "
+        f"into their boxes, after {trainer.global_step} optimizer steps on {len(train)} faces. Train longer, "
+        f"trainer.max_epochs={5 * (trainer.current_epoch or 1)}, or with another recipe, such as experiment=heatmap"
+    )
 
 
 def _log_run(logger: Any, cfg: dict[str, Any], varied: dict[str, Any], figures: dict[str, float]) -> None:

@@ -11,6 +11,8 @@ from fkp.markup import Markup
 
 CLEARLY = 0.2  # of the face's size: points that lie nearer to each other may change places when a head turns
 
+EYES = ("eye", "iris", "pupil")  # words of points by which people normalise errors
+
 
 def centred(points: np.ndarray) -> np.ndarray:
     """(F, K, 2) shapes, each from the mean of its points, in units of sqrt(w * h) of its extent; NaN stays NaN.
@@ -66,7 +68,42 @@ def prove_flip(points: np.ndarray, markup: Markup) -> None:
             f"markup {markup.name}: left and right do not fit the labels, so flips would teach wrong points:\n  "
             + "\n  ".join(faults)
             + "\nName the points so that partners differ only in `right` and `left`, in the order of the labels."
+            + proposal(mean, markup)
         )
+
+
+def proposal(mean: np.ndarray, markup: Markup) -> str:
+    """What to write into a markup's file for flips, by the mirror symmetry of the mean face (K, 2); an empty string if
+    it has none: then two points of the mirrored face are nearest to one.
+
+    The points of a pair lie nearest to each other's mirror image; all others near to their own.
+    """
+    labelled, axis = np.isfinite(mean).all(1), 0.0
+    partner = np.arange(len(mean))
+    for _ in range(3):  # the axis is first the middle of the points, then of the pairs
+        mirrored = mean * (-1, 1) + (2 * axis, 0)
+        distance = np.linalg.norm(mean[:, None] - mirrored[None], axis=2)
+        partner = np.where(labelled, np.where(np.isfinite(distance), distance, np.inf).argmin(1), partner)
+        axis = float(np.median(((mean + mean[partner]) / 2)[labelled, 0]))
+    if (partner[partner] != np.arange(len(mean))).any():
+        return ""
+    across = mean[:, 0] < mean[partner, 0]  # the person's right lies on the image's left
+    pairs = ", ".join(f"[{markup.points[i]}, {markup.points[partner[i]]}]" for i in np.flatnonzero(across))
+    return f"\nOr, as the mean face has these mirror pairs, add to the markup's file:\npairs: [{pairs}]"
+
+
+def normalising_pair(mean: np.ndarray, markup: Markup) -> list[str]:
+    """The names of the two points whose distance is to normalise errors: of the mirror pairs, those of the eyes first,
+    or else of all points, those that lie farthest apart horizontally in the mean face (K, 2); the left one first."""
+    order = range(len(mean))
+    flip = markup.flip.tolist() if markup.flips else list(order)
+    pairs = [(i, flip[i]) for i in order if flip[i] != i]
+    names = [name.lower() for name in markup.points]
+    eyes = [(i, j) for i, j in pairs if any(word in names[i] for word in EYES) and "brow" not in names[i]]
+    candidates = eyes or pairs or [(i, j) for i in order for j in order if i != j]
+    apart = [mean[j, 0] - mean[i, 0] for i, j in candidates]
+    first, second = candidates[int(np.argmax(np.nan_to_num(apart, nan=-np.inf)))]
+    return [markup.points[first], markup.points[second]]
 
 
 def aligned(points: np.ndarray, rounds: int = 5) -> tuple[np.ndarray, np.ndarray]:

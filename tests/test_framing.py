@@ -1,0 +1,299 @@
+"""Own markups of any kind: the frame is measured, and the detector's boxes are as good as the labels'."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fkp import Predictor
+from fkp.canvases import face_boxes
+from fkp.detectors import Detector, HaarCascade
+from fkp.evaluation import evaluate
+from fkp.framing import boxed, measured
+from fkp.geometry import apply, centre_and_side, face_box, reframed, rotation, strayed, tilted_box
+from fkp.markup import IBUG68, Markup, load_markup
+from fkp.pictures import write_picture
+from fkp.shapes import mean_shape
+from fkp.sources import painter
+from fkp.sources.table import FaceTable, Fault, Source
+from fkp.transforms import Crops, FaceCrop, RandomCrop, Rescale, run
+
+TRAIN, TEST = 30, 16
+
+
+def upsampled(points: np.ndarray) -> np.ndarray:
+    """(F, 98, 2): as many points as WFLW has, along the 68."""
+    places = np.linspace(0, 67, 98)
+    low, share = np.floor(places).astype(int), (places % 1)[None, :, None]
+    return points[:, low] * (1 - share) + points[:, np.minimum(low + 1, 67)] * share
+
+
+def mean_of(points: np.ndarray, *spans: slice) -> np.ndarray:
+    return np.stack([points[:, span].mean(1) for span in spans], 1)
+
+
+EYES = (slice(36, 42), slice(42, 48))
+# What a markup's points are, of the 68; the normalising pair, if it names one.
+KINDS: dict[str, tuple[Any, list[int]]] = {
+    "one point": (lambda p: p[:, 30:31], []),
+    "two points": (lambda p: mean_of(p, *EYES), [0, 1]),
+    "two points without a pair": (lambda p: mean_of(p, *EYES), []),
+    "two points, one above the other": (lambda p: p[:, [27, 8]], [0, 1]),
+    "nostrils, near each other": (lambda p: p[:, [32, 34]], [0, 1]),
+    "four points on one line": (
+        lambda p: np.stack([p[:, 36] + (p[:, 45] - p[:, 36]) * s for s in (0, 0.3, 0.7, 1)], 1),
+        [],
+    ),
+    "face5": (lambda p: np.concatenate([mean_of(p, *EYES), p[:, [30, 48, 54]]], 1), [0, 1]),
+    "eyes only": (lambda p: p[:, 36:48], [0, 9]),
+    "forehead": (lambda p: p[:, 17:28], [0, 9]),
+    "mouth only": (lambda p: p[:, 48:68], [0, 6]),
+    "profile": (lambda p: p[:, [*range(9), *range(17, 22), *range(27, 32), *range(36, 42)]], [14, 8]),
+    "98 points": (upsampled, []),
+}
+
+
+def markup_of(kind: str, **more: Any) -> Markup:
+    count, pair = KINDS[kind][0](np.zeros((1, 68, 2))).shape[1], KINDS[kind][1]
+    return Markup(kind, [f"p{i}" for i in range(count)], [f"p{i}" for i in pair], mirror=False, **more)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceTable:
+    """Drawn faces with 68 points, the first of them for training; no two images have one size."""
+    folder, points, paths = tmp_path_factory.mktemp("framing"), [], []
+    for i in range(TRAIN + TEST):
+        image, label = painter.paint(5, i)
+        sized = np.pad(image, ((0, 0), (0, 400 + i - image.shape[1]), (0, 0)))
+        paths.append(write_picture(folder / f"{i}.png", sized))
+        points.append(label)
+    names = [f"{i}" for i in range(len(paths))]
+    return FaceTable(paths, np.stack(points), names, names, ["train"] * TRAIN + ["test"] * TEST)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Remembering()
+
+
+@pytest.fixture(autouse=True)
+def _detects_once(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fkp.framing.HaarCascade", lambda: detector)
+
+
+class Remembering:
+    """The default detector, which looks at each image once."""
+
+    def __init__(self) -> None:
+        self.detector, self.found = HaarCascade(), {}
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        width = image.shape[1]
+        if width not in self.found:
+            self.found[width] = self.detector(image)
+        return self.found[width]
+
+
+class Set(Source):
+    """A table in two parts."""
+
+    split = "official"
+
+    def __init__(self, faces: FaceTable, markup: Markup):
+        self.faces, self.markup = faces, markup
+
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
+        return self.faces, []
+
+
+class Recorder:
+    """A transform that remembers the crops for the oracle."""
+
+    draws = 0
+
+    def __init__(self) -> None:
+        self.crops: list[Crops] = []
+
+    def __call__(self, crops: Crops, draws: np.ndarray | None = None) -> Crops:
+        self.crops.append(crops)
+        return crops
+
+
+class Oracle:
+    """What a trained network does: points where they are in the crop, drawn a sixth of the way to where they are in
+    training crops on average, with noise of 1 % of the crop."""
+
+    recipe: dict[str, Any] = {}
+
+    def __init__(self, faces: FaceTable, recorder: Recorder, mean: np.ndarray):
+        self.labels = {400 + i: points for i, points in enumerate(faces.points)}
+        self.recorder, self.mean, self.random = recorder, mean, np.random.default_rng(0)
+
+    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen = [
+            (int(w), to_crop) for c in self.recorder.crops for (w, _), to_crop in zip(c.extents, c.to_crop, strict=True)
+        ]
+        self.recorder.crops.clear()
+        assert len(seen) == len(crops)
+        points = np.stack([apply(to_crop, self.labels[width]) for width, to_crop in seen])
+        points += (self.mean - points) / 6 + self.random.normal(0, 0.01 * crops.shape[2], points.shape)
+        return points.astype(np.float32), np.ones(points.shape[:2], np.float32)
+
+
+def steps() -> list[Any]:
+    return [FaceCrop(1.36, 0.14), Rescale(50), RandomCrop(45)]
+
+
+def trained(faces: FaceTable, markup: Markup, detector: Detector) -> Predictor:
+    """An oracle for the faces, trained on the first of them in the markup's frame."""
+    train, recorder = boxed(faces.select(slice(TRAIN)), markup), Recorder()
+    crops = run(steps(), Crops(face_boxes(train, markup), np.full((TRAIN, 2), 400), train.points))
+    oracle = Oracle(faces, recorder, crops.crop_points().mean(0))
+    return Predictor(oracle, [*steps(), recorder], markup, detector=detector)
+
+
+def own(faces: FaceTable, kind: str) -> FaceTable:
+    """The same faces with the points of a markup."""
+    table = faces.select(slice(None))
+    table.points = KINDS[kind][0](faces.points)
+    return table
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_detectors_boxes_are_as_good_as_the_labels(kind: str, faces: FaceTable, detector: Detector) -> None:
+    table = own(faces, kind)
+    markup = measured(table.select(slice(TRAIN)), markup_of(kind))
+    assert Markup(**markup.as_dict()) == markup and markup.frame is not None
+    predictor = trained(table, markup, detector)
+    # The markup of the file says nothing of the frame: that of the checkpoint counts.
+    rows, count = evaluate(predictor, Set(table, markup_of(kind)), "test")
+    nme = {name: row["nme"] for name, row in rows.items()}
+    assert count == TEST and rows["detector"]["missed"] <= 1, rows["detector"]
+    assert nme["detector"] < 1.5 * nme["label_box"] and nme["label_box"] < 1.5 * nme["as_trained"], nme
+    assert nme["detector"] < nme["mean_shape"] or kind == "one point", nme
+
+
+def test_the_frame_is_right_on_median_for_boxes_of_any_convention(faces: FaceTable) -> None:
+    for kind in ("face5", "two points", "forehead", "98 points"):
+        table = own(faces, kind).select(slice(TRAIN))
+        wanted = np.array([face_box(points) for points in faces.points[:TRAIN]]) * 1.0
+        x, y, side = centre_and_side(wanted)
+        table.boxes = np.stack([x - side, y - 0.9 * side, x + side, y + 1.1 * side], 1)  # twice as large, and lower
+        markup = measured(table, markup_of(kind))
+        table.boxes = table.boxes * np.nan
+        found_x, found_y, found = centre_and_side(face_boxes(table, markup))
+        assert np.median(found / (2 * side)) == pytest.approx(1, abs=0.01), kind
+        assert np.median((found_x - x) / side) == pytest.approx(0, abs=0.02), kind
+        assert np.median((found_y - y) / side) == pytest.approx(0.1, abs=0.02), kind
+
+
+def test_declared_boxes_stay_as_they_are(faces: FaceTable) -> None:
+    assert measured(faces, IBUG68) is IBUG68
+    face5 = load_markup("face5")
+    assert measured(own(faces, "face5"), face5) is face5
+
+
+def test_a_pair_that_is_not_level_does_not_turn_the_crop(faces: FaceTable) -> None:
+    table = own(faces, "face5")
+    upright = replace(load_markup("face5"), pair=["nose", "mouth_left"])
+    markup = measured(table, upright)
+    for points in table.points:
+        box, tilt = tilted_box(points, markup)
+        declared, level = tilted_box(points, load_markup("face5"))
+        assert abs(tilt - level) < 15
+        np.testing.assert_allclose(centre_and_side(box)[2], centre_and_side(declared)[2], rtol=0.25)
+
+
+def test_frames_turn_and_scale_with_the_points(faces: FaceTable) -> None:
+    table = own(faces, "face5")
+    markup = measured(table, markup_of("face5"))
+    points = table.points[0]
+    box, tilt = tilted_box(points, markup)
+    larger, turned = tilted_box(2 * apply(rotation(30, (50, 60)), points), markup)
+    assert turned - tilt == pytest.approx(30) and np.ptp(larger) == pytest.approx(2 * np.ptp(box), rel=1)
+    x, y, side = centre_and_side(larger)
+    middle = 2 * apply(rotation(30, (50, 60)), np.array(centre_and_side(box)[:2]))
+    np.testing.assert_allclose([x, y, side], [*middle, 2 * centre_and_side(box)[2]], rtol=1e-4)
+
+
+def test_what_points_do_not_tell_of_size_and_tilt_stays_as_it_was(faces: FaceTable) -> None:
+    boxes, tilts = np.array([[10.0, 20, 110, 120]]), np.array([12.0])
+    one = measured(own(faces, "one point"), markup_of("one point"))
+    (box,), (tilt,) = reframed(np.array([[[300.0, 200]]]), boxes, tilts, one)
+    assert tilt == 12 and centre_and_side(box)[2] == pytest.approx(100) and box[0] > 200
+    two = measured(own(faces, "nostrils, near each other"), markup_of("nostrils, near each other"))
+    (box,), (tilt,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * tilts, two)
+    assert 0.4 * 100 < centre_and_side(box)[2] < 110 and abs(tilt) < 25
+
+
+def test_a_box_far_off_is_told_from_one_near_by() -> None:
+    given = np.array([[0.0, 0, 100, 100]] * 6)
+    boxes = np.array(
+        [[5, 5, 95, 95], [30, 30, 60, 60], [45, 45, 50, 50], [-300, -300, 300, 300], [101, 0, 201, 100], [np.nan] * 4]
+    )
+    assert strayed(boxes, given).tolist() == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("passes", [2, 4])
+@pytest.mark.parametrize("rule", ["declared", "measured"])
+@pytest.mark.parametrize("seen", ["one spot", "far away"])
+def test_a_refinement_step_that_leads_astray_is_not_taken(
+    seen: str, rule: str, passes: int, faces: FaceTable, detector: Detector
+) -> None:
+    table = own(faces, "face5")
+    markup = measured(table, load_markup("face5") if rule == "declared" else markup_of("face5"))
+    predictor = trained(table, markup, detector)
+    predictor.passes, looks = passes, 0
+    label, box = table.points[0], face_boxes(table, markup)[:1]
+    wrong = {"one spot": 0 * label + label[0], "far away": label + 500}[seen]
+    label = label.astype(np.float32)
+
+    def found(*_: Any) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal looks
+        looks += 1
+        return (label if looks == 1 else wrong)[None].astype(np.float32), np.full(
+            (1, 5), 0.5 if looks == 1 else 1, np.float32
+        )
+
+    predictor._found = found  # type: ignore[method-assign]
+    (face,) = predictor(np.zeros((300, 400), np.uint8), boxes=box)
+    np.testing.assert_array_equal(face.points, label)
+    assert (face.confidence == 0.5).all()
+
+
+def test_without_boxes_and_found_faces_it_says_so(faces: FaceTable, monkeypatch: Any, caplog: Any) -> None:
+    blind = lambda _: (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))  # noqa: E731
+    monkeypatch.setattr("fkp.framing.HaarCascade", lambda: blind)
+    for kind in ("face5", "one point", "four points on one line"):
+        table = own(faces, kind)
+        with caplog.at_level(logging.INFO):
+            markup = measured(table, markup_of(kind))
+        assert f"detector found 0 of the {len(table)} training faces" in caplog.text
+        boxes = face_boxes(boxed(table, markup), markup)
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_faces_without_a_labelled_pair_or_with_few_points_have_boxes(faces: FaceTable) -> None:
+    table = own(faces, "face5")
+    table.points[3, 1:] = np.nan
+    table.points[4, :3] = np.nan
+    table.points[:, 4] = np.nan
+    markup = measured(table, replace(load_markup("face5"), box=None))
+    assert markup.frame is not None and markup.frame["points"][4] is None
+    boxes = face_boxes(boxed(table, markup), markup)
+    whole = np.array([face_box(points) for points in faces.points])
+    off = np.abs(boxes - whole).max(1) / (whole[:, 2] - whole[:, 0])
+    assert off.max() < 0.45 and np.median(off) < 0.12
+
+
+def test_missing_pairs_are_those_of_the_eyes_or_the_widest(faces: FaceTable) -> None:
+    bare = replace(load_markup("face5"), pair=[])
+    assert measured(own(faces, "face5"), bare).pair == ["eye_right", "eye_left"]
+    assert measured(faces, replace(IBUG68, pair=[])).pair == ["eye_right_outer", "eye_left_outer"]
+    table = own(faces, "profile")
+    shape = mean_shape(table.points)
+    pair = measured(table, replace(markup_of("profile"), pair=[])).pair
+    wide = [shape[int(name[1:]), 0] for name in pair]
+    assert wide[1] - wide[0] == pytest.approx(np.ptp(shape[:, 0]))
