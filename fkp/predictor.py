@@ -22,6 +22,9 @@ from fkp.weights import EXPORTED, FILE, shipped
 
 # How far apart two looks may be, in units of sqrt(w * h) of the points' extent, to be two opinions of one thing.
 AGREEING = 0.04
+# Faces whose points are less sure than this on average are also seen turned by each of these angles, degrees clockwise.
+# Of 450 upright validation and drawn faces 98 % were surer; seen upside down, none was.
+CLEAR, SURER, TURNS = 0.5, 0.2, (180.0, 90.0, -90.0)
 HELD = 50_000_000  # pixels of pictures that wait for each other in a stream
 
 
@@ -79,6 +82,11 @@ class Face:
 @dataclass
 class Predictor:
     """Finds the faces of a picture and their key points.
+
+    One predictor may be called from several threads at once, also by `stream`, as long as its detector may: fkp's own
+    detectors and engines may. It can be copied, pickled, and sent to other processes. In a process forked after it was
+    loaded it answers, too, but a model on CUDA, which raises an FkpError there: start such processes with the method
+    "spawn".
 
     Args:
         engine: runs the network: crops to points.
@@ -206,6 +214,7 @@ class Predictor:
         framed, tilts = np.concatenate([picture.boxes for picture in pictures]), None
         points = np.zeros((len(framed), len(self.markup.points), 2), np.float32)
         confidence = np.zeros(points.shape[:2], np.float32)
+        first = np.zeros(len(framed))
         for look in range(max(1, self.passes) if len(framed) else 0):
             mirrored, crops = look % 2 == 1, []
             for i in np.unique(owner):
@@ -214,6 +223,9 @@ class Predictor:
                 crops.append(self.crop(pictures[i].canvas, framed[some], tilts=turned, mirrored=mirrored))
             pixels, to_crop = (np.concatenate(parts) for parts in zip(*crops, strict=True))
             seen, confidence = self._found(pixels, to_crop, mirrored)
+            if look == 0:
+                seen, confidence, tilts = self._righted(pictures, owner, framed, seen, confidence)
+                first = confidence.mean(1)
             # Weights 1, 2, 3, … of the looks so far; 1 where all before were far off.
             size = np.sqrt(np.ptp(seen, axis=1).prod(1))
             near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * size
@@ -222,10 +234,44 @@ class Predictor:
             framed = np.array([box for box, _ in frames]).reshape(-1, 4)
             tilts = np.array([tilt for _, tilt in frames])
         points = self._leaning(points)
+        # No face: what no step is sure of, and what only the last one is a little sure of.
+        sure = np.where(confidence.mean(1) >= CLEAR, 1, np.minimum(first, confidence.mean(1)))
         for i, picture in enumerate(pictures):
             some = owner == i
             rows = zip(points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True)
-            yield [face for face in (Face(*row) for row in rows) if face.confidence.mean() >= picture.least]
+            yield [Face(*row) for row, one in zip(rows, sure[some], strict=True) if one >= picture.least]
+
+    def _righted(
+        self,
+        pictures: Sequence[_Picture],
+        owner: np.ndarray,
+        boxes: np.ndarray,
+        points: np.ndarray,
+        confidence: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See faces that may lie on their side or upside down turned, and keep what is clear only then.
+
+        Args:
+            pictures: in whose pixels the faces lie.
+            owner: (F,) which of them.
+            boxes: (F, 4), IMAGE pixels.
+            points, confidence: (F, K, 2) and (F, K), of the upright crops.
+
+        Returns:
+            points, confidence, and by how much the faces are turned (F,), degrees clockwise.
+        """
+        points, confidence, tilts = points.copy(), confidence.copy(), np.zeros(len(boxes))
+        upright = confidence.mean(1)
+        doubtful = np.flatnonzero(upright < CLEAR)
+        for i in np.unique(owner[doubtful]):
+            some = doubtful[owner[doubtful] == i]
+            rows, turns = np.tile(some, len(TURNS)), np.repeat(TURNS, len(some))
+            seen, sure = self._found(*self.crop(pictures[i].canvas, boxes[rows], tilts=turns), False)
+            # Ascending, so that the surest is written last.
+            for row in np.argsort(sure.mean(1)):
+                if sure[row].mean() >= upright[rows[row]] + SURER:
+                    points[rows[row]], confidence[rows[row]], tilts[rows[row]] = seen[row], sure[row], turns[row]
+        return points, confidence, tilts
 
     def predict(
         self,
