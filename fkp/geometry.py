@@ -219,9 +219,19 @@ def square(x: ArrayLike, y: ArrayLike, side: ArrayLike) -> Array:
 def overlap(a: ArrayLike, b: ArrayLike) -> float:
     """Intersection over union of two boxes."""
     a, b = np.asarray(a, float), np.asarray(b, float)
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
+    shared = shared_area(a, b)
     return shared / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared, 1e-9)
+
+
+def nesting(a: ArrayLike, b: ArrayLike) -> float:
+    """Intersection of two boxes over the area of the smaller: 1 where one lies in the other."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    return shared_area(a, b) / max(float(min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2]))), 1e-9)
+
+
+def shared_area(a: Array, b: Array) -> float:
+    """Area of the intersection of two boxes, square pixels."""
+    return float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
 
 
 def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:

@@ -24,6 +24,9 @@ from fkp.weights import EXPORTED, FILE, shipped
 # How far apart two looks may be, in units of sqrt(w * h) of the points' extent, to be two opinions of one thing.
 # A markup with a measured frame, whose points may lie on one line, has the side of the box for it.
 AGREEING, BOX_SIDES = 0.04, 1.18
+# Faces whose points are less sure than this on average are also seen turned by each of these angles, degrees clockwise.
+# Of 450 upright validation and drawn faces 98 % were surer; seen upside down, none was.
+CLEAR, SURER, TURNS = 0.5, 0.2, (180.0, 90.0, -90.0)
 HELD = 50_000_000  # pixels of pictures that wait for each other in a stream
 
 
@@ -87,6 +90,11 @@ def _rounded(values: ArrayLike, digits: int) -> Any:
 @dataclass
 class Predictor:
     """Finds the faces of a picture and their key points.
+
+    One predictor may be called from several threads at once, also by `stream`, as long as its detector may: fkp's own
+    detectors and engines may. It can be copied, pickled, and sent to other processes. In a process forked after it was
+    loaded it answers, too, but a model on CUDA, which raises an FkpError there: start such processes with the method
+    "spawn".
 
     Args:
         engine: runs the network: crops to points.
@@ -218,6 +226,7 @@ class Predictor:
         framed, tilts = given, np.zeros(len(given))
         points = np.zeros((len(framed), len(self.markup.points), 2), np.float32)
         confidence, going = np.zeros(points.shape[:2], np.float32), np.ones(len(given), bool)
+        first = np.zeros(len(framed))
         for look in range(max(1, self.passes) if len(framed) else 0):
             mirrored, crops = look % 2 == 1 and self.markup.flips, []
             for i in np.unique(owner):
@@ -225,6 +234,9 @@ class Predictor:
                 crops.append(self.crop(pictures[i].canvas, framed[some], tilts=tilts[some], mirrored=mirrored))
             pixels, to_crop = (np.concatenate(parts) for parts in zip(*crops, strict=True))
             seen, sure = self._found(pixels, to_crop, mirrored)
+            if look == 0:
+                seen, sure, tilts = self._righted(pictures, owner, framed, seen, sure)
+                first = sure.mean(1)
             # Weights 1, 2, 3, … of the looks so far; 1 where all before were far off.
             near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * self._sizes(seen, framed)
             mean = points + np.where(near, 2 / (look + 2), 1.0)[:, None, None].astype(np.float32) * (seen - points)
@@ -237,10 +249,44 @@ class Predictor:
             going = going & ~astray
             framed, tilts = np.where(going[:, None], boxes, framed), np.where(going, turned, tilts)
         points = self._leaning(points)
+        # No face: what no step is sure of, and what only the last one is a little sure of.
+        sure = np.where(confidence.mean(1) >= CLEAR, 1, np.minimum(first, confidence.mean(1)))
         for i, picture in enumerate(pictures):
             some = owner == i
             rows = zip(points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True)
-            yield [face for face in (Face(*row) for row in rows) if face.confidence.mean() >= picture.least]
+            yield [Face(*row) for row, one in zip(rows, sure[some], strict=True) if one >= picture.least]
+
+    def _righted(
+        self,
+        pictures: Sequence[_Picture],
+        owner: np.ndarray,
+        boxes: np.ndarray,
+        points: np.ndarray,
+        confidence: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See faces that may lie on their side or upside down turned, and keep what is clear only then.
+
+        Args:
+            pictures: in whose pixels the faces lie.
+            owner: (F,) which of them.
+            boxes: (F, 4), IMAGE pixels.
+            points, confidence: (F, K, 2) and (F, K), of the upright crops.
+
+        Returns:
+            points, confidence, and by how much the faces are turned (F,), degrees clockwise.
+        """
+        points, confidence, tilts = points.copy(), confidence.copy(), np.zeros(len(boxes))
+        upright = confidence.mean(1)
+        doubtful = np.flatnonzero(upright < CLEAR)
+        for i in np.unique(owner[doubtful]):
+            some = doubtful[owner[doubtful] == i]
+            rows, turns = np.tile(some, len(TURNS)), np.repeat(TURNS, len(some))
+            seen, sure = self._found(*self.crop(pictures[i].canvas, boxes[rows], tilts=turns), False)
+            # Ascending, so that the surest is written last.
+            for row in np.argsort(sure.mean(1)):
+                if sure[row].mean() >= upright[rows[row]] + SURER:
+                    points[rows[row]], confidence[rows[row]], tilts[rows[row]] = seen[row], sure[row], turns[row]
+        return points, confidence, tilts
 
     def predict(
         self,

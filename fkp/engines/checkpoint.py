@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from fkp.transforms import Normalize, ToTensor
 @dataclass
 class TorchEngine:
     """A network and its codec.
+
+    Several threads may use one engine at once. In a forked process it runs on one thread on the CPU, and not at all on
+    CUDA.
 
     Args:
         network: image (B, C, h, w) in [0, 1] to raw output, in evaluation mode.
@@ -48,9 +52,34 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = Normalize()(ToTensor()(crops).to(next(self.network.parameters()).device))
+        device = next(self.network.parameters()).device
+        if _forked:
+            _check_fork(device)
+        images = Normalize()(ToTensor()(crops).to(device))
         points, confidence = self.codec.decode(self.network(images))
         return points.cpu().numpy(), confidence.cpu().numpy()
+
+
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _check_fork(device: torch.device) -> None:
+    """A forked process has none of the threads that torch would wait for, nor a CUDA context."""
+    if device.type != "cpu":
+        raise FkpError(
+            f"device={device} cannot be used in a process forked after the model was loaded; start processes with "
+            'the method "spawn", load the model in each process, or use device=cpu'
+        )
+    torch.set_num_threads(1)
 
 
 def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import os
 import re
+import weakref
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fkp.engines import checked
 from fkp.errors import FkpError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+# Before onnxruntime is imported: the thread by which it reports its use makes a forked process hang when it exits.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 METADATA = "fkp"  # under which an exported file keeps its recipe
 # One more entry of metadata as the file's last bytes, laid out as ONNX does: the SHA-256 of all before, 64 digits.
@@ -23,6 +32,9 @@ MEMORY = 2**32  # bytes that all files together may compute with; a thousand fac
 class OnnxEngine:
     """A file of `export.py`: crops in, points out; pixels are scaled and maps decoded inside.
 
+    Several threads may use one engine at once. A copy, an unpickled engine and one in a forked process open a session
+    of their own from the bytes of the file, which are kept.
+
     Args:
         path: of the file.
         threads: that one run may use; 0 for as many as there are cores.
@@ -32,37 +44,69 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path, threads: int = 0):
+        self.path, self.threads, self.content = path, threads, _content(path)
+        self.session: InferenceSession | None = self._open(bounded=True)
+        try:
+            recipe = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
+        except KeyError:
+            raise FkpError(f"{path}: says nothing of its points and crops; make it with `python export.py`") from None
+        except Exception as error:  # a file that nobody vouches for can raise anything
+            raise FkpError(f"{path}: not a file that onnxruntime can run ({_line(error)})") from None
+        self.recipe: dict[str, Any] = checked(recipe, path)
+        _OPEN.add(self)
+
+    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # A file that has been tried needs no bound, and in a forked process the common pool may be locked for ever.
+        session = self.session = self.session or self._open()
+        try:
+            points, confidence = session.run(["points", "confidence"], {"crops": np.ascontiguousarray(crops)})
+        except Exception as error:
+            raise FkpError(f"{self.path}: onnxruntime cannot run it ({_line(error)})") from None
+        return points, confidence
+
+    def _open(self, bounded: bool = False) -> InferenceSession:
         import onnxruntime  # here: nobody else waits for it
 
-        _bound_memory()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 4  # what is wrong is said once, by the exception
         for name, value in {
             # Threads that wait by spinning would take the cores from OpenCV's, which look for faces in the next moment.
             "session.intra_op.allow_spinning": "0",
-            "session.use_env_allocators": "1",
+            "session.use_env_allocators": str(int(bounded)),
             "session.load_model_format": "ONNX",
             "optimization.constant_folding_max_output_size_in_bytes": "16777216",
         }.items():
             options.add_session_config_entry(name, value)
-        content, self.path = _content(path), path
         try:
+            if bounded:
+                _bound_memory()
             providers = ["CPUExecutionProvider"]
-            self.session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=False)
-            recipe = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
-        except KeyError:
-            raise FkpError(f"{path}: says nothing of its points and crops; make it with `python export.py`") from None
+            return onnxruntime.InferenceSession(self.content, options, providers, enable_fallback=False)
         except Exception as error:  # onnxruntime's own have no common class but this
-            raise FkpError(f"{path}: not a file that onnxruntime can run ({_line(error)})") from None
-        self.recipe: dict[str, Any] = checked(recipe, path)
+            raise FkpError(f"{self.path}: not a file that onnxruntime can run ({_line(error)})") from None
 
-    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            points, confidence = self.session.run(["points", "confidence"], {"crops": np.ascontiguousarray(crops)})
-        except Exception as error:
-            raise FkpError(f"{self.path}: onnxruntime cannot run it ({_line(error)})") from None
-        return points, confidence
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"session": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        _OPEN.add(self)
+
+
+# All engines of this process. A fork copies their sessions, but not the threads that these wait for.
+_OPEN: weakref.WeakSet[OnnxEngine] = weakref.WeakSet()
+
+
+def _abandon_sessions() -> None:
+    """Let the engines of a forked process open sessions of their own; to destroy the old ones would crash or hang."""
+    for engine in _OPEN:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.session))
+        engine.session = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_abandon_sessions)
 
 
 def seal(file: Path) -> None:
@@ -86,7 +130,10 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _bound_memory() -> None:
-    """One pool for all sessions of this process, of bounded size: what a file computes could take any."""
+    """One pool for all sessions of this process, of bounded size: what a file computes could take any.
+
+    To register it twice, as two threads may that load at once, does nothing.
+    """
     import onnxruntime as ort
 
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
