@@ -73,6 +73,7 @@ MAY = {
         "draw",
         "entry",
         "files",
+        "framing",
         "geometry",
         "markup",
         "pictures",
