@@ -241,6 +241,8 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
     if text.startswith("Could not override") and text.count("'") >= 2:
         key = text.split("'")[1]
         return f"{key}: no such key{keys.suggestion(key, *_defaults(conf, name))}"
+    if text.startswith("Config group override"):
+        return f"{text}; in a sweep, each value of a group is one of its options"
     if isinstance(error.__cause__, OmegaConfBaseException):
         text = f"{text}\n{said(error.__cause__)}"
     where = getattr(error, "full_key", None)  # of OmegaConf's

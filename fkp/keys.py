@@ -60,7 +60,9 @@ def groups_of(root: DictConfig) -> dict[str, str | None]:
 
 def _type_faults(key: str, value: Any, default: Any) -> Iterator[str]:
     if value is None or value == "" or "${" in str(value):
-        if not value and (default is not None or is_path(key)) and default != value:
+        # null turns off what has a word for its default, such as drawn=png; a number cannot be turned off.
+        empty = value == "" and (default is not None or is_path(key))
+        if default != value and (empty or (value is None and type(default) in NUMBERS)):
             yield f"{key}: has no value; give {key}=…"
         return
     wanted = NUMBERS.get(type(default), (int,) if default is None and key in ranges.LIMITS else ())

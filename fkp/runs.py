@@ -17,7 +17,7 @@ from rich.table import Table
 
 from fkp import config
 from fkp.errors import FkpError
-from fkp.provenance import leads
+from fkp.provenance import LAST, leads
 from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def _logger(cfg: DictConfig, logging: dict[str, Any]) -> Any:
 def best(trainer: Any, folder: Path) -> tuple[Path, float]:
     """The checkpoint that a training has come to, and its validation NME, percent: the best, or the weights of the last
     epoch if no ModelCheckpoint has kept a best; NaN without validation."""
+    if trainer.strategy.broadcast(not (folder / LAST).exists()):  # or else resume=… would begin anew
+        trainer.save_checkpoint(folder / LAST, weights_only=False)
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "best_model_score", None) is not None:
             return Path(callback.best_model_path), float(callback.best_model_score)

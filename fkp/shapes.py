@@ -74,18 +74,20 @@ def prove_flip(points: np.ndarray, markup: Markup) -> None:
 
 def proposal(mean: np.ndarray, markup: Markup) -> str:
     """What to write into a markup's file for flips, by the mirror symmetry of the mean face (K, 2); an empty string if
-    it has none: then two points of the mirrored face are nearest to one.
-
-    The points of a pair lie nearest to each other's mirror image; all others near to their own.
-    """
+    it has none."""
     labelled, axis = np.isfinite(mean).all(1), 0.0
     partner = np.arange(len(mean))
     for _ in range(3):  # the axis is first the middle of the points, then of the pairs
         mirrored = mean * (-1, 1) + (2 * axis, 0)
-        distance = np.linalg.norm(mean[:, None] - mirrored[None], axis=2)
-        partner = np.where(labelled, np.where(np.isfinite(distance), distance, np.inf).argmin(1), partner)
+        apart = np.linalg.norm(mean[:, None] - mirrored[None], axis=2)
+        nearest_first = np.stack(np.unravel_index(np.argsort(apart, axis=None), apart.shape), 1)
+        taken = ~labelled
+        for i, j in nearest_first:  # each point gets a partner, or itself, and none gets two
+            if not (taken[i] or taken[j]):
+                partner[i], partner[j] = j, i
+                taken[[i, j]] = True
         axis = float(np.median(((mean + mean[partner]) / 2)[labelled, 0]))
-    if (partner[partner] != np.arange(len(mean))).any():
+    if not (apart[np.arange(len(mean)), partner][labelled] < CLEARLY).all():
         return ""
     across = mean[:, 0] < mean[partner, 0]  # the person's right lies on the image's left
     pairs = ", ".join(f"[{markup.points[i]}, {markup.points[partner[i]]}]" for i in np.flatnonzero(across))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fkp.errors import FkpError
-from fkp.geometry import face_box, overlap
+from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.markup import IBUG68, Markup
-from fkp.predictor import Face
+from fkp.predictor import BOX_SIDES, Face
 
 
 class OneEuro:
@@ -118,7 +118,7 @@ class Tracker:
             seconds: when the frame was taken; later than the one before.
         """
         self.tracks = [track for track in self.tracks if seconds - track.seen <= self.patience]
-        boxes = [face_box(face.points, self.markup) for face in faces]
+        boxes = [self._box(face) for face in faces]
         pairs = [(overlap(track.box, box), i, track) for i, box in enumerate(boxes) for track in self.tracks]
         known: dict[int, _Track] = {}
         for share, i, track in sorted(pairs, key=lambda pair: -pair[0]):
@@ -134,6 +134,13 @@ class Tracker:
             track.box, track.seen = box, seconds
             if self.smooth:
                 size = float(np.sqrt(np.ptp(points, axis=0).prod()))
+                if self.markup.frame is not None:  # the points may lie on one line
+                    size = float(centre_and_side(box)[2]) / BOX_SIDES
                 points = track.smooth(points, seconds, size).astype(np.float32)
             followed.append(replace(face, points=points, track=track.number))
         return followed
+
+    def _box(self, face: Face) -> np.ndarray:
+        """The box round its points; its own, where they do not tell one."""
+        box = face_box(face.points, self.markup)
+        return box if np.isfinite(box).all() else face.box

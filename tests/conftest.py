@@ -79,7 +79,8 @@ def _script(
     sys.path[:0] = [str(ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     for number, (name, file) in enumerate((("stdout", out), ("stderr", err)), 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-        setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        encoding = environment.get("PYTHONIOENCODING", "utf-8")
+        setattr(sys, name, open(number, "w", encoding=encoding, closefd=False))  # noqa: SIM115
     sys.argv = [str(ROOT / script), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -2,23 +2,29 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from fkp import Predictor
 from fkp.canvases import face_boxes
+from fkp.datamodule import FacesDataModule
 from fkp.detectors import Detector, HaarCascade
-from fkp.evaluation import evaluate
+from fkp.errors import FkpError
+from fkp.evaluation import baseline, evaluate
 from fkp.framing import boxed, measured
 from fkp.geometry import apply, centre_and_side, face_box, reframed, rotation, strayed, tilted_box
 from fkp.markup import IBUG68, Markup, load_markup
+from fkp.metrics import nme
 from fkp.pictures import write_picture
-from fkp.shapes import mean_shape
+from fkp.runs import say_if_untrained
+from fkp.shapes import mean_shape, proposal, prove_flip
 from fkp.sources import painter
 from fkp.sources.table import FaceTable, Fault, Source
-from fkp.transforms import Crops, FaceCrop, RandomCrop, Rescale, run
+from fkp.transforms import Crops, FaceCrop, RandomCrop, RandomFlip, Rescale, run
 
 TRAIN, TEST = 30, 16
 
@@ -297,3 +303,99 @@ def test_missing_pairs_are_those_of_the_eyes_or_the_widest(faces: FaceTable) -> 
     pair = measured(table, replace(markup_of("profile"), pair=[])).pair
     wide = [shape[int(name[1:]), 0] for name in pair]
     assert wide[1] - wide[0] == pytest.approx(np.ptp(shape[:, 0]))
+
+
+NAMELESS = Markup("mine", ["p1", "p2", "p3", "p4", "p5"], ["p1", "p2"])
+
+
+def test_without_known_pairs_faces_are_trained_on_but_not_flipped(faces: FaceTable, caplog: Any) -> None:
+    source = Set(own(faces, "face5"), NAMELESS)
+    module = FacesDataModule(source, {str(i): step for i, step in enumerate([*steps(), RandomFlip(0.0)])})
+    module.setup()
+    assert "pairs: [[p1, p2], [p4, p5]]" in caplog.text
+    assert not source.markup.flips and source.markup.frame is not None  # what the checkpoint will hold
+    item = module.parts["train"][0]
+    assert item["image"].shape == (1, 45, 45)
+    # The side of the face box in the crop, which is 1.36 sides wide, and cut.
+    assert float(item["side"]) == pytest.approx(50 / 1.36, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [NAMELESS, replace(NAMELESS, mirror=False), replace(NAMELESS, points=["p1", "p2", "nose_left", "p4", "p5"])],
+)
+def test_flips_without_known_pairs_are_refused_with_the_pairs_of_the_mean_face(
+    markup: Markup, faces: FaceTable
+) -> None:
+    table = own(faces, "face5")
+    module = FacesDataModule(Set(table, markup), {"flip": RandomFlip(0.5)})
+    with pytest.raises(FkpError, match="crop.flip.share=0") as error:
+        module._proven(table.points, markup)
+    listed = str(error.value).rpartition("pairs: ")[2]
+    pasted = replace(markup, pairs=yaml.safe_load(listed), mirror=True)
+    assert pasted.flip.tolist() == [1, 0, 2, 4, 3] and module._proven(table.points, pasted) == pasted
+
+
+@pytest.mark.parametrize("some", [slice(0, 68), slice(36, 48), slice(48, 68), slice(17, 27)])
+def test_proposed_pairs_are_the_right_ones(some: slice, faces: FaceTable) -> None:
+    points, names = faces.points[:, some], [f"p{i}" for i in range(68)][some]
+    listed = proposal(mean_shape(points), Markup("mine", names)).rpartition("pairs: ")[2]
+    pasted = Markup("mine", names, pairs=yaml.safe_load(listed))
+    prove_flip(points, pasted)
+    wanted = [f"p{i}" for i in IBUG68.flip[some]]
+    # Points that lie near each other, as of the lips, may change places.
+    assert np.mean([pasted.points[k] == name for k, name in zip(pasted.flip, wanted, strict=True)]) > 0.9
+
+
+def test_pairs_are_not_proposed_for_a_side_of_a_face(faces: FaceTable) -> None:
+    points = KINDS["profile"][0](faces.points)
+    assert "pairs" not in proposal(mean_shape(points), markup_of("profile"))
+
+
+def test_wrong_listed_pairs_are_refused_even_without_flips(faces: FaceTable) -> None:
+    table, wrong = own(faces, "face5"), replace(NAMELESS, pairs=[["p1", "p4"], ["p2", "p5"]])
+    with pytest.raises(FkpError, match="p1 is paired with p4"):
+        FacesDataModule(Set(table, wrong), {})._proven(table.points, wrong)
+
+
+def test_points_in_the_middle_need_no_pairs(faces: FaceTable) -> None:
+    points, middle = faces.points[:, [27, 30, 8]], Markup("middle", ["bridge", "tip", "chin"], ["bridge", "chin"])
+    assert FacesDataModule(Set(faces, middle), {"flip": RandomFlip(0.5)})._proven(points, middle) == middle
+
+
+def test_the_second_look_is_no_mirror_image_without_pairs(faces: FaceTable, detector: Detector) -> None:
+    table = own(faces, "face5")
+    markup, mirrors = measured(table, NAMELESS), []
+    for one in (replace(markup, mirror=False), replace(markup, pairs=[["p1", "p2"], ["p4", "p5"]])):
+        predictor = trained(table, one, detector)
+        crop = predictor.crop
+
+        def seen(*given: Any, **more: Any) -> Any:
+            mirrors.append(more["mirrored"])
+            return crop(*given, **more)  # noqa: B023
+
+        predictor.crop = seen  # type: ignore[method-assign]
+        predictor(np.zeros((300, 400), np.uint8), boxes=face_boxes(table, markup)[:1])
+    assert mirrors == [False, False, False, True]
+
+
+def test_a_single_points_errors_are_in_box_sides() -> None:
+    two = Markup("two", ["p1", "p2"], ["p1", "p2"])
+    label, side = np.zeros((3, 1, 2)), np.array([10.0, 20, 50])
+    np.testing.assert_allclose(nme(label + (3, 4), label, Markup("one", ["nose"]), side), 5 / side)
+    assert nme(label[0] + 1, np.eye(2), two, side[0]) == nme(label[0] + 1, np.eye(2), two)  # two have a distance
+
+
+def test_the_mean_face_in_the_box_is_what_a_network_must_beat(faces: FaceTable, capsys: Any) -> None:
+    table = own(faces, "face5")
+    markup = measured(table, NAMELESS)
+    nme_of_mean = baseline(table, table, markup)
+    assert 5 < nme_of_mean < 40
+    parts = {part: SimpleNamespace(table=table) for part in ("train", "test")}
+    data = SimpleNamespace(parts=parts, source=SimpleNamespace(markup=markup))
+    trainer = SimpleNamespace(datamodule=data, global_step=132, current_epoch=6)
+    say_if_untrained(0.9 * nme_of_mean, trainer)
+    assert not capsys.readouterr().out
+    say_if_untrained(nme_of_mean, trainer)
+    told = capsys.readouterr().out
+    assert "132 optimizer steps" in told and "trainer.max_epochs=30" in told and "experiment=" in told

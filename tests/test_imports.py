@@ -88,6 +88,7 @@ MAY = {
         "draw",
         "entry",
         "files",
+        "framing",
         "geometry",
         "label_places",
         "label_values",

@@ -71,10 +71,10 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
 
 def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     arguments = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"]
-    done = call("evaluate.py", *arguments, "passes=1", cwd=tmp_path)
+    done = call("evaluate.py", *arguments, "passes=1", "run_dir=new/folder", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout.splitlines()[-1])
-    saved = json.loads(next(tmp_path.glob("outputs/evaluations/*/figures.json")).read_text())
+    saved = json.loads((tmp_path / "new/folder/figures.json").read_text())
     assert printed.items() <= saved.items()
     for name in ("nme", "median", "fr8", "fr10", "auc10", "nme_eyes", "nme_jaw"):
         assert {f"{name}_{row}" for row in ("label_box", "detector", "as_trained", "mean_shape")} <= set(printed)
@@ -83,6 +83,19 @@ def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: 
     own = json.loads((trained[0] / "figures.json").read_text())
     assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)
     assert printed["missed_detector"] >= 0
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments in (
+        ["evaluate.py", "data.count=30", "run_dir=file"],
+        ["export.py", "out=file/model.onnx"],
+        ["export.py", "out=model.txt"],
+        ["train.py", "data.count=30", "hydra.run.dir=file/x"],
+    ):
+        done = call(*arguments, cwd=tmp_path)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, arguments
+        assert arguments[-1].partition("=")[2].partition("/")[0] in done.stderr and "faces" not in done.stderr
 
 
 def test_a_part_that_is_none_is_named(trained: Run, faces_folder: Path, tmp_path: Path) -> None:

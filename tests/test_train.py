@@ -105,6 +105,32 @@ def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["logger=csv"], "csv/version_1/metrics.csv"),
+        (["logger=null", "callbacks=null"], "checkpoints/last.ckpt"),
+    ],
+)
+def test_a_run_with_another_logger_or_none_is_tested_and_goes_on(
+    options: list[str], kept: str, faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a console that has ASCII alone."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    first = [*TINY, f"data.root={faces_folder}", "trainer.max_epochs=1", "run_dir=run", *options]
+    for arguments in (first, ["resume=run", "trainer.max_epochs=2", "changed=true"]):
+        done = call("train.py", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert not {"v_num", "FLOPs", "ModelCheckpoint", "font"} & set(
+            (done.stdout + done.stderr).replace(":", " ").split()
+        )
+    assert 0 < json.loads((tmp_path / "run/figures.json").read_text())["test/nme"] < 100
+    assert (tmp_path / "run" / kept).is_file() and not (tmp_path / "lightning_logs").exists()
+    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 6 >= checkpoint["global_step"]
+
+
+@pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("trainer.max_epoch=3", "max_epochs"),
@@ -114,6 +140,9 @@ def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> N
         ("data.split=oficial", "official"),
         ("data.root=/nowhere/at/all", "data.download=true"),
         ("ckpt_path=/nowhere.ckpt", "/nowhere.ckpt"),
+        ("logger=wandb", "csv, tensorboard"),
+        ("debug=x", "augment"),
+        ("+batch_size=3", "datamodule.batch_size"),
     ],
 )
 def test_a_mistake_is_one_message_with_the_way_out(argument: str, message: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fkp.doctor.findings import Case, Finding, worst_first
 from fkp.doctor.labels import Suspect
 from fkp.draw import visualize_output
 from fkp.errors import FkpError
+from fkp.framing import boxed, measured
 from fkp.geometry import apply, centre_and_side, compose, invert, rescaling, square, translation, warp
 from fkp.markup import Markup
 from fkp.pictures import read_picture
@@ -29,6 +30,8 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     findings = findings if faults else []
     if not len(table):
         return findings, None
+    source.markup = measured(table, source.markup)
+    table = boxed(table, source.markup)
     seen = pictures.look(table.paths)
     canvases, reasons = decode(table, source.markup, gray=True, margin=3.0)
     wrong = label_values.check(table.points, canvases.extents, source.markup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -99,7 +100,7 @@ def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[F
         yield Finding("warning", "never labelled", f"no face has {', '.join(never)}")
     eyes = points[:, markup.eyes[0]] - points[:, markup.eyes[1]]
     apart = np.hypot(eyes[:, 0], eyes[:, 1])
-    if len(chosen := np.flatnonzero(~(apart > 0.05 * side))):
+    if len(names) > 1 and len(chosen := np.flatnonzero(~(apart > 0.05 * side))):
         what = f"{' and '.join(markup.pair)} lie on one spot or have no label, so the face cannot be scored"
         yield Finding("error" if (apart[chosen] >= 0).any() else "warning", "normaliser", what, cases(chosen))
     if len(chosen := np.flatnonzero(side < TINY_FACE)):
@@ -116,12 +117,13 @@ def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[F
             "warning", "same label", "the very same points twice", cases(np.array([i for i, _ in again]), said)
         )
     try:
-        prove_flip(points, markup)
+        prove_flip(points, replace(markup, mirror=True))
     except FkpError as error:
-        yield Finding("error", "flip table", str(error))
+        # Names that tell nothing of sides are wrong in nothing: faces are then not flipped.
+        yield Finding("error" if markup.flips and markup.sided else "note", "flip table", str(error))
     right, left = markup.eyes
     mean_x = np.nanmean(points[:, :, 0] - np.nanmean(points[:, :, 0], 1, keepdims=True), 0)
-    if "right" in markup.pair[0] and mean_x[right] > mean_x[left]:
+    if len(names) > 1 and "right" in markup.pair[0].lower() and mean_x[right] > mean_x[left]:
         what = "right and left are the viewer's, not the person's: flips are right, but another set would not fit"
         yield Finding("warning", "viewer's left", what)
 
@@ -133,6 +135,8 @@ def _residuals(points: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 def _swapped(table: FaceTable, markup: Markup, mean: np.ndarray) -> list[Suspect]:
+    if not markup.flips:
+        return []
     as_is = np.sqrt(np.nanmean(_residuals(table.points, mean) ** 2, 1))
     other = np.sqrt(np.nanmean(_residuals(table.points[:, markup.flip], mean) ** 2, 1))
     chosen = np.flatnonzero(other < 0.5 * as_is)
@@ -210,6 +214,8 @@ def _shift(
 ) -> list[Finding]:
     """Whether labels lie beside the faces as a whole: the mean picture under labels that are symmetric is symmetric
     about their axis, unless they are shifted. Only sideways: up and down, a face has no symmetry."""
+    if not markup.flips or len(mean) < 3:  # two points are symmetric wherever they lie
+        return []
     mirror = mean[markup.flip] * (-1, 1)
     symmetric = (mean + mirror) / 2
     asymmetry = np.linalg.norm(apply(onto(table.points, symmetric), table.points) - symmetric, axis=2)

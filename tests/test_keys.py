@@ -1,0 +1,131 @@
+"""Keys that nothing reads and values out of range are refused by name, with what was meant; good ones pass."""
+
+import codecs
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from fkp import config, entry, runs
+from fkp.detectors import HaarCascade, YuNet
+from fkp.errors import FkpError
+
+
+def faults(script: str, *overrides: str) -> list[str]:
+    """What is wrong with a script's configuration."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(script, ["run_dir=outputs/test", *overrides])
+    root = OmegaConf.load(ROOT / f"conf/{script}.yaml")
+    assert isinstance(root, DictConfig)
+    try:
+        config.check(cfg, root)
+    except FkpError as error:
+        return str(error).splitlines()
+    return []
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides", "fault", "meant"),
+    [
+        ("train", ["+batch_size=3"], "batch_size", "datamodule.batch_size"),
+        ("train", ["+lr=99"], "lr", "model.optimizer.lr"),
+        ("train", ["+detector=haar"], "detector", "no such key"),
+        ("train", ["+callbacks.early_stoping.patience=3"], "callbacks.early_stoping", "callbacks.early_stopping"),
+        ("train", ["+augment.blurr.share=0.1"], "augment.blurr", "augment.blur"),
+        ("train", ["~model"], "model", "no option"),
+        ("predict", ["image=x", "+confidence=0.9"], "confidence", "min_confidence"),
+        ("predict", ["image=[a,b]"], "image", "one value"),
+        ("predict", ["image=x", "pts=5"], "pts", "bool"),
+        ("export", ["+opset=17"], "opset", "no such key"),
+        ("doctor", ["+detector=yunet"], "detector", "no such key"),
+        ("evaluate", ["part=null"], "part", "no value"),
+    ],
+)
+def test_a_key_without_effect_is_named(script: str, overrides: list[str], fault: str, meant: str) -> None:
+    told = faults(script, *overrides)
+    assert any(line.startswith(f"{fault}: ") and meant in line for line in told), told
+
+
+@pytest.mark.parametrize(
+    ("script", "override"),
+    [
+        ("train", "datamodule.num_workers=-1"),
+        ("train", "datamodule.batch_size=0"),
+        ("train", "trainer.max_epochs=0"),
+        ("train", "model.optimizer.lr=-0.1"),
+        ("train", "model.network.dropout=[0.1,2]"),
+        ("train", "crop.flip.share=1.5"),
+        ("train", "data.count=0"),
+        ("train", "seed=-1"),
+        ("evaluate", "passes=-3"),
+        ("evaluate", "passes=2.5"),
+        ("evaluate", "min_confidence=20"),
+        ("evaluate", "min_confidence=nan"),
+        ("evaluate", "detector.longest=0"),
+        ("evaluate", "detector.scale_factor=1.0"),
+        ("export", "faces=0"),
+        ("doctor", "worst=-1"),
+        ("predict", "frames=0"),
+        ("predict", "frames=abc"),
+        ("predict", "follow.cutoff=0"),
+    ],
+)
+def test_a_value_out_of_range_is_named(script: str, override: str) -> None:
+    more = ["image=x"] if script == "predict" else []
+    assert any(line.startswith(override.partition("=")[0] + ": ") for line in faults(script, override, *more))
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides"),
+    [
+        ("train", ["+trainer.limit_train_batches=20", "trainer.logger=false", "~logger", "~callbacks"]),
+        ("train", ["+width=4", "model.network.width=${width}", "callbacks.sheets=null", "datamodule.margin=null"]),
+        ("train", ["resume=some/folder", "crop.flip.share=1", "trainer.gradient_clip_val=0.5"]),
+        ("evaluate", ["passes=1", "min_confidence=0", "detector=yunet"]),
+        ("predict", ["image=x", "frames=3", "device=cuda"]),
+    ],
+)
+def test_no_false_alarm(script: str, overrides: list[str]) -> None:
+    assert faults(script, *overrides) == []
+
+
+def test_constructors_refuse_what_is_out_of_range() -> None:
+    for made in (lambda: HaarCascade(scale_factor=1.0), lambda: HaarCascade(longest=0), lambda: YuNet(longest=-1)):
+        with pytest.raises(FkpError, match="longest|scale_factor"):
+            made()
+
+
+def test_json_is_strict_and_rounded() -> None:
+    record = {"a": np.float32(381.09), "b": math.nan, "c": -math.inf, "d": np.int64(3), "e": True, "f": "x", "g": None}
+    read = json.loads(runs.as_json(record), parse_constant=pytest.fail)
+    assert read == {"a": 381.09, "b": None, "c": None, "d": 3, "e": True, "f": "x", "g": None}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "cp1252", "utf-8"])
+def test_a_console_without_a_sign_shows_a_plainer_one(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
+    entry.settle()
+    for stream in (sys.stdout, sys.stderr):
+        print("0:00 • 3 ± 1 … café ━━ 写真 \udce9", file=stream, flush=True)
+        shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+        assert shown.startswith("0:00 ") and "\\udce9" in shown and "?" not in shown
+        if encoding == "ascii":
+            assert "* 3 +- 1 ... caf\\xe9 --" in shown
+    codecs.lookup_error("fkp.plainer")
+
+
+def test_a_folder_is_made_or_refused(tmp_path: Path) -> None:
+    entry.make_folder("run_dir", tmp_path / "a/b")
+    assert (tmp_path / "a/b").is_dir() and not any((tmp_path / "a/b").iterdir())
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/x"):
+        with pytest.raises(FkpError, match="run_dir"):
+            entry.make_folder("run_dir", folder)
