@@ -54,7 +54,7 @@ PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY
 LAST = 1 << 32  # bytes more, at which the process that reads is stopped
 PICTURES = {"jpeg": "jpg", "png": "png", "gif": "gif", "bmp": "bmp", "webp": "webp", "tiff": "tif", "ppm": "ppm"}
 PICTURES |= {"jpeg2000": "jp2", "avif": "avif"}
-FILMS = {"mp4": "mp4v", "avi": "MJPG", "mkv": "mp4v", "webm": "VP80"}
+FILMS = {"mp4": "mp4v", "avi": "MJPG", "mkv": "mp4v", "webm": "VP80", "flv": "FLV1", "ts": "mp2v", "wmv": "WMV2"}
 WORDS = rb"../ / - 1e999 nan , ' [ { &a *a %s null II* !!int".split()
 WORDS += [b'"', b"\n", b"\r", b": ", b"\0", b"\xff" * 4, b"\xc2\xb2", b"\xff\xd8\xff\xe1", b"\x89PNG", b"\x1b[2J"]
 WORDS += [b"9" * 500, b"[" * 2000]
@@ -133,6 +133,11 @@ def _survey(source: Source, file: Path) -> object:
     return source.survey()
 
 
+def _film(file: Path) -> object:
+    film = Film(file)
+    return film.constant_rate(), list(itertools.islice(film, 100))
+
+
 def _archive(file: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -161,7 +166,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
     "prediction": ("a.json", lambda file: Predictions(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a"))),
     "list": ("in.txt", lambda file: find(str(file))),
-    "film": ("in.mp4", lambda file: sum(1 for _ in itertools.islice(Film(file), 100))),
+    "film": ("in.mp4", _film),
     "archive": ("in.zip", _archive),
     "index": ("index", lambda file: canvases._index(file.parent)),
     "contents": ("in.bin", _contents),

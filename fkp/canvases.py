@@ -21,11 +21,11 @@ from fkp.columns import BLOCK, Texts, taken
 from fkp.errors import FkpError
 from fkp.geometry import IDENTITY, centre_and_side, compose, face_box, rescaling, square, translation, warp
 from fkp.markup import Markup
-from fkp.pictures import read_picture
+from fkp.pictures import read_picture, reads_heic
 from fkp.progress import track
 from fkp.sources.table import FaceTable
 
-VERSION = 4  # of the layout of the cached file; raise it when that changes
+VERSION = 5  # of the cached file; raise it when its layout changes, or how images are read
 Made = tuple[np.ndarray, np.ndarray, tuple[int, int]] | str  # canvas, affine, extent; or why there is none
 T = TypeVar("T")
 AHEAD = 256  # faces that may be decoded before they are written: a set larger than memory passes through
@@ -107,7 +107,9 @@ def decode(
     """
     boxes = face_boxes(table, markup)
     kept = None if margin is None else boxes
-    key = fingerprint(_contents(table.paths), b"" if kept is None else kept, repr((VERSION, gray, margin, longest)))
+    key = fingerprint(
+        _contents(table.paths), b"" if kept is None else kept, repr((VERSION, gray, margin, longest, reads_heic()))
+    )
     folder = cache_folder() / f"canvases-{key}"
     if (index := _index(folder)) is None:
         folder.parent.mkdir(parents=True, exist_ok=True)

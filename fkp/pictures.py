@@ -8,6 +8,7 @@ import struct
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,11 @@ def count_frames(path: Path) -> int:
             return int(getattr(image, "n_frames", 1))
     except Exception:  # Pillow says that a later frame is damaged in many ways
         return 1
+
+
+def reads_heic() -> bool:
+    """Whether HEIC can be read here."""
+    return find_spec("pillow_heif") is not None
 
 
 def is_picture(start: bytes) -> bool:

@@ -171,13 +171,35 @@ class Predictions:
         _check_most(most)
         name = name or (Path(f"camera{film.source}") if isinstance(film.source, int) else result_name(film.source))
         self._check_spares(film.source, [self._file(name, ending) for ending in ("csv", "mp4", "json")])
+        began = time.monotonic()
+        counts, tracks, last, stopped = self._follow(film, follow, most, name)
+        if not counts:
+            self._file(name, "csv").unlink()
+            raise FkpError(f"{film}: holds no frame that can be read")
+        passed = time.monotonic() - began
+        summary = {
+            "frames": len(counts),
+            "faces": sum(counts),
+            "tracks": tracks,
+            "without_face": counts.count(0),
+            "stopped": stopped,
+            "notes": [] if stopped or len(counts) == most else film.remarks(len(counts), last),
+            "seconds": round(passed, 2),
+            "frames_per_second": round(len(counts) / passed, 2),
+        }
+        _whole(self._file(name, "json"), _json({"video": str(film), "ckpt": self.asked.get("ckpt")} | summary))
+        return summary
+
+    def _follow(
+        self, film: Film, follow: Follower | None, most: int | None, name: Path
+    ) -> tuple[list[int], int, float, bool]:
+        """Write the table and the drawn video: faces of each frame, tracks, the last time, and whether Ctrl-C came."""
         file = self._file(name, "csv")
         file.parent.mkdir(parents=True, exist_ok=True)
-        rate = film.constant_rate(most) if self.drawn is not None else film.rate
-        copy = _Copy(self._file(name, "mp4"), rate) if self.drawn is not None else None
+        copy = None if self.drawn is None else _Copy(self._file(name, "mp4"), film.constant_rate(most))
         counts: list[int] = []
         numbers: set[int | None] = set()
-        began, seconds, stopped = time.monotonic(), 0.0, False
+        seconds, stopped = 0.0, False
 
         with file.open("w", encoding="utf-8", newline="") as out:
             table = csv.writer(out)
@@ -196,22 +218,7 @@ class Predictions:
             finally:
                 if copy is not None:
                     copy.close()
-        if not counts:
-            file.unlink()
-            raise FkpError(f"{film}: holds no frame that can be read")
-        passed = time.monotonic() - began
-        summary = {
-            "frames": len(counts),
-            "faces": sum(counts),
-            "tracks": len(numbers - {None}),
-            "without_face": counts.count(0),
-            "stopped": stopped,
-            "notes": [] if stopped or len(counts) == most else film.remarks(len(counts), seconds),
-            "seconds": round(passed, 2),
-            "frames_per_second": round(len(counts) / passed, 2),
-        }
-        _whole(self._file(name, "json"), _json({"video": str(film), "ckpt": self.asked.get("ckpt")} | summary))
-        return summary
+        return counts, len(numbers - {None}), seconds, stopped
 
     def _frames(self, film: Film, most: int | None) -> Iterator[tuple[float, np.ndarray, list[Face]]]:
         """The time of each frame, seconds, the frame and its faces."""
