@@ -28,12 +28,13 @@ CHANGED = 0.25  # in logarithm: factors nearer to 1 are the detector's scatter
 STRICT = 0.4  # of these tolerances, for a row that nothing else speaks for
 MOST = 0.4  # of the faces whose labels lie beside them, a kind explains at least so many
 ENOUGH = 3  # rows of one kind that are no accident
+FROM_TOP_LEFT = "write x, y from the image's top left corner, in this order"
 COPIES = {1: "shares of the image", 100: "percent of the image", 1000: "thousandths of the image"}
 
 
 @dataclass
 class Frames:
-    """Where the labels of F faces lie, IMAGE pixels: centres, spans in x and y, and the sizes of their images, (F, 2)."""
+    """Where the labels of F faces lie: centres, spans in x and y, and sizes of the images, each (F, 2) in pixels."""
 
     centres: np.ndarray
     spans: np.ndarray
@@ -143,7 +144,8 @@ def usual_place(markup: Markup, frames: Frames, boxes: Sequence[np.ndarray]) -> 
         if markup.points == known.points:
             return np.array([0.0, known.box["up"] / known.box["side"], np.log(2**0.5 / known.box["side"])])
     own = fit(frames, boxes, np.array([0.0, 0.0, 0.0 if (frames.extents > 0).all() else np.nan]))
-    x, y, size = *np.median(own.off, 0), float(np.median(own.larger))
+    x, y = (float(value) for value in np.median(own.off, 0))
+    size = float(np.median(own.larger))
     # Points of a face are about as large as its box, and on both sides of its axis.
     if abs(x) > OFF or abs(y) > 0.6 or not np.log(0.1) < size < np.log(2.5) or not (frames.extents > 0).all():
         return np.array([np.clip(x, -OFF, OFF) / 2, np.clip(y, -0.6, 0.6) / 2, np.nan])
@@ -189,7 +191,8 @@ class Search:
         if key not in self.detectors:
             second = "haarcascade_frontalface_alt2.xml" if finer else None
             step = 1.1 if finer else 1.2
-            self.detectors[key] = HaarCascade(scale_factor=step, second=second, min_size=0.02, longest=longest)
+            least = 0.7 * FACE / longest
+            self.detectors[key] = HaarCascade(scale_factor=step, second=second, min_size=least, longest=longest)
         return self.detectors[key]
 
 
@@ -296,6 +299,7 @@ def judge(markup: Markup, frames: Frames, boxes: dict[int, np.ndarray], alone: b
     left = [i for i, hit in zip(seen, hits, strict=True) if not hit]
     for strict in (1.0, *([STRICT] if alone else [])):
         while left and (found := _explained(frames, boxes, left, usual, strict)):
+            found.what += f" (so far as faces were found: in {len(seen)} of {len(boxes)} images)"
             wrong.append(found)
             left = [i for i in left if i not in found.cases]
     return Places(wrong, left, seen)
@@ -308,14 +312,7 @@ def _wandering(frames: Frames, boxes: list[np.ndarray], as_is: Fit, seen: list[i
         return []
     for kind in KINDS:
         if not kind.scaled and np.hypot(*_scatter(fit(kind.undo(frames), boxes, usual))) < scatter / 2:
-            return [
-                Wrong(
-                    "axes",
-                    f"labels with {kind.name}",
-                    "write x, y from the image's top left corner",
-                    {i: "" for i in seen},
-                )
-            ]
+            return [Wrong("axes", f"labels with {kind.name}", FROM_TOP_LEFT, {i: "" for i in seen})]
     return []
 
 
@@ -333,32 +330,39 @@ def _explained(
         strict: of the tolerances; below 1, single rows count, too, but for those that may be turned heads.
     """
     some, theirs = frames.select(faces), [boxes[i] for i in faces]
-    best: tuple[int, Kind, np.ndarray, float] | None = None
-    for kind in [*KINDS, _stretched(some, theirs, usual)]:
-        if strict < 1 and kind.name not in ("copy", "factor"):
-            continue
-        undone = kind.undo(some)
-        found = fit(undone, theirs, usual, kind.scaled)
-        hits, factor = found.hits(strict), 1.0
-        if kind.scaled:  # nearly as it is, it explains nothing
-            by = found.factor[:, None] * undone.centres / some.centres
-            hits &= (np.abs(np.log(np.maximum(by, 1e-9))) > CHANGED).any(1)
-        if kind.scaled and hits.any():
-            logs = np.log(found.factor)
-            close = np.abs(logs[:, None] - logs[hits]) < ALIKE
-            group = close[hits].sum(0).argmax()  # the factor that most rows share
-            hits &= close[:, group]
-            factor = float(np.exp(np.median(logs[hits])))
-        if best is None or hits.sum() > best[0]:
-            best = int(hits.sum()), kind, hits, factor
-    if best is None or best[0] == 0:
-        return None
-    count, kind, hits, factor = best
+    kinds = [*KINDS, _stretched(some, theirs, usual)]
+    if strict < 1:
+        kinds = [kind for kind in kinds if kind.name in ("copy", "factor")]
+    tried = [_tried(kind, some, theirs, usual, strict) for kind in kinds]
+    best = int(np.argmax([score.sum() for score, _ in tried]))
+    kind, (score, factor) = kinds[best], tried[best]
+    count = int((score > 0).sum())
     copy = _copy(factor) if kind.name == "copy" else None
-    if not copy and strict == 1 and (count < ENOUGH or count < MOST * len(faces)):
+
+    if not count or (not copy and strict == 1 and (count < ENOUGH or count < MOST * len(faces))):
         return None
-    cases = {faces[k]: _where(some, k) for k in np.flatnonzero(hits)}
-    return Wrong("not pixels" if kind.scaled else "axes", *_told(kind, factor, copy, some), cases)
+    cases = {faces[k]: _where(some, k) for k in np.flatnonzero(score).tolist()}
+    what, fix = _told(kind, factor, copy)
+    return Wrong("not pixels" if kind.scaled else "axes", what, fix, cases)
+
+
+def _tried(
+    kind: Kind, frames: Frames, boxes: list[np.ndarray], usual: np.ndarray, strict: float
+) -> tuple[np.ndarray, float]:
+    """(F,) how well a kind explains each label, 0 … 1, and the factor that those it explains share."""
+    undone = kind.undo(frames)
+    found = fit(undone, boxes, usual, kind.scaled)
+    hits = found.hits(strict)
+    if not kind.scaled:
+        return 0.7 * hits, 1.0  # about as much as labels get that share their factor but for the detector's scatter
+    by = found.factor[:, None] * undone.centres / frames.centres
+    hits &= (np.abs(np.log(np.maximum(by, 1e-9))) > CHANGED).any(1)  # nearly as it is, it explains nothing
+    if not hits.any():
+        return 0.0 * hits, 1.0
+    logs = np.log(found.factor)
+    apart = np.abs(logs[:, None] - logs[hits])
+    middle = np.median(logs[hits & (apart[:, (apart < ALIKE).sum(0).argmax()] < ALIKE)])  # of the most that agree
+    return np.maximum(1 - np.abs(logs - middle) / ALIKE, 0) * hits, float(np.exp(middle))
 
 
 def _stretched(frames: Frames, boxes: list[np.ndarray], usual: np.ndarray) -> Kind:
@@ -377,32 +381,27 @@ def _copy(factor: float) -> int | None:
     return next((side for side in COPIES if abs(np.log(factor * side)) < ALIKE), None)
 
 
-def _told(kind: Kind, factor: float, copy: int | None, frames: Frames) -> tuple[str, str]:
+def _told(kind: Kind, factor: float, copy: int | None) -> tuple[str, str]:
     """What is wrong, and the way out."""
     if not kind.scaled:
-        return f"labels with {kind.name}", "write x, y from the image's top left corner, in this order"
+        return f"labels with {kind.name}", FROM_TOP_LEFT
     if copy is not None:
         by = "" if copy == 1 else f" / {copy}"
         return f"labels in {COPIES[copy]}, not pixels", f"multiply x by the image's width{by} and y by its height{by}"
     if kind.name == "factor":
-        return (
-            f"labels of images of another size, about {1 / factor:.3g} times these",
-            f"multiply x and y by about {factor:.3g}",
-        )
+        what = f"labels of images of another size, about {1 / factor:.3g} times these"
+        return what, f"multiply x and y by about {factor:.3g}"
     side = 1 / factor
     if kind.name.startswith("copy"):
         shape = float(kind.name.split()[-1]) if " " in kind.name else 1.0
         what = f"labels of copies that were resized to about {side:.0f} x {side / shape:.0f}"
         return what, "multiply x by width / that width, y by height / that height"
-    return (
-        f"labels of copies whose {kind.name} was about {side:.0f}",
-        f"multiply x and y by the image's {kind.name} / {side:.0f}",
-    )
+    what = f"labels of copies whose {kind.name} was about {side:.0f}"
+    return what, f"multiply x and y by the image's {kind.name} / {side:.0f}"
 
 
 def _where(frames: Frames, k: int) -> str:
-    (left, top), (right, bottom) = (frames.centres[k] - frames.spans[k] / 2), (frames.centres[k] + frames.spans[k] / 2)
+    low, high = frames.centres[k] - frames.spans[k] / 2, frames.centres[k] + frames.spans[k] / 2
     width, height = frames.sizes[k]
-    return (
-        f"points about x {left:.4g} … {right:.4g}, y {top:.4g} … {bottom:.4g} in an image of {width:.0f} x {height:.0f}"
-    )
+    span = f"x {low[0]:.4g} … {high[0]:.4g}, y {low[1]:.4g} … {high[1]:.4g}"
+    return f"points about {span} in an image of {width:.0f} x {height:.0f}"

@@ -25,6 +25,7 @@ UPPER = ("eye", "brow", "forehead", "iris", "pupil")
 LOWER = ("mouth", "lip", "chin", "jaw", "nose", "nostril")
 KNOWN = (IBUG68, load_markup("face5"))  # markups whose shape and frame are known before any label is read
 WHERE = "leave the cell empty (in .pts files: nan) for a point without a label"
+FILES = "check that the labels belong to these files, at their size"
 
 
 @dataclass
@@ -78,8 +79,9 @@ def _check(points: np.ndarray, sizes: np.ndarray, markup: Markup) -> list[Wrong]
         missing &= ~shares[:, None]
         kept = np.where((missing | shares[:, None])[..., None], np.nan, finite)
         away, nowhere = _outside(kept, sizes)
-        one_line = _on_a_line(kept, markup) & ~nowhere
-        kept[away.any(1) | nowhere | one_line] = np.nan
+        kept[away] = np.nan
+        flat = _on_a_line(kept, markup) & ~nowhere
+        kept[nowhere | flat] = np.nan
         turned = _turned(kept, markup)
 
     def named(mask: np.ndarray) -> dict[int, str]:
@@ -88,15 +90,17 @@ def _check(points: np.ndarray, sizes: np.ndarray, markup: Markup) -> list[Wrong]
     def spanned(mask: np.ndarray) -> dict[int, str]:
         return {i: _span(points[i], sizes[i]) for i in np.flatnonzero(mask).tolist()}
 
+    shares_what = "no pixel coordinates: all points lie in the image's corner pixel"
+    axes_fix = "write x before y, and count y from the image's top (height - 1 - y turns it round)"
     found = [
         Wrong("infinite", "points with an infinite coordinate", WHERE, named(infinite)),
-        Wrong("not pixels", "no pixel coordinates: all points lie in the image's corner pixel", _to_pixels(points, shares), spanned(shares)),
+        Wrong("not pixels", shares_what, _to_pixels(points, shares), spanned(shares)),
         Wrong("missing as number", "points at a place that stands for a missing label", WHERE, named(missing)),
-        Wrong("far outside", "points further outside the image than it is large", f"check that the labels belong to these files, at their size; {WHERE}", named(away)),
-        Wrong("all outside", "all points lie outside the image", "check that the labels belong to these files, at their size", spanned(nowhere)),
-        Wrong("one line", "all points lie on one line or on one spot", "label the face again, or leave its row out", spanned(one_line)),
-        Wrong("axes", "no upright face: x and y are swapped, or y is counted from the bottom", "write x before y, and y from the image's top (height - 1 - y turns it round)", spanned(turned)),
-    ]  # fmt: skip
+        Wrong("far outside", "points further outside the image than it is large", f"{FILES}; {WHERE}", named(away)),
+        Wrong("all outside", "all points lie outside the image", FILES, spanned(nowhere)),
+        Wrong("one line", "all points lie on one line or one spot", "label it again, or leave it out", spanned(flat)),
+        Wrong("axes", "no upright face: x and y swapped, or y from the bottom", axes_fix, spanned(turned)),
+    ]
     return [wrong for wrong in found if wrong.cases]
 
 
@@ -168,10 +172,11 @@ def _repeated(points: np.ndarray) -> np.ndarray:
 def _outside(points: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(F, K) bool: points further outside the image than it is large; (F,) bool: no point in the image."""
     size = sizes[:, None]
-    away = ((points < -size) | (points > 2 * size)).any(2) & (size > 0).all(2)
-    within = ((points > -0.5) & (points < size - 0.5)).all(2)
-    nowhere = ~within.any(1) & np.isfinite(points).all(2).any(1) & (sizes > 0).all(1) & ~away.all(1)
-    return away & ~nowhere[:, None], nowhere
+    known, labelled = np.all(sizes > 0, axis=1), np.isfinite(points).all(2)
+    away = np.any((points < -size) | (points > 2 * size), axis=2) & known[:, None]
+    within = np.all((points > -0.5) & (points < size - 0.5), axis=2)
+    nowhere = np.asarray(~within.any(1) & labelled.any(1) & known)
+    return np.asarray(away & ~nowhere[:, None]), nowhere
 
 
 def _on_a_line(points: np.ndarray, markup: Markup) -> np.ndarray:
@@ -188,6 +193,7 @@ def _on_a_line(points: np.ndarray, markup: Markup) -> np.ndarray:
 
 
 def is_known(markup: Markup) -> bool:
+    """Whether the markup's shape and frame are known before any label is read."""
     return any(markup.points == known.points for known in KNOWN)
 
 
@@ -242,4 +248,4 @@ def _listed(points: np.ndarray, mask: np.ndarray, markup: Markup, show: int = 3)
 def _span(points: np.ndarray, size: np.ndarray) -> str:
     """Where a face's points lie, and how large its image is."""
     (left, top), (right, bottom) = np.nanmin(points, 0), np.nanmax(points, 0)
-    return f"x {left:.4g} … {right:.4g}, y {top:.4g} … {bottom:.4g} in an image of {size[0]} x {size[1]}"
+    return f"x {left:.4g} … {right:.4g}, y {top:.4g} … {bottom:.4g} in an image of {size[0]:.0f} x {size[1]:.0f}"

@@ -75,7 +75,7 @@ def test_bad_rows_and_unreadable_pictures_are_refused_in_one_error(bad: Path, mo
         "keypoints.csv:6: no picture",
         "keypoints.csv:9: Person_07_07.png: not a picture that can be read (13 bytes)",
         "keypoints.csv:10: Person_08_08.png: not a picture that can be read (0 bytes)",
-        "keypoints.csv:13: its labelled points lie on one line",
+        "keypoints.csv:13: all points lie on one line",
     ):
         assert fault in told
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from fkp.doctor import labels
+from fkp.doctor import labels, places
 from fkp.doctor.examination import examine
 from fkp.doctor.findings import Finding
 from fkp.markup import IBUG68
@@ -25,6 +25,13 @@ from fkp.sources.pts_folders import PtsFolders
 
 COUNT = 100
 Found = dict[tuple[str, str], Finding]
+
+
+@pytest.fixture(autouse=True)
+def _few_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/test_label_values.py has the faults that are found in the images themselves."""
+    monkeypatch.setattr(places, "SOME", 8)
+    monkeypatch.setattr(places, "PREDICTED", 2)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def copy(clean: Path, tmp_path: Path) -> Path:
 def test_a_clean_set_has_no_error_and_lies_on_its_faces(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "GROUPS", 6)
     found = examined(clean)
-    assert {check for level, check in found if level != "note"} <= {"unlike a face"}
+    assert {check for level, check in found if level != "note"} <= {"unlike a face", "beside the face"}
     assert abs(found["note", "shift"].figures["percent_of_points_width"]) < 0.8
 
 

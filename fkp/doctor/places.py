@@ -48,7 +48,7 @@ def check(table: FaceTable, sizes: np.ndarray, markup: Markup, suspects: Sequenc
 
 
 def _against_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iterator[Wrong]:
-    """Points that the shipped weights put elsewhere on the same faces, of markups that have at least three of theirs."""
+    """Points that the shipped weights put elsewhere on the same faces, if the markup has at least three of theirs."""
     shared = [(k, IBUG68.points.index(name)) for k, name in enumerate(markup.points) if name in IBUG68.points]
     if len(shared) < 3 or not faces:
         return
@@ -69,8 +69,7 @@ def _against_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iter
     median = np.nanmedian(apart, 0)
     far = [markup.points[own[j]] for j in np.argsort(-median) if median[j] > ELSEWHERE]
     if far:
-        what = (
-            f"the shipped weights put {', '.join(far[:5])}{', …' if len(far) > 5 else ''} elsewhere on the same faces"
-        )
+        named = ", ".join(far[:5]) + (", …" if len(far) > 5 else "")
+        what = f"the shipped weights put {named} elsewhere on the same faces"
         fix = f"the labels' points must come in the order of the markup {markup.name}"
         yield Wrong("order of points", f"{what} ({len(far)} of {len(own)} points)", fix, {i: "" for i in faces})
