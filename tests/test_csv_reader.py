@@ -189,6 +189,7 @@ def test_a_header_of_numbers_and_names_without_ending(folder: Path) -> None:
     stems = [name.removesuffix(".jpg") for name in NAMES]
     check(folder, text(table(names=stems)))
     check(folder, text(table(names=stems)[1:]), first=1)
+    check(folder, text([["", "who", *NAMED], *([str(i), *row] for i, row in enumerate(table(names=stems)[1:]))]))
 
 
 def test_decimal_commas_between_commas_are_told(folder: Path) -> None:

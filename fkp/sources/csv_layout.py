@@ -143,9 +143,14 @@ def _wanted(markup: Markup) -> list[str]:
 
 
 def _image_column(small: list[str], columns: list[list[str]], free: list[int]) -> int:
-    """The column with the most names of images; at a tie the one that is called so, then the first."""
-    called = [bool(name) and IMAGE.fullmatch(name) is not None for name in small]
-    return max(free, key=lambda i: (sum(map(is_image, columns[i])), called[i], -i), default=0)
+    """The column with the most names of images; at a tie the one that is called so, one of words, the first."""
+
+    def likely(i: int) -> tuple[int, bool, bool, int]:
+        called = bool(small[i]) and IMAGE.fullmatch(small[i]) is not None
+        words = all(cell and not is_number(cell) for cell in columns[i])
+        return sum(map(is_image, columns[i])), called, words, -i
+
+    return max(free, key=likely, default=0)
 
 
 def _is_index(header: list[str], small: str, column: list[str]) -> bool:
