@@ -189,6 +189,54 @@ def test_a_header_of_numbers_and_names_without_ending(folder: Path) -> None:
     stems = [name.removesuffix(".jpg") for name in NAMES]
     check(folder, text(table(names=stems)))
     check(folder, text(table(names=stems)[1:]), first=1)
+    check(folder, text([["", "who", *NAMED], *([str(i), *row] for i, row in enumerate(table(names=stems)[1:]))]))
+
+
+AXES = [(point, axis) for point in FACE5.points for axis in "xy"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda point, axis: f"{point}_{axis}".upper(),
+        lambda point, axis: f"{point} {axis}".replace("_", " ").title(),
+        lambda point, axis: f"{axis}_{point}",
+        lambda point, axis: f"{point}.{axis}",
+        lambda point, axis: point.title().replace("_", "") + axis.upper(),
+        lambda point, axis: f"{axis}{FACE5.points.index(point)}",
+        lambda point, axis: f"p{FACE5.points.index(point) + 1}_{axis}",
+        lambda point, axis: f"landmark {FACE5.points.index(point) + 1} {axis.upper()}",
+        lambda point, axis: axis if point == FACE5.points[0] else f"{axis}.{FACE5.points.index(point)}",
+    ],
+)
+def test_columns_are_named_in_any_style_and_stand_in_any_order(folder: Path, name: Callable[[str, str], str]) -> None:
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(10)
+        if not seed:  # all x, then all y
+            order = np.array([*range(0, 10, 2), *range(1, 10, 2)])
+        header = ["image", *(name(*AXES[i]) for i in order)]
+        check(folder, text([header, *([row[0], *(row[1 + i] for i in order)] for row in table()[1:])]))
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (["y", "x"] * 5, "take turns"),
+        (["x"] * 5 + ["y"] * 5, "take turns"),
+        ([f"{axis}{i}" for i in range(2, 7) for axis in "xy"], "number points 2 to 6.*face5 has 5"),
+        ([f"{axis}{i}" for i in (0, 1, 2, 3, 3) for axis in "xy"], "number points 0 to 3"),
+        ([f"{axis}{i}" for i in (0, 1, 2, 4, 4) for axis in "xy"], "or twice: x4, y4"),
+        (
+            [f"{name}_{axis}" for name in ("Eye_Right", "eye_left", "eye_right", "nose") for axis in "xy"],
+            "or twice: Eye_R",
+        ),
+        (["x_eye_right", "y_eye_left"], "without their other coordinate: eye_right_x, eye_left_y"),
+        ([f"{name}1_{axis}" for name in "abcde" for axis in "xy"], "does not know, or twice: a1_x, a1_y"),
+    ],
+)
+def test_columns_that_are_not_x_and_y_of_the_points_are_refused(folder: Path, header: list[str], told: str) -> None:
+    with pytest.raises(FkpError, match=f"keypoints.csv: .*{told}"):
+        survey(folder, text([["image", *header], *([name, *["1.5"] * len(header)] for name in NAMES)]))
 
 
 def test_decimal_commas_between_commas_are_told(folder: Path) -> None:
