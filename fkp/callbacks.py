@@ -24,7 +24,7 @@ from fkp.pictures import write_picture
 class Progress(RichProgressBar):
     """Lightning's progress bar, without the number of the logger's version, which is always 0."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:  # type: ignore[override]
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands beside the bar."""
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 

@@ -127,7 +127,7 @@ def text(argument: str) -> str:
 def expand_home(cfg: DictConfig | ListConfig) -> None:
     """Replace `~` by home wherever a text of a configuration begins with it, also in a YAML file."""
     for key in range(len(cfg)) if isinstance(cfg, ListConfig) else list(cfg):
-        if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):  # type: ignore[arg-type]
+        if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
             continue
         value = cfg[key]
         if isinstance(value, str) and value.startswith("~"):

@@ -127,12 +127,9 @@ def trainer(cfg: DictConfig, **logging: Any) -> Any:
         raise FkpError("trainer.callbacks: they are a group; add yours with +callbacks.mine={_target_: …}")
     callbacks = [config.build(callback) for callback in (cfg.get("callbacks") or {}).values() if callback]
     logger = _logger(cfg, logging)
-    unwanted = [
-        kind
-        for key, kind in (("enable_checkpointing", Checkpoint), ("enable_progress_bar", ProgressBar))
-        if cfg.trainer.get(key) is False
-    ]
-    unwanted += [] if logger else [LearningRateMonitor]
+    unwanted: list[type] = [] if logger else [LearningRateMonitor]
+    unwanted += [Checkpoint] if cfg.trainer.get("enable_checkpointing") is False else []
+    unwanted += [ProgressBar] if cfg.trainer.get("enable_progress_bar") is False else []
     callbacks = [callback for callback in callbacks if not isinstance(callback, tuple(unwanted))]
 
     return config.build(
@@ -158,7 +155,9 @@ def _logger(cfg: DictConfig, logging: dict[str, Any]) -> Any:
 def best(trainer: Any, folder: Path) -> tuple[Path, float]:
     """The checkpoint that a training has come to, and its validation NME, percent: the best, or the weights of the last
     epoch if no ModelCheckpoint has kept a best; NaN without validation."""
-    if trainer.strategy.broadcast(not (folder / LAST).exists()):  # or else resume=… would begin anew
+    from fkp.resume import Last
+
+    if not any(isinstance(callback, Last) for callback in trainer.checkpoint_callbacks):  # resume=… needs it
         trainer.save_checkpoint(folder / LAST, weights_only=False)
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "best_model_score", None) is not None:

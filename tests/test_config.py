@@ -86,14 +86,14 @@ def test_a_node_that_an_interpolation_repeats_is_told_once() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"_args_": [112, 8]}, ""),
+        ({"_args_": [68, 112]}, ""),
         ({"_args_": [112], "width": 8}, ""),
         ({"_args_": [112, "8"]}, "network._args_[1]: '8' is not int"),
         ({"_args_": [112, 8], "size": 8}, "network.size: is given in _args_ already"),
         ({"_args_": list(range(9))}, "network._args_: fkp.networks.TwoConv takes"),
         ({"_args_": 3}, "network._args_: 3 is not a list"),
         ({"_target_": "fkp.transforms.Rescale", "_args_": []}, "network: fkp.transforms.Rescale needs 'size'"),
-        ({"_target_": "fkp.transforms.Rescale", "_args_": [3]}, ""),
+        ({"_target_": "fkp.transforms.Rescale", "_args_": [100]}, ""),
         ({"_target_": "torch.nn.Sequential", "_args_": [1, 2]}, ""),
     ],
 )
@@ -272,7 +272,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["word=mistake"], 2, "", "a mistake; do this instead\n"),
         (["wrd=x"], 2, "", "wrd: no such key; did you mean word?\n"),
         (["+x={_target_: fkp.transforms.Rescale, siz: 3}"], 2, "", "did you mean 'size'?"),
-        (["word"], 2, "", "word: not key=value"),
+        (["word"], 2, "", "word: has no value"),
+        (["--word", "x"], 2, "", "write word="),
+        (["wrd"], 2, "", "wrd: not key=value"),
         (["-m", "word=a,b"], 0, "ran b", ""),
         (["+broken=yaml"], 2, "after None", "conf/broken/yaml.yaml:3:2: expected ',' or ']', but got ':'\n"),
         (["hydra.job.num=x"], 2, "", "hydra.job.num=x\nValue 'x' of type 'str' could not be converted to Integer\n"),

@@ -118,6 +118,7 @@ MAY = {
         "pictures",
         "predictor",
         "provenance",
+        "resume",
         "weights",
     },
     "signatures": set(),
