@@ -20,7 +20,7 @@ from fkp.geometry import centre_and_side, face_box, placed, reframed, square
 from fkp.markup import Markup
 from fkp.pictures import read_picture
 from fkp.progress import track
-from fkp.shapes import mean_shape, normalising_pair
+from fkp.shapes import CLEARLY, mean_shape, normalising_pair
 from fkp.sources.table import FaceTable
 
 SAMPLE, ENOUGH = 300, 150  # faces that are looked at for the detector's boxes, and found ones that suffice
@@ -74,9 +74,10 @@ def frame(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> dict[str, An
         boxes: (F, 4), IMAGE pixels.
     """
     x, y, side = centre_and_side(boxes)
+    side = np.where(side > 0, side, np.nan)  # a rule may give none for points on one line
     in_box = (points - np.stack([x, y], -1)[:, None]) / side[:, None, None]
-    with np.errstate(all="ignore"):
-        shape = np.array([np.nanmedian(p, 0) if np.isfinite(p).any() else [np.nan] * 2 for p in in_box.swapaxes(0, 1)])
+    shape = np.array([np.nanmedian(p, 0) if np.isfinite(p).any() else [np.nan] * 2 for p in in_box.swapaxes(0, 1)])
+
     # Size: the median face is smaller than faces are on median, as those turned away cancel out in it.
     _, found, tilts, _ = placed(points, replace(markup, frame=_plain(shape, roll=True)))
     roll = bool(np.nanmedian(np.abs(tilts)) < ROLLED)
@@ -121,9 +122,10 @@ def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
 
 
 def _level(shape: np.ndarray, markup: Markup) -> bool:
-    """Whether the normalising pair lies level in the mean face, and its declared box has an area."""
+    """Whether the normalising pair tells in the mean face what is level, and its declared box has an area."""
     across, down = shape[markup.eyes[1]] - shape[markup.eyes[0]]
-    return bool(abs(np.rad2deg(np.arctan2(down, across))) <= LEVEL and (np.ptp(shape, axis=0) > FLAT).all())
+    level = np.hypot(across, down) > CLEARLY and abs(np.rad2deg(np.arctan2(down, across))) <= LEVEL
+    return bool(level and (np.ptp(shape, axis=0) > FLAT).all())
 
 
 def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarray, float, str]:
