@@ -131,9 +131,7 @@ class YuNet:
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
     LEAST = 64  # pixels, a side of what is searched
 
-    def __init__(
-        self, model: str | None = None, min_score: float = 0.7, longest: int = 640, tile_scale: float = 0.25
-    ):
+    def __init__(self, model: str | None = None, min_score: float = 0.7, longest: int = 640, tile_scale: float = 0.25):
         self.longest, self.tile_scale = longest, tile_scale
         if model is not None and not Path(model).is_file():
             raise FkpError(f"detector.model={model}: no such file")
@@ -211,9 +209,7 @@ BORDER = 0.05  # a box that is nearer to an inner edge of its tile, in its sides
 NESTED = 0.5  # share of a box that may lie in a better one, if several copies of the image have been searched
 
 
-def _search(
-    image: np.ndarray, longest: int, tile_scale: float, hits: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _search(image: np.ndarray, longest: int, tile_scale: float, hits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Search the whole image shrunk to `longest`, and a large one also in tiles.
 
     Args:
