@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,18 @@ from fkp import Face, Predictor
 from fkp.detectors import HaarCascade, YuNet
 from fkp.draw import draw, visualize_output
 from fkp.errors import FkpError
-from fkp.geometry import apply, face_box, overlap, rotation, tilted_box, warp
+from fkp.geometry import (
+    apply,
+    centre_and_side,
+    compose,
+    face_box,
+    overlap,
+    rotation,
+    square,
+    tilted_box,
+    translation,
+    warp,
+)
 from fkp.pictures import read_picture, to_gray
 from fkp.predictor import AGREEING
 from fkp.sources import painter
@@ -281,16 +293,79 @@ def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
 
 def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(predictor: Predictor) -> None:
     image, label = painter.paint(2, 3)
-    boxes = np.stack([face_box(label), face_box(label) + 3, face_box(label) + 6])
-    sure = iter([0.9, 0.1, 0.4] * 3)
-    picky = looking(predictor, 1)
-    picky.detector = lambda _: (boxes, np.arange(3, dtype=np.float32))
-    answers = np.repeat(label.astype(np.float32)[None], 3, 0)
-    picky._found = lambda *_: (  # type: ignore[method-assign]
-        answers,
-        np.stack([np.full(68, next(sure), np.float32) for _ in range(3)]),
-    )
-    assert [face.score for face in picky(image)] == [0, 2]
-    assert len(picky(image, boxes=boxes)) == 3
+    boxes = np.stack([face_box(label), face_box(label) + 3, face_box(label) + 6, face_box(label) + 9])
+    picky = looking(predictor, 2)
+    picky.detector = lambda _: (boxes, np.arange(4, dtype=np.float32))
+    # The third is sure enough only of its second step, the fourth after a bad box quite sure.
+    steps = itertools.cycle([[0.9, 0.1, 0.1, 0.1], [0.9, 0.1, 0.4, 0.9]])
+
+    def found(pixels: np.ndarray, *_: object) -> tuple[np.ndarray, np.ndarray]:
+        """Nothing is surer when it is turned, in crops of other numbers than the boxes'."""
+        sure = next(steps) if len(pixels) == 4 else np.zeros(len(pixels))
+        points = np.repeat(label.astype(np.float32)[None], len(pixels), 0)
+        return points, np.repeat(np.array(sure, np.float32)[:, None], 68, 1)
+
+    picky._found = found  # type: ignore[method-assign]
+    assert [face.score for face in picky(image)] == [0, 3]
+    assert len(picky(image, boxes=boxes)) == 4
     picky.min_confidence = 0
-    assert len(picky(image)) == 3
+    assert len(picky(image)) == 4
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Predictor:
+    return Predictor.load()
+
+
+def spun(image: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image turned clockwise by so many quarters, and the affine that leads there."""
+    height, width = image.shape[:2]
+    corner = ((width - 1) / 2, (height - 1) / 2)
+    turned = np.ascontiguousarray(np.rot90(image, -quarters))
+    middle = (turned.shape[1] / 2 - width / 2, turned.shape[0] / 2 - height / 2)
+    return turned, compose(rotation(90.0 * quarters, corner), translation(*middle))
+
+
+def error(face: Face, label: np.ndarray) -> float:
+    return float(np.linalg.norm(face.points - label, axis=1).mean() / np.linalg.norm(label[36] - label[45]))
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_faces_that_lie_on_their_side_or_upside_down_are_right(shipped: Predictor, quarters: int) -> None:
+    for i in range(4):
+        image, label = painter.paint(5, i)
+        (upright,) = shipped(image, boxes=face_box(label)[None])
+        turned, there = spun(image, quarters)
+        x, y, side = centre_and_side(face_box(label))
+        # The box has another place than an upright face's would have, as a detector's has.
+        middle = apply(there, np.array([x, y]))
+        box = square(*middle, side)
+        (face,) = shipped(turned, boxes=box[None])
+        assert error(face, apply(there, label)) < error(upright, label) + 0.03
+        assert face.confidence.mean() > shipped.min_confidence
+
+
+def test_clear_faces_are_not_seen_turned(shipped: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, label = painter.paint(5, 0)
+    seen: list[int] = []
+    found = shipped._found
+    monkeypatch.setattr(shipped, "_found", lambda pixels, *rest: (seen.append(len(pixels)), found(pixels, *rest))[1])
+    (face,) = shipped(image, boxes=face_box(label)[None])
+    assert face.confidence.mean() > 0.5 and seen == [1, 1]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("detector", ["haar", "yunet"])
+def test_no_face_of_a_turned_photo_is_reported_wrong(shared: Path, yunet: YuNet, detector: str) -> None:
+    """Upright, YuNet finds all three people."""
+    predictor, truth = Predictor.load(detector=yunet if detector == "yunet" else None), Predictor.load(detector=yunet)
+    right = 0
+    for photo in ("obamas.jpg", "mona_lisa.jpg"):
+        image = read_picture(shared / "photos" / photo)
+        labels = [face.points for face in truth(image)]
+        for quarters in (1, 2, 3):
+            turned, there = spun(image, quarters)
+            for face in predictor(turned):
+                assert min(error(face, apply(there, label)) for label in labels) < 0.1
+                right += 1
+    assert right >= 2
