@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fkp import canvases, columns, datamodule
+from fkp import canvases, columns, datamodule, label_values
 from fkp.columns import Texts, joined, taken
 from fkp.datamodule import FacesDataModule
 from fkp.errors import FkpError
@@ -120,6 +120,7 @@ def test_memory_does_not_grow_with_the_set(faces_folder: Path, tmp_path: Path, m
     for room in (columns, csv_reader, canvases):
         monkeypatch.setattr(room, "BLOCK", 50)
     monkeypatch.setattr(datamodule, "ENOUGH", 50)
+    monkeypatch.setattr(label_values, "AT_ONCE", 50)
     monkeypatch.setenv("FKP_CACHE", str(tmp_path / "cache"))
     faces = YoutubeFaces(str(faces_folder)).read().select(np.arange(20))
     peaks = {}

@@ -45,7 +45,8 @@ def faults(script: str, *overrides: str) -> list[str]:
         ("predict", ["image=x", "pts=5"], "pts", "bool"),
         ("export", ["+opset=17"], "opset", "no such key"),
         ("doctor", ["+detector=yunet"], "detector", "no such key"),
-        ("evaluate", ["part=null"], "part", "no value"),
+        ("evaluate", ["part="], "part", "no value"),
+        ("predict", ["image=a.jpg", "passes=null"], "passes", "no value"),
     ],
 )
 def test_a_key_without_effect_is_named(script: str, overrides: list[str], fault: str, meant: str) -> None:
@@ -129,3 +130,7 @@ def test_a_folder_is_made_or_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file/x"):
         with pytest.raises(FkpError, match="run_dir"):
             entry.make_folder("run_dir", folder)
+
+
+def test_null_turns_off_what_has_a_word_for_its_default() -> None:
+    assert not faults("predict", "image=a.jpg", "drawn=null", "follow=null")
