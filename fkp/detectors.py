@@ -88,7 +88,7 @@ class HaarCascade:
             with classifier.one():  # so that one that does not exist is named now
                 pass
         self.min_size, self.min_score = min_size, min_score
-        self.longest, self.tile_scale = longest, tile_scale
+        self.longest, self.tile_scale = longest, _scale(tile_scale)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gray = to_gray(image)
@@ -133,9 +133,9 @@ class YuNet:
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
     LEAST = 64  # pixels, a side of what is searched
 
-    def __init__(self, model: str | None = None, min_score: float = 0.7, longest: int = 640, tile_scale: float = 0.25):
+    def __init__(self, model: str | None = None, min_score: float = 0.7, longest: int = 640, tile_scale: float = 0.4):
         require(longest=longest)
-        self.longest, self.tile_scale = longest, tile_scale
+        self.longest, self.tile_scale = longest, _scale(tile_scale)
         if model is not None and not Path(model).is_file():
             raise FkpError(f"detector.model={model}: no such file")
         self.network = _Lent(partial(_yunet, model, min_score))  # made when it is first needed: only then is it fetched
@@ -230,6 +230,12 @@ def _search(image: np.ndarray, longest: int, tile_scale: float, hits: Callable[[
     if len(found) == 1:
         return rows
     return rows[_distinct(np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1), NESTED)]
+
+
+def _scale(tile_scale: float) -> float:
+    if not 0 <= tile_scale <= 1:
+        raise FkpError(f"detector.tile_scale={tile_scale}: must be a number from 0 (no tiles) to 1 (full size)")
+    return tile_scale
 
 
 def _views(image: np.ndarray, longest: int, tile_scale: float) -> Iterator[_View]:

@@ -250,11 +250,11 @@ class Predictor:
             framed, tilts = np.where(going[:, None], boxes, framed), np.where(going, turned, tilts)
         points = self._leaning(points)
         # No face: what no step is sure of, and what only the last one is a little sure of.
-        sure = np.where(confidence.mean(1) >= CLEAR, 1, np.minimum(first, confidence.mean(1)))
+        steady = np.where(confidence.mean(1) >= CLEAR, 1, np.minimum(first, confidence.mean(1)))
         for i, picture in enumerate(pictures):
             some = owner == i
             rows = zip(points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True)
-            yield [Face(*row) for row, one in zip(rows, sure[some], strict=True) if one >= picture.least]
+            yield [Face(*row) for row, one in zip(rows, steady[some], strict=True) if one >= picture.least]
 
     def _righted(
         self,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fkp.detectors import OVERLAP, HaarCascade, YuNet, _search, _starts, _views
+from fkp.errors import FkpError
 from fkp.geometry import centre_and_side, compose, face_box, nesting, overlap, translation
 from fkp.pictures import read_picture
 from fkp.sources import painter
@@ -79,6 +80,12 @@ def test_tiles_are_small_and_their_number_goes_with_the_pixels(shape: tuple[int,
     views = list(_views(np.zeros(shape, np.uint8), 1280, 0.5))
     assert all(max(view.pixels.shape) <= 1280 for view in views)
     assert sum(view.pixels.size for view in views) < 0.5**2 * np.prod(shape) * 3
+
+
+@pytest.mark.parametrize("scale", [-0.1, 1.5, float("nan")])
+def test_a_scale_that_enlarges_is_refused(scale: float) -> None:
+    with pytest.raises(FkpError, match="detector.tile_scale"):
+        HaarCascade(tile_scale=scale)
 
 
 def test_rows_lead_back_to_the_image() -> None:
