@@ -65,7 +65,6 @@ def test_bad_rows_and_unreadable_pictures_are_refused_in_one_error(bad: Path, mo
         raise AssertionError("went on with bad rows")
 
     monkeypatch.setattr("fkp.datamodule.prove_flip", no_more)
-    monkeypatch.setattr("fkp.sources.table.FaceTable.parts", no_more)
     with pytest.raises(FkpError) as error:
         own(bad).setup()
     told = str(error.value)
