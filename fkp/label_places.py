@@ -22,6 +22,7 @@ FACE = 40  # pixels: to this size a labelled face may be shrunk before it is sea
 # How far a label may lie from where the detector puts it: of the box's side, and the logarithm of its size. Of
 # youtube_faces, 300-W and LFW 99 % lie within, and 95 % of UTKFace, whose chips are tight.
 OFF, LARGER = 0.3, 0.45
+ASIDE = 0.25  # of a box's side: no markup's points lie further from the face's axis, in the median
 WANDER = 0.1  # of a box's side: frames that scatter more than this may be swapped or reversed
 ALIKE = 0.12  # in logarithm: factors of rows that are of one kind
 CHANGED = 0.25  # in logarithm: factors nearer to 1 are the detector's scatter
@@ -147,8 +148,8 @@ def usual_place(markup: Markup, frames: Frames, boxes: Sequence[np.ndarray]) -> 
     x, y = (float(value) for value in np.median(own.off, 0))
     size = float(np.median(own.larger))
     # Points of a face are about as large as its box, and on both sides of its axis.
-    if abs(x) > OFF or abs(y) > 0.6 or not np.log(0.1) < size < np.log(2.5) or not (frames.extents > 0).all():
-        return np.array([np.clip(x, -OFF, OFF) / 2, np.clip(y, -0.6, 0.6) / 2, np.nan])
+    if abs(x) > ASIDE or abs(y) > 2 * ASIDE or not np.log(0.1) < size < np.log(2.5) or not (frames.extents > 0).all():
+        return np.array([x if abs(x) <= ASIDE else 0.0, y if abs(y) <= 2 * ASIDE else 0.0, np.nan])
     return np.array([x, y, size])
 
 
