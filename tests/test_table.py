@@ -90,6 +90,17 @@ def test_official_test_is_the_publishers_and_validation_is_by_identity(faces_fol
     assert set(parts["test"].identity) & set(parts["train"].identity)  # the leak that the README tells of
 
 
+def test_people_whom_their_hash_leaves_out_of_a_part_are_split_by_its_order(caplog: pytest.LogCaptureFixture) -> None:
+    """As a table of people that were chosen by that hash: those of somebody else's training part."""
+    whole = table(200, 1)
+    chosen = whole.select(whole.parts("identity")["train"])
+    parts = chosen.parts("identity")
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(len(chosen)))
+    assert all(0.1 < len(parts[part]) / len(chosen) < 0.2 for part in ("val", "test"))
+    chosen.parts("identity")
+    assert caplog.text.count("order") == 1
+
+
 def test_too_few_people_is_an_error_that_says_so() -> None:
     with pytest.raises(FkpError, match="leaves no face for"):
         table(1).split("identity")

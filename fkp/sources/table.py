@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -105,15 +106,23 @@ class FaceTable:
         if rule not in SPLITS:
             raise FkpError(f"data.split={rule}: no such rule; there is {', '.join(SPLITS)}")
         place = np.fromiter(map(_place, self.identity), float, len(self))
+        parts = self._parts(rule, place)
+        if not all(mask.any() for mask in parts.values()):
+            # Few people, or people whom such a hash has chosen: their order by the hash tells as well.
+            _, rank = np.unique(place, return_inverse=True)
+            parts = self._parts(rule, (rank + 0.5) / max(1, rank.max(initial=0) + 1))
+            if empty := [name for name, mask in parts.items() if not mask.any()]:
+                raise FkpError(self._too_few(rule, empty))
+            _warn_of_ranks(rule, int(rank.max()) + 1)
+        return {name: np.flatnonzero(mask) for name, mask in parts.items()}
+
+    def _parts(self, rule: str, place: np.ndarray) -> dict[str, np.ndarray]:
+        """(F,) bool for each part, where `place` (F,) in [0, 1) is that of each face's person."""
         official = self.official == "test"
         test = official if rule == "official" else place < TEST_SHARE
         val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
         left_out = official & (rule == "strict")
-        parts = {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
-        empty = [name for name, mask in parts.items() if not mask.any()]
-        if empty:
-            raise FkpError(self._too_few(rule, empty))
-        return {name: np.flatnonzero(mask) for name, mask in parts.items()}
+        return {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
 
     def _too_few(self, rule: str, empty: list[str]) -> str:
         """That a rule leaves no face for some parts, and who the people are that it knows."""
@@ -166,6 +175,17 @@ class Source(ABC):
             log.warning("data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s", len(faults), good, listed)
             return
         raise FkpError(f"{len(faults)} bad rows, {good} good ones:\n  {listed}\nMend them, or set data.on_bad=skip.")
+
+
+@cache
+def _warn_of_ranks(rule: str, people: int) -> None:
+    """Once: a table is split more than once on the way to a training."""
+    log.warning(
+        "data.split=%s: the hash of the names would leave a part empty, so the %d people are split by its order: who is in"
+        " which part depends on who else is in the table",
+        rule,
+        people,
+    )
 
 
 def _place(identity: str) -> float:
