@@ -5,30 +5,30 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from fkp import config, entry
 from fkp.errors import FkpError
+from fkp.runs import command_line, config
 
 
-@entry.main("export")
+@command_line.main("export")
 def export(cfg: DictConfig) -> float:
     """Export, compare on faces, and say where it is; returns the largest difference, CROP pixels."""
-    from fkp import runs
-    from fkp.engines import export
-    from fkp.evaluation import example_crops
-    from fkp.predictor import Predictor
+    from fkp.inference import export
+    from fkp.inference.evaluation import example_crops
+    from fkp.inference.predictor import Predictor
+    from fkp.runs import results
 
-    ckpt, out = runs.chosen(cfg.ckpt), Path(cfg.out)
-    entry.make_folder("out", out.parent)
+    ckpt, out = results.chosen(cfg.ckpt), Path(cfg.out)
+    command_line.make_folder("out", out.parent)
     if out.is_dir() or out.suffix != ".onnx":
         raise FkpError(f"out={out}: name a file that ends in .onnx")
     source = config.build(cfg.data) if "data" in cfg else None
     crops = example_crops(Predictor.load(ckpt, device="cpu"), source, cfg.faces)
     apart = export.export(ckpt, out, np.asarray(crops), cfg.int8)
-    runs.say(f"model       {runs.near(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8")
-    runs.say(
+    results.say(f"model       {results.near(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8")
+    results.say(
         f"differs by  {apart:.5f} pixels of the crop {'on average' if cfg.int8 else 'at most'}, on {len(crops)} faces"
     )
-    runs.say(f"go on with  python predict.py image=… ckpt={runs.near(out)}")
+    results.say(f"go on with  python predict.py image=… ckpt={results.near(out)}")
     return apart
 
 

@@ -5,33 +5,34 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config, entry
+from fkp.runs import command_line, config
 
 
-@entry.main("predict")
+@command_line.main("predict")
 def predict(cfg: DictConfig) -> None:
     """Write drawn copies and JSON, a table of many images, and for each video a video; print what was found."""
-    from fkp import predictions, runs
-    from fkp.media import Album, Film, find, result_name
-    from fkp.predictor import Predictor
+    from fkp.inference import writers
+    from fkp.inference.media import Album, Film, find, result_name
+    from fkp.inference.predictor import Predictor
+    from fkp.runs import results
 
-    image, ckpt = find(cfg.image, without=runs.OUTPUTS), runs.chosen(cfg.ckpt, predicting=cfg.device is None)
+    image, ckpt = find(cfg.image, without=results.OUTPUTS), results.chosen(cfg.ckpt, predicting=cfg.device is None)
     predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes, cfg.min_confidence)
     asked = {**config.plain(cfg), "ckpt": str(ckpt), "image": str(cfg.image), "from": str(Path.cwd())}
     asked.pop("run_dir")
     folder = Path(cfg.run_dir)
     if isinstance(image, Album):
-        folder = predictions.going_on(folder, asked)
+        folder = writers.going_on(folder, asked)
         if folder != Path(cfg.run_dir):
-            entry.forget(Path(cfg.run_dir))
-    out = predictions.Predictions(predictor, folder, asked, cfg.drawn, cfg.pts)
+            command_line.forget(Path(cfg.run_dir))
+    out = writers.Predictions(predictor, folder, asked, cfg.drawn, cfg.pts)
     follow = partial(config.build, cfg.follow, markup=predictor.markup)  # each video's faces are numbered from 1
     if isinstance(image, Album):
-        runs.show_summary(out.album(image, follow, cfg.frames), folder)
+        results.show_summary(out.album(image, follow, cfg.frames), folder)
     elif isinstance(image, Film):
-        runs.show_summary(out.film(image, follow(), cfg.frames), folder)
+        results.show_summary(out.film(image, follow(), cfg.frames), folder)
     else:
-        runs.show_faces(out.picture(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn)
+        results.show_faces(out.picture(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn)
 
 
 if __name__ == "__main__":

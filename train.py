@@ -4,11 +4,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config, entry, provenance, sweeps
 from fkp.errors import FkpError
+from fkp.runs import command_line, config, provenance, sweeps
 
 
-@entry.main("train", sweeps.arguments, sweeps.job)
+@command_line.main("train", sweeps.arguments, sweeps.job)
 def train(cfg: DictConfig) -> None:
     """Fit, then test the best weights."""
     if cfg.debug not in (None, "augment"):
@@ -17,28 +17,28 @@ def train(cfg: DictConfig) -> None:
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
     import pytorch_lightning as pl
 
-    from fkp import processes, resume, runs
+    from fkp.runs import launch, results, resume
 
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = config.build(cfg.datamodule)
     if cfg.debug:
-        return runs.debug(data, run.folder)
-    trainer = runs.trainer(cfg, **resume.logging(run))
+        return results.debug(data, run.folder)
+    trainer = results.trainer(cfg, **resume.logging(run))
     run.made_of(data.fingerprint)
     markup = data.source.markup
-    module = config.build(cfg.model, markup=markup, recipe=runs.recipe(values, markup.as_dict()))
+    module = config.build(cfg.model, markup=markup, recipe=results.recipe(values, markup.as_dict()))
     if cfg.weights:
-        runs.start_from(module, cfg.weights)
-    runs.show_network(module)
-    with resume.told(run.last), processes.together(trainer, run):
+        results.start_from(module, cfg.weights)
+    results.show_network(module)
+    with resume.told(run.last), launch.together(trainer, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
         if trainer.fast_dev_run:  # a trial of one batch keeps nothing
             return
-        checkpoint, nme = runs.best(trainer, run.folder)
+        checkpoint, nme = results.best(trainer, run.folder)
         figures = {sweeps.VALUE: nme}
         for tested in trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False):
             figures |= tested
-    runs.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
+    results.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
 
 
 if __name__ == "__main__":

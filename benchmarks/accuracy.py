@@ -33,20 +33,18 @@ from rich.console import Console
 from rich.table import Table
 from sets import last_line, parser, some, source
 
-from fkp import entry
+from fkp.runs import command_line
 
-entry.settle()  # as the scripts do, before torch comes
+command_line.settle()  # as the scripts do, before torch comes
 
 import torch  # noqa: E402
 
-from fkp.canvases import face_boxes  # noqa: E402
+from fkp.data.image_cache import face_boxes  # noqa: E402
+from fkp.data.shapes import convention, moved  # noqa: E402
+from fkp.data.table import FaceTable  # noqa: E402
 from fkp.draw import visualize_output  # noqa: E402
-from fkp.engines import Engine  # noqa: E402
-from fkp.engines.checkpoint import TorchEngine  # noqa: E402
-from fkp.engines.export import export  # noqa: E402
-from fkp.engines.exported import OnnxEngine  # noqa: E402
 from fkp.errors import FkpError  # noqa: E402
-from fkp.evaluation import SAME_FACE, example_crops, mean_in_box  # noqa: E402
+from fkp.files.images import read_picture, write_picture  # noqa: E402
 from fkp.geometry import (  # noqa: E402
     apply,
     centre_and_side,
@@ -58,13 +56,15 @@ from fkp.geometry import (  # noqa: E402
     translation,
     warp,
 )
+from fkp.inference.engines import Engine  # noqa: E402
+from fkp.inference.evaluation import SAME_FACE, example_crops, mean_in_box  # noqa: E402
+from fkp.inference.export import export  # noqa: E402
+from fkp.inference.onnx_engine import OnnxEngine  # noqa: E402
+from fkp.inference.predictor import Predictor  # noqa: E402
+from fkp.inference.torch_engine import TorchEngine  # noqa: E402
 from fkp.markup import IBUG68  # noqa: E402
 from fkp.metrics import interval, nme, summary  # noqa: E402
-from fkp.pictures import read_picture, write_picture  # noqa: E402
-from fkp.predictor import Predictor  # noqa: E402
 from fkp.progress import track  # noqa: E402
-from fkp.shapes import convention, moved  # noqa: E402
-from fkp.sources.table import FaceTable  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
 

@@ -10,11 +10,11 @@ import sys
 import numpy as np
 from sets import FOLDER
 
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.detectors import HaarCascade, YuNet
+from fkp.files.images import read_picture
 from fkp.geometry import centre_and_side, face_box, overlap
-from fkp.pictures import read_picture
 from fkp.progress import track
-from fkp.sources.youtube_faces import YoutubeFaces
 
 
 def of_yunet(image: np.ndarray, box: np.ndarray, detector: YuNet) -> dict[str, float] | None:

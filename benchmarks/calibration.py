@@ -11,10 +11,10 @@ import torch
 from sets import last_line, parser, source
 
 from fkp.calibration import NEAR, reliability
-from fkp.canvases import face_boxes
+from fkp.data.image_cache import face_boxes
+from fkp.files.images import read_picture
+from fkp.inference.predictor import Predictor
 from fkp.metrics import point_errors
-from fkp.pictures import read_picture
-from fkp.predictor import Predictor
 from fkp.progress import track
 
 

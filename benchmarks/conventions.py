@@ -5,7 +5,7 @@
 
 A network that has seen 300-W alone looks at training faces of youtube_faces, upright and in a mirror; the median of
 what their labels differ by from its points, less what it errs by on validation faces of its own set, is the offset of
-each point in the eye-line frame: fkp/sources/youtube_faces_offsets.csv, which `data.labels=human` takes out.
+each point in the eye-line frame: fkp/data/youtube_faces_offsets.csv, which `data.labels=human` takes out.
 """
 
 import json
@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 from sets import FOLDER, source
 
-from fkp.canvases import face_boxes
+from fkp.data.image_cache import face_boxes
+from fkp.data.shapes import convention, moved
+from fkp.data.table import FaceTable
+from fkp.data.youtube_faces import OFFSETS
+from fkp.files.images import read_picture
+from fkp.inference.predictor import Predictor
 from fkp.metrics import nme
-from fkp.pictures import read_picture
-from fkp.predictor import Predictor
 from fkp.progress import track
-from fkp.shapes import convention, moved
-from fkp.sources.table import FaceTable
-from fkp.sources.youtube_faces import OFFSETS
 
 
 def found(predictor: Predictor, faces: FaceTable) -> np.ndarray:

@@ -17,13 +17,13 @@ from rich.table import Table
 from sets import last_line, parser, source
 
 from fkp import Predictor
-from fkp.canvases import face_boxes
+from fkp.data.image_cache import face_boxes
 from fkp.detectors import Detector, HaarCascade, YuNet
-from fkp.evaluation import SAME_FACE
+from fkp.files.images import read_picture
 from fkp.geometry import overlap
+from fkp.inference.evaluation import SAME_FACE
 from fkp.markup import IBUG68
 from fkp.metrics import nme
-from fkp.pictures import read_picture
 from fkp.progress import track
 
 

@@ -35,19 +35,21 @@ import torch
 from PIL import Image
 from sets import last_line
 
-from fkp import canvases, download, engines, media, pictures
-from fkp.columns import Texts
+from fkp import painter
+from fkp.data import image_cache
+from fkp.data.columns import Texts
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import PtsFolders, write_pts
+from fkp.data.table import FaceTable, Source
 from fkp.doctor.pictures import _look
 from fkp.errors import FkpError
+from fkp.files import download, images
+from fkp.files.images import read_picture, write_picture
+from fkp.inference import engines, media
+from fkp.inference.media import Film, find
+from fkp.inference.predictor import Face
+from fkp.inference.writers import Predictions
 from fkp.markup import IBUG68, load_markup
-from fkp.media import Film, find
-from fkp.pictures import read_picture, write_picture
-from fkp.predictions import Predictions
-from fkp.predictor import Face
-from fkp.sources import painter
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import PtsFolders, write_pts
-from fkp.sources.table import FaceTable, Source
 
 MEMORY, SECONDS = 1 << 28, 10  # bytes more than good files take, and time, for one input
 PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY
@@ -88,9 +90,9 @@ def seeds() -> dict[str, list[bytes]]:
             archive.writestr("top/data/b/c.bin", bytes(range(256)))
         os.environ["FKP_CACHE"] = name
         write_picture(folder / "a.png", image)
-        canvases.decode(FaceTable([folder / "a.png"], points[None], ["a"], ["a"]), IBUG68, True, 3.0)
+        image_cache.decode(FaceTable([folder / "a.png"], points[None], ["a"], ["a"]), IBUG68, True, 3.0)
         _weights(folder)
-        markups = Path(pictures.__file__).with_name("markups")
+        markups = Path(markup.__file__).with_name("markups")
         return made | {
             "doctor": [data for some in made.values() for data in some],
             "csv": [(folder / "a.csv").read_bytes(), "\n".join(map(",".join, named)).encode(), _spreadsheet(points)],
@@ -115,7 +117,7 @@ def _spreadsheet(points: np.ndarray) -> bytes:
 
 def _weights(folder: Path) -> None:
     """The smallest network, as a checkpoint and exported."""
-    from fkp.engines.export import export
+    from fkp.inference.export import export
     from fkp.networks import HeatMaps
     from fkp.weights import shipped
 
@@ -149,10 +151,10 @@ def _archive(file: Path) -> None:
 def _contents(file: Path) -> bytes:
     os.environ["FKP_CACHE"] = str(file.parent)
     paths = Texts.of([file.with_name("a.png")], Path)
-    canvases._contents(paths)
+    image_cache._contents(paths)
     (known,) = file.parent.glob("contents-*.bin")
     os.replace(file, known)
-    return canvases._contents(paths)
+    return image_cache._contents(paths)
 
 
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
@@ -168,7 +170,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "list": ("in.txt", lambda file: find(str(file))),
     "film": ("in.mp4", _film),
     "archive": ("in.zip", _archive),
-    "index": ("index", lambda file: canvases._index(file.parent)),
+    "index": ("index", lambda file: image_cache._index(file.parent)),
     "contents": ("in.bin", _contents),
     "checkpoint": ("in.ckpt", lambda file: engines.load(file, "cpu")),
     "onnx": ("in.onnx", lambda file: engines.load(file)),
@@ -253,7 +255,7 @@ def _read(reader: str, good: list[bytes], numbers: range, until: float, folder: 
     """The process that reads."""
     for told in (1, 2):  # by OpenCV, FFmpeg and onnxruntime, of every file
         os.dup2(os.open(os.devnull, os.O_WRONLY), told)
-    pictures.PIXELS = media.PIXELS = PIXELS
+    images.PIXELS = media.PIXELS = PIXELS
     write_picture(folder / "a.png", np.zeros((8, 8), np.uint8))
     for data in good:
         outcome(reader, folder, data)  # what has to be loaded once is loaded

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from fkp.draw import visualize_output
+from fkp.files.images import read_picture, write_picture
 from fkp.geometry import apply, compose, face_box, rescaling, translation, warp
-from fkp.pictures import read_picture, write_picture
-from fkp.runs import TEST_FACES
-from fkp.sources.painter import paint
+from fkp.painter import paint
+from fkp.runs.results import TEST_FACES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -27,11 +27,10 @@ from pathlib import Path
 import numpy as np
 from peers import PEERS, Peer, available
 
-from fkp import Predictor
+from fkp import Predictor, painter
 from fkp.detectors import Detector, HaarCascade, YuNet
-from fkp.engines.exported import OnnxEngine
-from fkp.pictures import read_picture
-from fkp.sources import painter
+from fkp.files.images import read_picture
+from fkp.inference.onnx_engine import OnnxEngine
 from fkp.weights import EXPORTED, shipped
 
 ROOT = Path(__file__).parents[1]

@@ -34,15 +34,15 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from sets import FOLDER, some
 
-from fkp import config, entry
+from fkp.runs import command_line, config
 
-entry.settle()  # as the scripts do, before torch comes
+command_line.settle()  # as the scripts do, before torch comes
 
 import pytorch_lightning as pl  # noqa: E402
 
-from fkp.cache import cache_folder  # noqa: E402
-from fkp.sources.labelled_csv import LabelledCsv, write_csv  # noqa: E402
-from fkp.sources.synthetic import Synthetic  # noqa: E402
+from fkp.data.labelled_csv import LabelledCsv, write_csv  # noqa: E402
+from fkp.data.synthetic import Synthetic  # noqa: E402
+from fkp.files.cache import cache_folder  # noqa: E402
 
 CONF = Path(__file__).parents[1] / "conf"
 MB = 1e6

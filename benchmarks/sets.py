@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from fkp import config
-from fkp.sources.table import FaceTable, Source
+from fkp.data.table import FaceTable, Source
+from fkp.runs import config
 
 # Where they lie if the command line does not say.
 FOLDER = Path(os.environ["FKP_SHARED"], "data") if "FKP_SHARED" in os.environ else Path("data")

@@ -1,4 +1,4 @@
-"""Compute `fkp/sources/painter/shape68.json`, the shapes that the painted faces take, from real labels.
+"""Compute `fkp/painter/shape68.json`, the shapes that the painted faces take, from real labels.
 
     python benchmarks/shape_model.py path/to/youtube_faces
 
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.markup import IBUG68
-from fkp.sources.youtube_faces import YoutubeFaces
 
 MODES = 24  # beyond these the labels' coarse grid (5.5 % of the eye distance) is most of what is left
-MODEL_FILE = Path(__file__).parents[1] / "fkp" / "sources" / "painter" / "shape68.json"
+MODEL_FILE = Path(__file__).parents[1] / "fkp" / "painter" / "shape68.json"
 
 
 def read_shapes(root: str) -> np.ndarray:

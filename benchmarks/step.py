@@ -16,9 +16,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from fkp import config, entry
+from fkp.runs import command_line, config
 
-entry.settle()  # as the scripts do, before torch comes
+command_line.settle()  # as the scripts do, before torch comes
 
 import torch  # noqa: E402
 

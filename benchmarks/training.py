@@ -30,16 +30,16 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from sets import FOLDER
 
-from fkp import config, entry
+from fkp.runs import command_line, config
 
-entry.settle()  # as the scripts do, before torch comes
+command_line.settle()  # as the scripts do, before torch comes
 
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from fkp.dataset import FacialKeypointsDataset  # noqa: E402
+from fkp.data.dataset import FacialKeypointsDataset  # noqa: E402
 from fkp.module import in_crop  # noqa: E402
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -2,7 +2,7 @@
 
 Each photo ($FKP_SHARED/photos, if not given) becomes two films of 75 frames, 25 a second, each frame with noise of its
 own (6 gray levels): one stands still, one moves to and fro, at most a face's size a second. Prints, as they come from
-the predictor and smoothed by `fkp.tracks.Tracker`:
+the predictor and smoothed by `fkp.inference.tracking.Tracker`:
   jitter   mean movement of points from frame to frame of the still film, percent of the outer-eye distance
   lag      by how many ms the moving points are behind
 
@@ -19,11 +19,11 @@ import numpy as np
 
 from fkp import Face, Predictor
 from fkp.detectors import HaarCascade, YuNet
+from fkp.files.images import read_picture
 from fkp.geometry import face_box, overlap, translation, warp
+from fkp.inference.tracking import Tracker
 from fkp.markup import IBUG68
-from fkp.pictures import read_picture
 from fkp.progress import track
-from fkp.tracks import Tracker
 
 RATE, FRAMES, NOISE = 25.0, 75, 6.0
 

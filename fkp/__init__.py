@@ -11,13 +11,13 @@ __version__ = "0.1.0"
 __all__ = ["Face", "Predictor"]
 
 if TYPE_CHECKING:
-    from fkp.predictor import Face, Predictor
+    from fkp.inference.predictor import Face, Predictor
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `--help`, a config error and shell completion never wait for torch.
     if name in __all__:
-        from fkp import predictor
+        from fkp.inference import predictor
 
         return getattr(predictor, name)
     raise AttributeError(f"module 'fkp' has no attribute {name!r}")

@@ -14,11 +14,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from torchmetrics import MeanMetric
 
 from fkp.draw import as_picture, visualize_output
-from fkp.files import harmless
+from fkp.files.images import write_picture
+from fkp.files.reading import harmless
 from fkp.geometry import apply
 from fkp.metrics import nme
 from fkp.module import KeypointModule, in_crop
-from fkp.pictures import write_picture
 
 
 class Progress(RichProgressBar):

@@ -11,10 +11,10 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import cv2
 import numpy as np
 
-from fkp.cache import cache_folder
 from fkp.errors import FkpError
+from fkp.files.cache import cache_folder
+from fkp.files.images import to_gray
 from fkp.geometry import nesting, overlap, square
-from fkp.pictures import to_gray
 from fkp.ranges import require
 
 Made = TypeVar("Made")
@@ -167,7 +167,7 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 
 
 def _fetched() -> Path:
-    from fkp.download import fetch_file  # an HTTP client, which few need
+    from fkp.files.download import fetch_file  # an HTTP client, which few need
 
     file = cache_folder() / "models" / YUNET.rpartition("/")[2]
     return fetch_file(YUNET, file, sha256=YUNET_SHA256, by_hand=f"Or get {YUNET} elsewhere and set detector.model=….")

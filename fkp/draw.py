@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 from fkp.geometry import apply
+from fkp.inference.predictor import Face
 from fkp.markup import IBUG68, Markup
-from fkp.predictor import Face
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fkp.dataset import FacialKeypointsDataset
+    from fkp.data.dataset import FacialKeypointsDataset
 
 GREEN, ORANGE, WHITE, BLACK = (60, 230, 90), (255, 160, 40), (255, 255, 255), (0, 0, 0)
 SHIFT = 4  # OpenCV draws at fractions of a pixel when coordinates come multiplied by 2**SHIFT

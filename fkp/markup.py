@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from fkp.errors import FkpError
-from fkp.files import harmless, read_text
+from fkp.files.reading import harmless, read_text
 
 MOST = 1 << 16  # bytes of a file: those that come with fkp have 2000
 SIDES = {"right": "left", "left": "right", "r": "l", "l": "r"}
@@ -37,7 +37,7 @@ class Markup:
         pairs: the pairs of names that mirror each other; all other points mirror themselves. Without it, they are the
             names that differ only in their sides: right and left, R and L, in any style (right_eye, rightEye, eye_R).
         mirror: false where no pairs are known: faces are then never flipped.
-        frame: measured in a training, see `fkp.framing`: `points`, the K points of the median face from the centre of
+        frame: measured in a training, see `fkp.data.framing`: `points`, the K points of the median face from the centre of
             its box, in box sides (null for a point that was never labelled), and `roll`, whether the points tell how
             far a face is turned in the image; `share`, the side of a box as a share of the image's shorter side.
     """

@@ -30,7 +30,7 @@ class KeypointModule(pl.LightningModule):
         optimizer: takes the parameters.
         scheduler: takes the optimizer; stepped once an epoch.
         markup: the meaning of the points.
-        recipe: plain values from which `fkp.predictor` rebuilds what predicts; kept in every checkpoint.
+        recipe: plain values from which `fkp.inference.predictor` rebuilds what predicts; kept in every checkpoint.
         lean: how far the labels lie to the right of the faces as a whole, in outer-eye distances, as many sets' do. In
             the mirror, where half of the faces come from, it is the left: a network that is shown both learns neither.
             So it is taken out of what the network learns, and put back by what predicts.

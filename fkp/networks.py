@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fkp.archive import read
 from fkp.errors import FkpError
+from fkp.files.torch_archive import read
 
 
 class TwoConv(nn.Module):

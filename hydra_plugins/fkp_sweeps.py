@@ -35,7 +35,7 @@ class Grid(BasicSweeper):
         Raises:
             FkpError: some have failed, or were stopped.
         """
-        from fkp import sweeps
+        from fkp.runs import sweeps
 
         overrides = self._parsed(arguments)
         jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
@@ -47,7 +47,9 @@ class Grid(BasicSweeper):
 
     def report(self) -> None:
         """Say what the sweep has come to; FkpError if jobs are not finished."""
-        from fkp import report  # not before: it brings torch, for which jobs would wait, and whose memory they need
+        from fkp.runs import (
+            report,  # not before: it brings torch, for which jobs would wait, and whose memory they need
+        )
 
         report.close(self.folder)
 
@@ -72,7 +74,7 @@ class Grid(BasicSweeper):
         Returns:
             their figures; NaN of those that failed.
         """
-        from fkp import sweeps
+        from fkp.runs import sweeps
 
         assert self.launcher is not None
         folders = [self.folder / sweeps.name(job, swept) for job in jobs]
@@ -126,8 +128,8 @@ class Optuna(Grid):
         Raises:
             FkpError: some have failed, or were stopped; or Optuna is not installed.
         """
-        from fkp import sweeps
         from fkp.errors import FkpError
+        from fkp.runs import sweeps
 
         try:
             import optuna

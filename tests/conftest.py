@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from fkp.pictures import write_picture
-from fkp.sources import painter
-from fkp.sources.labelled_csv import write_csv
+from fkp import painter
+from fkp.data.labelled_csv import write_csv
+from fkp.files.images import write_picture
 
 ROOT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"

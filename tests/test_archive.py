@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fkp.archive import read
 from fkp.errors import FkpError
+from fkp.files.torch_archive import read
 
 TENSORS = {"a": torch.arange(300.0), "b": torch.full((7, 3), 2, dtype=torch.int64), "half": torch.ones(5).half()}
 CONTENT = {"fkp": {"version": 1, "names": ["left", "right"]}, "state_dict": OrderedDict(TENSORS), "epoch": 3, "lr": 0.1}
@@ -168,7 +168,7 @@ def test_little_memory_is_used_to_refuse(tmp_path: Path) -> None:
         (tmp_path / f"{kind}.ckpt").write_bytes(content)
     code = f"""
 import resource, pathlib
-from fkp.archive import read
+from fkp.files.torch_archive import read
 from fkp.errors import FkpError
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = used()

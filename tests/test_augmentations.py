@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fkp import augmentations as a
-from fkp.sources import painter
+from fkp import painter
 
 STEPS = {
     "colour": a.Colour(0.2),

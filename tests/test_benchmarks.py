@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from fkp.sources.pts_folders import write_pts
-from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.data.pts_folders import write_pts
+from fkp.data.youtube_faces import YoutubeFaces
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -84,8 +84,8 @@ def test_detectors_are_counted_before_and_after_unsure_boxes_are_dropped(trained
 
 
 def test_waiting_is_measured_without_peers(trained: Run, tmp_path: Path) -> None:
-    from fkp.pictures import write_picture
-    from fkp.sources import painter
+    from fkp import painter
+    from fkp.files.images import write_picture
 
     write_picture(tmp_path / "face.png", painter.paint(3, 0)[0])
     ckpt = str(trained[0] / "checkpoints/best.ckpt")

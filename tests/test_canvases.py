@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fkp import canvases as c
+from fkp import painter
+from fkp.data import image_cache as c
+from fkp.data.table import FaceTable
 from fkp.errors import FkpError
+from fkp.files.images import read_picture, write_picture
 from fkp.geometry import apply, centre_and_side, invert
 from fkp.markup import IBUG68
-from fkp.pictures import read_picture, write_picture
-from fkp.sources import painter
-from fkp.sources.table import FaceTable
 
 
 @pytest.fixture(autouse=True)
@@ -306,9 +306,9 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from fkp import canvases as c
+from fkp.data import image_cache as c
 from fkp.markup import IBUG68
-from fkp.sources.table import FaceTable
+from fkp.data.table import FaceTable
 
 folder, slowly = Path(sys.argv[1]), float(sys.argv[2])
 read = c.read_picture

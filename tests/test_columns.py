@@ -10,13 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fkp import canvases, columns, datamodule, label_values
-from fkp.columns import Texts, joined, taken
-from fkp.datamodule import FacesDataModule
+from fkp.data import columns, csv_reader, datamodule, label_values
+from fkp.data.columns import Texts, joined, taken
+from fkp.data.datamodule import FacesDataModule
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
-from fkp.sources import csv_reader
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.youtube_faces import YoutubeFaces
 from fkp.transforms import FaceCrop, RandomCrop, Rescale
 
 TEXT = st.text(st.one_of(st.sampled_from("a\0ü\udcff\U0001f600"), st.characters()), max_size=9)

@@ -11,8 +11,8 @@ from conftest import ROOT
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from fkp import config, entry
 from fkp.errors import FkpError
+from fkp.runs import command_line, config
 
 GOOD = {
     "network": {"_target_": "fkp.networks.TwoConv", "width": 8, "dropout": [0.1, 0.2]},
@@ -54,7 +54,7 @@ def test_nothing_is_wrong_with_a_good_one() -> None:
         ("network", {"_target_": "fkp.transforms.Rescale"}, "network: fkp.transforms.Rescale needs 'size'"),
         (
             "network",
-            {"_target_": "fkp.sources.youtube_faces.YoutubeFaces", "root": "x", "split": "identiy"},
+            {"_target_": "fkp.data.youtube_faces.YoutubeFaces", "root": "x", "split": "identiy"},
             "network.split: 'identiy' is not one of official, identity, strict; did you mean 'identity'?",
         ),
     ],
@@ -233,10 +233,12 @@ def test_the_libraries_own_refusals() -> None:
 SCRIPT = """
 import os
 
-from fkp import config, entry
+from fkp.runs import config
+
+from fkp.runs import command_line
 from fkp.errors import FkpError
 
-@entry.main("root")
+@command_line.main("root")
 def run(cfg):
     if cfg.word == "mistake":
         raise FkpError("a mistake; do this instead")
@@ -298,7 +300,7 @@ def test_mistakes_are_one_message_and_2(
 @pytest.mark.parametrize(("launcher", "extra"), [("submitit_slurm", "slurm"), ("joblib", "sweep")])
 def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path, launcher: str, extra: str) -> None:
     error = MissingConfigException("no", f"hydra/launcher/{launcher}")
-    assert f'pip install -e ".[{extra}]"' in entry._reworded(error, tmp_path, "train")
+    assert f'pip install -e ".[{extra}]"' in command_line._reworded(error, tmp_path, "train")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fkp.data.labelled_csv import LabelledCsv
+from fkp.data.table import FaceTable
 from fkp.errors import FkpError
 from fkp.markup import load_markup
-from fkp.sources.labelled_csv import LabelledCsv
-from fkp.sources.table import FaceTable
 
 FACE5 = load_markup("face5")
 NAMED = [f"{point}_{axis}" for point in FACE5.points for axis in "xy"]

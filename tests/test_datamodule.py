@@ -9,16 +9,16 @@ import pytest
 import torch
 from conftest import TINY, call
 
-from fkp import canvases
 from fkp.augmentations import Colour, Light
-from fkp.datamodule import FacesDataModule
-from fkp.dataset import WeightedEpochs
+from fkp.data import image_cache
+from fkp.data.datamodule import FacesDataModule
+from fkp.data.dataset import WeightedEpochs
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import write_pts
+from fkp.data.table import OnBad
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
-from fkp.pictures import read_picture
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import write_pts
-from fkp.sources.table import OnBad
-from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.files.images import read_picture
 from fkp.transforms import FaceCrop, RandomCrop, RandomFlip, Rescale, Transform
 
 
@@ -64,8 +64,8 @@ def test_bad_rows_and_unreadable_pictures_are_refused_in_one_error(bad: Path, mo
     def no_more(*_: object) -> None:
         raise AssertionError("went on with bad rows")
 
-    monkeypatch.setattr("fkp.datamodule.prove_flip", no_more)
-    monkeypatch.setattr("fkp.datamodule.FacialKeypointsDataset", no_more)
+    monkeypatch.setattr("fkp.data.datamodule.prove_flip", no_more)
+    monkeypatch.setattr("fkp.data.datamodule.FacialKeypointsDataset", no_more)
     with pytest.raises(FkpError) as error:
         own(bad).setup()
     told = str(error.value)
@@ -207,7 +207,7 @@ def test_pictures_are_decoded_once_for_all_parts(
         read.append(path)
         return read_picture(path, gray)
 
-    monkeypatch.setattr(canvases, "read_picture", count)
+    monkeypatch.setattr(image_cache, "read_picture", count)
     for _ in range(2):
         own(faces[0]).setup()
     assert sorted(read) == sorted((faces[0] / "images").iterdir())

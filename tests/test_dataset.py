@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp import augmentations as a
-from fkp.canvases import Canvases, decode
-from fkp.dataset import FacialKeypointsDataset, Key, WeightedEpochs
+from fkp.data.dataset import FacialKeypointsDataset, Key, WeightedEpochs
+from fkp.data.image_cache import Canvases, decode
+from fkp.data.table import FaceTable
+from fkp.data.youtube_faces import YoutubeFaces
+from fkp.files.images import read_picture
 from fkp.geometry import face_box, warp
 from fkp.markup import IBUG68
-from fkp.pictures import read_picture
-from fkp.sources.table import FaceTable
-from fkp.sources.youtube_faces import YoutubeFaces
 from fkp.transforms import FaceCrop, RandomCrop, RandomFlip, Rescale, Transform, run
 
 STEPS: list[Transform] = [FaceCrop(1.4, 0.1, 0.05, 0.2, 10), Rescale(70), RandomCrop(64), RandomFlip(0.5)]

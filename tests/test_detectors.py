@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from fkp import painter
 from fkp.detectors import OVERLAP, HaarCascade, YuNet, _search, _starts, _views
 from fkp.errors import FkpError
+from fkp.files.images import read_picture
 from fkp.geometry import centre_and_side, compose, face_box, nesting, overlap, translation
-from fkp.pictures import read_picture
-from fkp.sources import painter
 
 SIDE = 200  # of the faces, pixels
 

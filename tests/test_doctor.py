@@ -14,14 +14,14 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from fkp import painter
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import PtsFolders
 from fkp.doctor import labels, places
 from fkp.doctor.examination import examine
 from fkp.doctor.findings import Finding
+from fkp.files.images import read_picture, write_picture
 from fkp.markup import IBUG68
-from fkp.pictures import read_picture, write_picture
-from fkp.sources import painter
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import PtsFolders
 
 COUNT = 100
 Found = dict[tuple[str, str], Finding]
@@ -244,7 +244,7 @@ def test_a_set_that_is_not_there_is_one_message(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_real_sets(shared: Path) -> None:
     """What is known of them: the leak, PNGs named .jpg, the shift to the right, labels that are really wrong."""
-    from fkp.sources.youtube_faces import YoutubeFaces
+    from fkp.data.youtube_faces import YoutubeFaces
 
     findings, _ = examine(YoutubeFaces(str(shared / "data/youtube_faces"), split="official"), worst=4)
     found = {(finding.level, finding.check): finding for finding in findings}

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from fkp import download
-from fkp.download import fetch_archive, fetch_file
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
-from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.files import download
+from fkp.files.download import fetch_archive, fetch_file
 
 CSV = b",0,1\na.png,1,2\n"
 SUMS = {"training_frames_keypoints.csv": hashlib.sha256(CSV).hexdigest()}
@@ -149,7 +149,7 @@ def test_a_changed_archive_is_not_mixed_with_the_old(server: Server, tmp_path: P
 def test_a_killed_process_leaves_no_half_set_and_is_taken_up(server: Server, tmp_path: Path) -> None:
     server.pause_s = 0.05
     code = (
-        "from pathlib import Path; from fkp.download import fetch_archive\n"
+        "from pathlib import Path; from fkp.files.download import fetch_archive\n"
         f"fetch_archive({server.url!r}, Path({str(tmp_path / 'faces')!r}), folder='data', checksums={SUMS!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code])

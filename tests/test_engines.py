@@ -13,18 +13,18 @@ from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fkp import Predictor, engines
+from fkp import Predictor, painter
 from fkp.codecs import SoftArgmax
-from fkp.engines.checkpoint import TorchEngine
-from fkp.engines.exported import OnnxEngine
 from fkp.errors import FkpError
+from fkp.files.images import write_picture
 from fkp.geometry import face_box
+from fkp.inference import engines
+from fkp.inference.onnx_engine import OnnxEngine
+from fkp.inference.torch_engine import TorchEngine
 from fkp.networks import HeatMaps
-from fkp.pictures import write_picture
-from fkp.sources import painter
 
 Run = tuple[Path, str]
-export = pytest.importorskip("fkp.engines.export").export
+export = pytest.importorskip("fkp.inference.export").export
 pytest.importorskip("onnx")
 CROPS = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
 
@@ -218,7 +218,7 @@ def test_little_memory_is_used_to_refuse_a_large_network(checkpoint: Path, tmp_p
     torch.save(content | {"fkp": changed(content["fkp"], "network", "width", value=1000)}, tmp_path / "hostile.ckpt")
     code = f"""
 import pathlib, resource
-from fkp import engines
+from fkp.inference import engines
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = engines.load(pathlib.Path({str(checkpoint)!r}), "cpu") and used()
 try:

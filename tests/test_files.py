@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fkp.errors import FkpError
-from fkp.files import harmless, inside, open_text, read_bytes, read_text
+from fkp.files.reading import harmless, inside, open_text, read_bytes, read_text
 
 TEXT = st.text(st.one_of(st.sampled_from("=+-@./\t\r\n a\x1b\x00\udcff"), st.characters()), max_size=12)
 

@@ -10,21 +10,20 @@ import numpy as np
 import pytest
 import yaml
 
-from fkp import Predictor
-from fkp.canvases import face_boxes
-from fkp.datamodule import FacesDataModule
+from fkp import Predictor, painter
+from fkp.data.datamodule import FacesDataModule
+from fkp.data.framing import boxed, measured
+from fkp.data.image_cache import face_boxes
+from fkp.data.shapes import mean_shape, proposal, prove_flip
+from fkp.data.table import FaceTable, Fault, Source
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.evaluation import baseline, evaluate
-from fkp.framing import boxed, measured
+from fkp.files.images import write_picture
 from fkp.geometry import apply, centre_and_side, face_box, reframed, rotation, strayed, tilted_box
+from fkp.inference.evaluation import baseline, evaluate
 from fkp.markup import IBUG68, Markup, load_markup
 from fkp.metrics import nme
-from fkp.pictures import write_picture
-from fkp.runs import say_if_untrained
-from fkp.shapes import mean_shape, proposal, prove_flip
-from fkp.sources import painter
-from fkp.sources.table import FaceTable, Fault, Source
+from fkp.runs.results import say_if_untrained
 from fkp.transforms import Crops, FaceCrop, RandomCrop, RandomFlip, Rescale, run
 
 TRAIN, TEST = 30, 16
@@ -87,7 +86,7 @@ def detector() -> Detector:
 
 @pytest.fixture(autouse=True)
 def _detects_once(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fkp.framing.HaarCascade", lambda: detector)
+    monkeypatch.setattr("fkp.data.framing.HaarCascade", lambda: detector)
 
 
 class Remembering:
@@ -272,7 +271,7 @@ def test_a_refinement_step_that_leads_astray_is_not_taken(
 
 def test_without_boxes_and_found_faces_it_says_so(faces: FaceTable, monkeypatch: Any, caplog: Any) -> None:
     blind = lambda _: (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))  # noqa: E731
-    monkeypatch.setattr("fkp.framing.HaarCascade", lambda: blind)
+    monkeypatch.setattr("fkp.data.framing.HaarCascade", lambda: blind)
     for kind in ("face5", "one point", "four points on one line"):
         table = own(faces, kind)
         with caplog.at_level(logging.INFO):

@@ -11,8 +11,9 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fkp import media, pictures
-from fkp.pictures import write_picture
+from fkp.files import images
+from fkp.files.images import write_picture
+from fkp.inference import media
 
 sys.path.append(str(ROOT / "benchmarks"))
 import fuzz  # noqa: E402
@@ -29,7 +30,7 @@ def good() -> dict[str, list[bytes]]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "PIXELS", fuzz.PIXELS)
+        patch.setattr(images, "PIXELS", fuzz.PIXELS)
         patch.setattr(media, "PIXELS", fuzz.PIXELS)
         patch.setenv("FKP_CACHE", "")  # which two of the readers set
         made = tmp_path_factory.mktemp("hostile")

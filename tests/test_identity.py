@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import PtsFolders, write_pts
+from fkp.data.table import FaceTable
 from fkp.errors import FkpError
-from fkp.pictures import write_picture
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import PtsFolders, write_pts
-from fkp.sources.table import FaceTable
+from fkp.files.images import write_picture
 
 POINTS = np.random.default_rng(0).uniform(1, 40, (60, 5, 2)).round(2)
 

@@ -157,8 +157,8 @@ def test_every_room_is_named() -> None:
     ("module", "absent"),
     [
         ("fkp", ["torch", "cv2", "pandas", "hydra"]),
-        ("fkp.entry", ["torch", "cv2", "pandas"]),
-        ("fkp.predictor", ["torch", "pytorch_lightning", "hydra", "pandas", "torchmetrics"]),
+        ("fkp.runs.command_line", ["torch", "cv2", "pandas"]),
+        ("fkp.inference.predictor", ["torch", "pytorch_lightning", "hydra", "pandas", "torchmetrics"]),
     ],
 )
 def test_heavy_packages_are_not_waited_for(module: str, absent: list[str]) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
+from fkp.data.joined import Joined
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import PtsFolders, write_pts
+from fkp.data.table import Source
 from fkp.errors import FkpError
 from fkp.markup import IBUG68
-from fkp.sources.joined import Joined
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import PtsFolders, write_pts
-from fkp.sources.table import Source
 
 
 def labels(count: int, points: int = 68) -> np.ndarray:

@@ -13,9 +13,9 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from fkp import config, entry, runs
 from fkp.detectors import HaarCascade, YuNet
 from fkp.errors import FkpError
+from fkp.runs import command_line, config, results
 
 
 def faults(script: str, *overrides: str) -> list[str]:
@@ -105,7 +105,7 @@ def test_constructors_refuse_what_is_out_of_range() -> None:
 
 def test_json_is_strict_and_rounded() -> None:
     record = {"a": np.float32(381.09), "b": math.nan, "c": -math.inf, "d": np.int64(3), "e": True, "f": "x", "g": None}
-    read = json.loads(runs.as_json(record), parse_constant=pytest.fail)
+    read = json.loads(results.as_json(record), parse_constant=pytest.fail)
     assert read == {"a": 381.09, "b": None, "c": None, "d": 3, "e": True, "f": "x", "g": None}
 
 
@@ -113,7 +113,7 @@ def test_json_is_strict_and_rounded() -> None:
 def test_a_console_without_a_sign_shows_a_plainer_one(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
-    entry.settle()
+    command_line.settle()
     for stream in (sys.stdout, sys.stderr):
         print("0:00 • 3 ± 1 … café ━━ 写真 \udce9", file=stream, flush=True)
         shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
@@ -124,12 +124,12 @@ def test_a_console_without_a_sign_shows_a_plainer_one(encoding: str, monkeypatch
 
 
 def test_a_folder_is_made_or_refused(tmp_path: Path) -> None:
-    entry.make_folder("run_dir", tmp_path / "a/b")
+    command_line.make_folder("run_dir", tmp_path / "a/b")
     assert (tmp_path / "a/b").is_dir() and not any((tmp_path / "a/b").iterdir())
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file/x"):
         with pytest.raises(FkpError, match="run_dir"):
-            entry.make_folder("run_dir", folder)
+            command_line.make_folder("run_dir", folder)
 
 
 def test_null_turns_off_what_has_a_word_for_its_default() -> None:

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fkp import label_places, label_values
-from fkp.datamodule import FacesDataModule
+from fkp import painter
+from fkp.data import label_places, label_values
+from fkp.data.datamodule import FacesDataModule
+from fkp.data.label_places import Frames, Search, judge
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.table import FaceTable, OnBad
 from fkp.doctor.__main__ import doctor
 from fkp.doctor.examination import examine
 from fkp.doctor.findings import Finding, make_folder, save
 from fkp.errors import FkpError
-from fkp.label_places import Frames, Search, judge
+from fkp.files.images import write_picture
 from fkp.markup import IBUG68, Markup, load_markup
-from fkp.pictures import write_picture
-from fkp.sources import painter
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.table import FaceTable, OnBad
 from fkp.transforms import FaceCrop, Rescale
 
 COUNT = 32
@@ -289,7 +289,7 @@ def test_findings_are_strict_json_whatever_was_measured(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_real_labels_are_no_false_alarm(shared: Path) -> None:
-    from fkp.sources.pts_folders import PtsFolders
+    from fkp.data.pts_folders import PtsFolders
 
     mesh = shared / "data/pseudo/lfw"
     for source in (

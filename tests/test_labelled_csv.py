@@ -13,12 +13,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fkp.data import csv_reader
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import PtsFolders, read_pts, write_pts
+from fkp.data.table import FaceTable
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup, load_markup
-from fkp.sources import csv_reader
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
-from fkp.sources.table import FaceTable
 
 FACE5 = load_markup("face5")
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")

@@ -6,9 +6,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fkp import painter
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup, load_markup
-from fkp.sources import painter
 
 
 def test_flip_is_its_own_inverse_and_swaps_sides() -> None:

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fkp import media
 from fkp.errors import FkpError
-from fkp.media import Album, Film, find
-from fkp.pictures import write_picture
+from fkp.files.images import write_picture
+from fkp.inference import media
+from fkp.inference.media import Album, Film, find
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 

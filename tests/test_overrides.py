@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fkp import overrides
+from fkp.runs import overrides
 
 GROUPS = {"data": "synthetic", "logger": "tensorboard", "experiment": None}
 

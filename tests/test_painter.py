@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fkp.sources.painter import paint
+from fkp.painter import paint
 
 SEED = 7
 EYES = (list(range(36, 42)), list(range(42, 48)))
@@ -30,7 +30,7 @@ def test_a_face_is_the_same_whenever_it_is_painted(faces):
 
 def test_a_face_is_the_same_in_another_process(faces):
     script = (
-        "import hashlib; from fkp.sources.painter import paint; image, points = paint(7, 5);"
+        "import hashlib; from fkp.painter import paint; image, points = paint(7, 5);"
         "print(hashlib.sha256(image.tobytes() + points.tobytes()).hexdigest())"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fkp import pictures
+from fkp import painter
 from fkp.errors import FkpError
-from fkp.pictures import count_frames, header, read_picture, write_picture
-from fkp.sources import painter
+from fkp.files import images
+from fkp.files.images import count_frames, header, read_picture, write_picture
 
 SIDE = 30_000  # its square is less than what OpenCV itself refuses: 2.7 GB of pixels
 KINDS = ("png", "jpg", "gif", "bmp", "ppm", "pbm", "tif", "jp2", "webp", "avif")
@@ -79,12 +79,12 @@ def test_exactly_as_many_pixels_as_may_be_are_read_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_picture(tmp_path / "some.png", np.zeros((40, 50), np.uint8))
-    monkeypatch.setattr(pictures, "PIXELS", 2000)
+    monkeypatch.setattr(images, "PIXELS", 2000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)  # at which Pillow itself would warn
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_picture(file).shape == (40, 50, 3)
-    monkeypatch.setattr(pictures, "PIXELS", 1999)
+    monkeypatch.setattr(images, "PIXELS", 1999)
     with pytest.raises(FkpError, match="50 x 40 pixels, more than the 1999"):
         read_picture(file)
 
@@ -94,7 +94,7 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from fkp.errors import FkpError
-from fkp.pictures import read_picture, write_picture
+from fkp.files.images import read_picture, write_picture
 
 good, *files = sorted(Path(sys.argv[1]).iterdir())
 read_picture(good)
@@ -132,7 +132,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, monkeypatch: 
         with pytest.raises(FkpError, match=f"{name}.png: {told}, not a file"):
             read_picture(tmp_path / f"{name}.png")
     file = write_picture(tmp_path / "large.bmp", np.zeros((40, 50), np.uint8))
-    monkeypatch.setattr(pictures, "BYTES", 1000)
+    monkeypatch.setattr(images, "BYTES", 1000)
     with pytest.raises(FkpError, match=r"large.bmp: \d{4} bytes, more than the 1000"):
         read_picture(file)
 

@@ -20,16 +20,15 @@ import pytest
 from conftest import ROOT, call
 from PIL import Image
 
-from fkp import Face, Predictor
+from fkp import Face, Predictor, painter
+from fkp.data.labelled_csv import LabelledCsv
+from fkp.data.pts_folders import read_pts
 from fkp.errors import FkpError
+from fkp.files.images import write_picture
+from fkp.inference.media import Album, Film, find
+from fkp.inference.tracking import Tracker
+from fkp.inference.writers import UNFINISHED, Predictions, _Copy, going_on
 from fkp.markup import IBUG68
-from fkp.media import Album, Film, find
-from fkp.pictures import write_picture
-from fkp.predictions import UNFINISHED, Predictions, _Copy, going_on
-from fkp.sources import painter
-from fkp.sources.labelled_csv import LabelledCsv
-from fkp.sources.pts_folders import read_pts
-from fkp.tracks import Tracker
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -136,10 +135,10 @@ def test_pts_count_from_one_and_come_back(predictor: Predictor, tmp_path: Path) 
 # predict.py, for which the last picture never comes: the first 32 are answered, then it waits for ever.
 WAITING = """
 import runpy, sys, threading
-from fkp import predictions
+from fkp.inference import writers
 
-read = predictions.read_picture
-predictions.read_picture = lambda path: threading.Event().wait() if path.name == "40.png" else read(path)
+read = writers.read_picture
+writers.read_picture = lambda path: threading.Event().wait() if path.name == "40.png" else read(path)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -336,7 +335,7 @@ def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
     album, out = find(str(folder)), tmp_path / "out"
     assert isinstance(album, Album)
     predictions = Predictions(predictor, out, {"ckpt": "a"}, drawn="png")
-    summary = predictions.album(album, Tracker, 3)
+    summary = writers.album(album, Tracker, 3)
     assert (summary["pictures"], summary["videos"], list(summary["failed"])) == (2, 3, [str(folder / "broken.mp4")])
     assert summary["notes"] == {str(folder / "moving.gif"): "first of 2 frames"}
     assert strict(out / "summary.json") == summary and strict(out / "moving.json")["notes"] == ["first of 2 frames"]
@@ -345,7 +344,7 @@ def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
     assert (record["video"], record["frames"], record["tracks"]) == (str(folder / "clip.avi"), 3, 1)
     assert (out / "PHONE.csv").is_file() and (out / "PHONE.mp4").is_file() and not (out / "broken.csv").exists()
     before = {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")}
-    assert predictions.album(album, Tracker, 3)["notes"] == summary["notes"]
+    assert writers.album(album, Tracker, 3)["notes"] == summary["notes"]
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")} == before  # done before
     Predictions(predictor, tmp_path / "one", {}).picture(folder / "moving.gif")
     assert "moving.gif: first of 2 frames" in capsys.readouterr().out

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import Face, Predictor
+from fkp import Face, Predictor, painter
 from fkp.detectors import HaarCascade, YuNet
 from fkp.draw import draw, visualize_output
 from fkp.errors import FkpError
+from fkp.files.images import read_picture, to_gray
 from fkp.geometry import (
     apply,
     centre_and_side,
@@ -23,9 +24,7 @@ from fkp.geometry import (
     translation,
     warp,
 )
-from fkp.pictures import read_picture, to_gray
-from fkp.predictor import AGREEING
-from fkp.sources import painter
+from fkp.inference.predictor import AGREEING
 
 Run = tuple[Path, str]
 
@@ -191,7 +190,7 @@ def test_a_checkpoint_is_plain_data(trained: Run) -> None:
 
 def test_foreign_parts_are_not_loaded(trained: Run, tmp_path: Path) -> None:
     checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
-    for target in ("os.system", "fkp.pictures.write_picture", "fkp.networks.torch", "fkp.networks.nothing"):
+    for target in ("os.system", "fkp.files.images.write_picture", "fkp.networks.torch", "fkp.networks.nothing"):
         checkpoint["fkp"]["network"] = {"_target_": target, "command": "true"}
         torch.save(checkpoint, tmp_path / "bad.ckpt")
         with pytest.raises(FkpError, match="not loaded"):
@@ -274,14 +273,14 @@ def test_yunet_says_what_stands_in_its_way(tmp_path: Path, monkeypatch: pytest.M
         YuNet(str(tmp_path / "bad.onnx"))(np.zeros((50, 50), np.uint8))
     monkeypatch.setenv("FKP_CACHE", str(tmp_path))
     monkeypatch.setattr("fkp.detectors.YUNET", "http://127.0.0.1:9/none.onnx")
-    monkeypatch.setattr("fkp.download.BACKOFF_S", 0.001)
+    monkeypatch.setattr("fkp.files.download.BACKOFF_S", 0.001)
     with pytest.raises(FkpError, match=r"none.onnx elsewhere and set detector.model"):
         YuNet()(np.zeros((50, 50), np.uint8))
 
 
 @pytest.mark.real
 def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
-    from fkp.sources.youtube_faces import YoutubeFaces
+    from fkp.data.youtube_faces import YoutubeFaces
 
     faces = YoutubeFaces(str(shared / "data/youtube_faces")).read().split("identity")["val"].select(slice(0, 200, 4))
     found = 0

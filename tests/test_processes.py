@@ -17,12 +17,12 @@ from conftest import ROOT, TINY, call, weights
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fkp import config, provenance
-from fkp.datamodule import FacesDataModule
-from fkp.dataset import WeightedEpochs
+from fkp.data.datamodule import FacesDataModule
+from fkp.data.dataset import WeightedEpochs
+from fkp.data.labelled_csv import write_csv
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
-from fkp.sources.labelled_csv import write_csv
-from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.runs import config, provenance
 from fkp.transforms import FaceCrop, RandomCrop, Rescale
 
 TWO = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "callbacks.progress=null")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fkp import provenance
 from fkp.errors import FkpError
+from fkp.runs import provenance
 
 CONFIG = {"seed": 0, "trainer": {"max_epochs": 3}, "resume": False, "repeat": None, "changed": False, "ckpt_path": None}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fkp.data.pts_folders import PtsFolders, read_pts, write_pts
+from fkp.data.table import FaceTable
 from fkp.errors import FkpError
+from fkp.inference.media import PICTURES
 from fkp.markup import load_markup
-from fkp.media import PICTURES
-from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
-from fkp.sources.table import FaceTable
 
 POINTS = np.random.default_rng(0).uniform(1, 200, (5, 2)).round(2)
 LINES = [f"{x} {y}" for x, y in (POINTS + 1).round(2).tolist()]

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from fkp import provenance, report, sweeps
 from fkp.errors import FkpError
+from fkp.runs import provenance, report, sweeps
 
 
 def faces(nme: np.ndarray, people: int = 20) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import torch
 from conftest import TINY, call, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fkp.predictor import Predictor
-from fkp.resume import ASK, Last
+from fkp.inference.predictor import Predictor
+from fkp.runs.resume import ASK, Last
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow

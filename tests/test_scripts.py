@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import call
 
-from fkp.pictures import read_picture, write_picture
-from fkp.sources import painter
+from fkp import painter
+from fkp.files.images import read_picture, write_picture
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow

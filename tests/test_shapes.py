@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fkp.data.pts_folders import PtsFolders
+from fkp.data.shapes import centred, convention, mean_shape, moved, prove_flip
+from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
 from fkp.geometry import apply, rotation
 from fkp.markup import IBUG68, Markup, load_markup
-from fkp.shapes import centred, convention, mean_shape, moved, prove_flip
-from fkp.sources.painter import place_face
-from fkp.sources.painter.shape_model import ShapeModel
-from fkp.sources.pts_folders import PtsFolders
-from fkp.sources.youtube_faces import YoutubeFaces
+from fkp.painter import place_face
+from fkp.painter.shape_model import ShapeModel
 
 FACE5 = load_markup("face5")
 

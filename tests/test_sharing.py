@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import Face, Predictor
+from fkp import Face, Predictor, painter
 from fkp.detectors import HaarCascade, YuNet
-from fkp.engines import checkpoint
 from fkp.errors import FkpError
-from fkp.sources import painter
+from fkp.inference import torch_engine
 
 THREADS = 8
 
@@ -97,7 +96,7 @@ import multiprocessing, os, signal, sys
 from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from fkp import Predictor
-from fkp.sources import painter
+from fkp import painter
 
 device = {"onnxruntime": None, "torch": "cpu"}[sys.argv[1]]
 if device:
@@ -134,4 +133,4 @@ def test_other_processes_answer_and_exit(engine: str) -> None:
 
 def test_a_model_on_cuda_is_refused_in_a_forked_process() -> None:
     with pytest.raises(FkpError, match="spawn"):
-        checkpoint._check_fork(torch.device("cuda", 0))
+        torch_engine._check_fork(torch.device("cuda", 0))

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-from fkp import signatures
+from fkp.runs import signatures
 
 
 def targets(node: object) -> set[str]:
@@ -27,8 +27,8 @@ OTHERS = {
     "torch.optim.lr_scheduler.OneCycleLR",
     "torch.nn.SmoothL1Loss",
     "pytorch_lightning.callbacks.ModelSummary",
-    "fkp.predictor.Predictor",
-    "fkp.predictor.Predictor.load",
+    "fkp.inference.predictor.Predictor",
+    "fkp.inference.predictor.Predictor.load",
     "fkp.markup.Markup",
 }
 
@@ -207,7 +207,13 @@ def test_compiled_and_generated_names_are_accepted(target: str) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        *("nopackage.X", "fkp.netwrks.TwoConv", "fkp.networks.TwoCon", "torch.optim.SGDD", "fkp.predictor.Face.no"),
+        *(
+            "nopackage.X",
+            "fkp.netwrks.TwoConv",
+            "fkp.networks.TwoCon",
+            "torch.optim.SGDD",
+            "fkp.inference.predictor.Face.no",
+        ),
         *("pytorch_lightning.Trainr", "torch.nn.Lineaar", "TwoConv", "", ".x"),
     ],
 )

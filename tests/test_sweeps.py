@@ -16,8 +16,8 @@ import pytest
 import torch
 from conftest import ROOT, TINY, call, weights
 
-from fkp import sweeps
 from fkp.errors import FkpError
+from fkp.runs import sweeps
 
 LR = "model.optimizer.lr"
 
@@ -82,7 +82,11 @@ def test_a_failed_and_a_killed_job_are_rows_and_the_same_command_goes_on(
     assert sum(float(face["nme"]) for face in faces) / len(faces) == pytest.approx(best, abs=2e-3)
     assert float(after[killed]["val_nme"]) == pytest.approx(best)
     told = subprocess.run(
-        [sys.executable, "-m", "fkp.report", f"sweep={folder}"], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-m", "fkp.runs.report", f"sweep={folder}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
     assert json.loads(told.stdout.splitlines()[-1])["jobs_failed"] == 1
 

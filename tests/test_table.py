@@ -5,14 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fkp.data.labelled_csv import LabelledCsv, write_csv
+from fkp.data.pts_folders import PtsFolders, read_pts, write_pts
+from fkp.data.shapes import moved
+from fkp.data.synthetic import Synthetic
+from fkp.data.table import FaceTable
+from fkp.data.youtube_faces import OFFSETS, YoutubeFaces
 from fkp.errors import FkpError
 from fkp.markup import IBUG68
-from fkp.shapes import moved
-from fkp.sources.labelled_csv import LabelledCsv, write_csv
-from fkp.sources.pts_folders import PtsFolders, read_pts, write_pts
-from fkp.sources.synthetic import Synthetic
-from fkp.sources.table import FaceTable
-from fkp.sources.youtube_faces import OFFSETS, YoutubeFaces
 
 
 def table(people: int, frames: int = 3) -> FaceTable:

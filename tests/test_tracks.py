@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from fkp import Face
+from fkp import Face, painter
 from fkp.errors import FkpError
-from fkp.sources import painter
-from fkp.tracks import OneEuro, Tracker
+from fkp.inference.tracking import OneEuro, Tracker
 
 RATE = 25.0
 

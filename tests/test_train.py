@@ -9,9 +9,9 @@ import torch
 from conftest import TINY, call, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fkp import painter
 from fkp.geometry import face_box
-from fkp.predictor import Predictor
-from fkp.sources import painter
+from fkp.inference.predictor import Predictor
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fkp import painter
 from fkp import transforms as t
 from fkp.augmentations import _by_torch, resample
 from fkp.geometry import apply, compose, enlargement, face_box, invert, mirroring, rotation, shrunk, translation, warp
 from fkp.markup import IBUG68
-from fkp.sources import painter
 
 CHAIN = [t.FaceCrop(1.4, 0.1, shift=0.05, zoom=0.1, turn=15), t.Rescale(250), t.RandomCrop(224), t.RandomFlip(0.5)]
 STEPS = {

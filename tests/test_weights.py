@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fkp import Predictor
-from fkp.engines.checkpoint import rebuild
+from fkp import Predictor, painter
 from fkp.errors import FkpError
 from fkp.geometry import face_box
+from fkp.inference.torch_engine import rebuild
 from fkp.markup import IBUG68
 from fkp.metrics import nme
-from fkp.sources import painter
 from fkp.weights import EXPORTED, FILE, beside, shipped
 from fkp.weights.__main__ import ship
 

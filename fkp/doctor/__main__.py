@@ -5,15 +5,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fkp import config, entry
+from fkp.runs import command_line, config
 
 
-@entry.main("doctor")
+@command_line.main("doctor")
 def doctor(cfg: DictConfig) -> None:
     """Print the findings, worst first, save them with a sheet of suspect faces; exit code 1 if any is an error."""
     from fkp.doctor.examination import examine
     from fkp.doctor.findings import LEVELS, make_folder, save, show
-    from fkp.pictures import write_picture
+    from fkp.files.images import write_picture
 
     run_dir = Path(cfg.run_dir)
     make_folder(run_dir)  # now: what is found takes minutes

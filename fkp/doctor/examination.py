@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fkp import label_values
-from fkp.canvases import Canvases, decode
+from fkp.data import label_values
+from fkp.data.framing import boxed, measured
+from fkp.data.image_cache import Canvases, decode
+from fkp.data.table import FaceTable, Source
 from fkp.doctor import labels, pictures, places, splits
 from fkp.doctor.findings import Case, Finding, worst_first
 from fkp.doctor.labels import Suspect
 from fkp.draw import visualize_output
 from fkp.errors import FkpError
-from fkp.framing import boxed, measured
+from fkp.files.images import read_picture
 from fkp.geometry import apply, centre_and_side, compose, invert, rescaling, square, translation, warp
 from fkp.markup import Markup
-from fkp.pictures import read_picture
-from fkp.sources.table import FaceTable, Source
 
 TILE = 224
 

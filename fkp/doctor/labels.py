@@ -10,13 +10,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fkp.canvases import Canvases
+from fkp.data.image_cache import Canvases
+from fkp.data.shapes import aligned, onto, prove_flip
+from fkp.data.table import FaceTable
 from fkp.doctor.findings import Case, Finding
 from fkp.errors import FkpError
 from fkp.geometry import apply, compose, invert
 from fkp.markup import Markup
-from fkp.shapes import aligned, onto, prove_flip
-from fkp.sources.table import FaceTable
 
 TINY_FACE = 32  # pixels of a face box's side
 FAR_OUTSIDE = 0.25  # of a face box's side

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fkp.data.label_places import Frames, Search, beside_the_face, judge, spaced, upper_left
+from fkp.data.label_values import Wrong
+from fkp.data.table import FaceTable
 from fkp.doctor.findings import Case, Finding
 from fkp.errors import FkpError
 from fkp.geometry import face_box
-from fkp.label_places import Frames, Search, beside_the_face, judge, spaced, upper_left
-from fkp.label_values import Wrong
+from fkp.inference.predictor import Predictor
 from fkp.markup import IBUG68, Markup
-from fkp.predictor import Predictor
-from fkp.sources.table import FaceTable
 
 SOME, ALL = 400, 4000  # images that are searched; and if a kind of wrong labels was found in these
 PREDICTED = 40  # faces whose labels are compared with the shipped weights' points

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fkp.data.table import FaceTable
 from fkp.doctor.findings import Case, Finding
-from fkp.sources.table import FaceTable
 
 
 def check(table: FaceTable, rule: str, part: np.ndarray) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from fkp.archive import read
-from fkp.engines.export import export
-from fkp.evaluation import example_crops
-from fkp.predictor import Predictor
+from fkp.files.torch_archive import read
+from fkp.inference.evaluation import example_crops
+from fkp.inference.export import export
+from fkp.inference.predictor import Predictor
 from fkp.weights import FILE, beside, digest
 
 

@@ -1,0 +1,73 @@
+"""The set the published system trained on: frames of YouTube Faces with 68 points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from fkp.data.labelled_csv import LabelledCsv
+from fkp.data.shapes import moved
+from fkp.data.table import FaceTable, Fault, OnBad
+from fkp.errors import FkpError
+from fkp.files.download import fetch_archive
+
+COMMIT = "6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81"
+ARCHIVE = f"https://github.com/udacity/P1_Facial_Keypoints/archive/{COMMIT}.zip"
+OFFSETS = Path(__file__).with_name("youtube_faces_offsets.csv")  # by benchmarks/conventions.py
+CHECKSUMS = {
+    "training_frames_keypoints.csv": "9f3d1213429893d4955e2789076f6ce11e297253fed86337cffb6ca85bd61ec8",
+    "test_frames_keypoints.csv": "348e5e1a5906001f64d3da627e4f61dc3de90771d6d92f5d93628029b3c85e65",
+}
+
+
+class YoutubeFaces(LabelledCsv):
+    """3462 training and 770 test frames of 347 people (github.com/udacity/P1_Facial_Keypoints, MIT).
+
+    Every person of the official test rows is also in training, in neighbouring frames: `split=official` scores
+    memory of people. `split=identity` pools both and never shares a person.
+
+    Args:
+        root: folder of the two CSVs and of `training/` and `test/`.
+        download: fetch the pinned archive (about 300 MB) into root if it is not there.
+        split: `identity`, `official` or `strict`.
+        labels: `published`: as they are, beside the face; `human`: each point moved by one offset in the eye-line frame
+            onto the convention of 300-W's hand-made labels (`benchmarks/conventions.py`).
+        on_bad: `stop` or `skip`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        download: bool = False,
+        split: Literal["official", "identity", "strict"] = "identity",
+        on_bad: OnBad = "stop",
+        labels: Literal["published", "human"] = "published",
+        url: str = ARCHIVE,
+    ):
+        # A file is called PERSON_VF.jpg: V the video, F the frame.
+        super().__init__(
+            root,
+            file="training_frames_keypoints.csv",
+            images="training",
+            test_file="test_frames_keypoints.csv",
+            test_images="test",
+            identity=r"(.+)_\d+\.\w+$",
+            split=split,
+            on_bad=on_bad,
+        )
+        if labels not in ("published", "human"):
+            raise FkpError(f"data.labels={labels}: there is published and human")
+        self.download, self.url, self.labels = download, url, labels
+
+    def survey(self) -> tuple[FaceTable, list[Fault]]:
+        """All 4232 faces."""
+        if self.download:
+            fetch_archive(self.url, self.root, folder="data", checksums=CHECKSUMS)
+        elif not self.root.is_dir():
+            raise FkpError(f"{self.root}: no such folder; set data.root=… to it, or data.download=true to fetch it")
+        table, faults = super().survey()
+        if self.labels == "human":
+            table.points = moved(table.points, -pd.read_csv(OFFSETS)[["x", "y"]].to_numpy(), self.markup)
+        return table, faults

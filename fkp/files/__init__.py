@@ -1,0 +1,1 @@
+"""Files from outside: checked, bounded, written whole or not at all."""

@@ -1,0 +1,1 @@
+"""Images in, faces out: detectors, engines, the predictor, what is written, and evaluation."""

@@ -1,0 +1,1 @@
+"""Command line, configuration, and what a run leaves, resumes and reports."""
