@@ -14,16 +14,24 @@ def evaluate(cfg: DictConfig) -> float:
     from fkp.inference.predictor import Predictor
     from fkp.runs import results
 
-    ckpt = results.chosen(cfg.ckpt)
-    predictor = Predictor.load(ckpt, config.build(cfg.detector), cfg.device, cfg.passes, cfg.min_confidence)
+    ckpt = results.resolve_checkpoint(cfg.ckpt)
+    predictor = Predictor.load(
+        ckpt, config.build(cfg.detector), cfg.device, cfg.refine_steps, cfg.min_confidence
+    )
     source = config.build(cfg.data)
-    rows, count = evaluation.evaluate(predictor, source, cfg.part)
+    rows, count = evaluation.evaluate(predictor, source, cfg.split)
 
-    title = f"{ckpt} on {count} {cfg.part} faces, split={source.split}, % of the outer-eye distance"
-    results.show_figures(rows, title)
-    figures = {f"{name}_{row}": value for row, of_row in rows.items() for name, value in of_row.items()}
-    record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.part, **figures}
-    Path(cfg.run_dir, "figures.json").write_text(results.as_json(record, indent=1) + "\n", encoding="utf-8")
+    title = (
+        f"{ckpt} on {count} {cfg.split} faces, split={source.protocol}, % of the outer-eye distance"
+    )
+    results.print_metrics(rows, title)
+    figures = {
+        f"{name}_{row}": value for row, of_row in rows.items() for name, value in of_row.items()
+    }
+    record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.split, **figures}
+    Path(cfg.run_dir, "metrics.json").write_text(
+        results.as_json(record, indent=1) + "\n", encoding="utf-8"
+    )
     print(results.as_json(figures))
     return rows["label_box"]["nme"]
 

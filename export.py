@@ -17,18 +17,20 @@ def export(cfg: DictConfig) -> float:
     from fkp.inference.predictor import Predictor
     from fkp.runs import results
 
-    ckpt, out = results.chosen(cfg.ckpt), Path(cfg.out)
+    ckpt, out = results.resolve_checkpoint(cfg.ckpt), Path(cfg.out)
     command_line.make_folder("out", out.parent)
     if out.is_dir() or out.suffix != ".onnx":
         raise FkpError(f"out={out}: name a file that ends in .onnx")
     source = config.build(cfg.data) if "data" in cfg else None
     crops = example_crops(Predictor.load(ckpt, device="cpu"), source, cfg.faces)
     apart = export.export(ckpt, out, np.asarray(crops), cfg.int8)
-    results.say(f"model       {results.near(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8")
-    results.say(
+    results.print_line(
+        f"model       {results.relative_path(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8"
+    )
+    results.print_line(
         f"differs by  {apart:.5f} pixels of the crop {'on average' if cfg.int8 else 'at most'}, on {len(crops)} faces"
     )
-    results.say(f"go on with  python predict.py image=… ckpt={results.near(out)}")
+    results.print_line(f"go on with  python predict.py image=… ckpt={results.relative_path(out)}")
     return apart
 
 

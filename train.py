@@ -30,15 +30,19 @@ def train(cfg: DictConfig) -> None:
     if cfg.weights:
         results.start_from(module, cfg.weights)
     results.show_network(module)
-    with resume.told(run.last), launch.together(trainer, run):
+    with resume.readable_errors(run.last), launch.launch(trainer, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
         if trainer.fast_dev_run:  # a trial of one batch keeps nothing
             return
         checkpoint, nme = results.best(trainer, run.folder)
         figures = {sweeps.VALUE: nme}
-        for tested in trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False):
+        for tested in trainer.test(
+            module, data, ckpt_path=checkpoint, weights_only=True, verbose=False
+        ):
             figures |= tested
-    results.close(run.folder, values, config.varied(cfg), trainer, figures, data.parts["test"].table.paths[0])
+    results.close(
+        run.folder, values, config.varied(cfg), trainer, figures, data.splits["test"].table.paths[0]
+    )
 
 
 if __name__ == "__main__":

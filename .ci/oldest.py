@@ -4,7 +4,9 @@ import re
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+project = tomllib.loads(
+    Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+)["project"]
 for needed in sum(project["optional-dependencies"].values(), project["dependencies"]):
     if bound := re.match(r"([\w.-]+)>=([\w.]+)", needed):
         print("==".join(bound.groups()))

@@ -35,7 +35,7 @@ from sets import last_line, parser, some, source
 
 from fkp.runs import command_line
 
-command_line.settle()  # as the scripts do, before torch comes
+command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
 
 import torch  # noqa: E402
 
@@ -44,7 +44,7 @@ from fkp.data.shapes import convention, moved  # noqa: E402
 from fkp.data.table import FaceTable  # noqa: E402
 from fkp.draw import visualize_output  # noqa: E402
 from fkp.errors import FkpError  # noqa: E402
-from fkp.files.images import read_picture, write_picture  # noqa: E402
+from fkp.files.images import read_image, write_image  # noqa: E402
 from fkp.geometry import (  # noqa: E402
     apply,
     centre_and_side,
@@ -91,8 +91,10 @@ def answers(systems: dict[str, System], faces: FaceTable, title: str) -> dict[st
     """(F, 68, 2) of every system, each photo by each in turn; infinite where a face is missed."""
     points = defaultdict(list)
     boxes = face_boxes(faces, IBUG68)
-    for path, box, label in track(zip(faces.paths, boxes, faces.points, strict=True), title, len(faces)):
-        photo = Photo(path, read_picture(path), box, label)
+    for path, box, label in track(
+        zip(faces.paths, boxes, faces.points, strict=True), title, len(faces)
+    ):
+        photo = Photo(path, read_image(path), box, label)
         for name, system in systems.items():
             found = system(photo)
             points[name].append(np.full_like(label, np.inf) if found is None else found)
@@ -139,10 +141,12 @@ def main() -> None:
     told = arguments.parse_args()
     torch.set_num_threads(1)  # what is timed is timed on one thread
 
-    device = "cpu" if told.ckpt else None  # the shipped weights as they come: exported, in whole numbers
+    device = (
+        "cpu" if told.ckpt else None
+    )  # the shipped weights as they come: exported, in whole numbers
     predictor = Predictor.load(told.ckpt, device=device)
     keen = Predictor.load(told.ckpt, device=device, min_confidence=0)
-    thrice = Predictor.load(told.ckpt, device=device, passes=3)
+    thrice = Predictor.load(told.ckpt, device=device, refine_steps=3)
     youtube, hand_made = (source(name, told.data).read() for name in ("youtube_faces", "300w"))
     parts, hand_parts = youtube.split("strict"), hand_made.split("identity")
     sets = {
@@ -151,7 +155,10 @@ def main() -> None:
         "300w_val": hand_parts["val"],
         "300w_test": hand_parts["test"],
     }
-    fitted_on = {"youtube": some(parts["train"], told.faces), "300w": some(hand_parts["train"], told.faces)}
+    fitted_on = {
+        "youtube": some(parts["train"], told.faces),
+        "300w": some(hand_parts["train"], told.faces),
+    }
     mean = mean_in_box(parts["train"], IBUG68)
     times: dict[str, list[float]] = defaultdict(list)
     tally: Counter[str] = Counter()  # of the detector's boxes
@@ -197,7 +204,9 @@ def main() -> None:
 
         systems[name] = theirs
 
-    learnt = {name: answers(systems, faces, f"fitting on {name}") for name, faces in fitted_on.items()}
+    learnt = {
+        name: answers(systems, faces, f"fitting on {name}") for name, faces in fitted_on.items()
+    }
     offsets = {
         (place, name): offsets_of(points, fitted_on[place])
         for place, of in learnt.items()
@@ -206,12 +215,18 @@ def main() -> None:
     figures: dict[str, float] = {}
     console = Console(width=120)
     for place, faces in sets.items():
-        table = Table("", "NME raw", "NME corrected", "95 %", "FR@10 raw", "FR@10 corrected", "missed")
+        table = Table(
+            "", "NME raw", "NME corrected", "95 %", "FR@10 raw", "FR@10 corrected", "missed"
+        )
         tally.clear()
-        found = answers(systems, faces, f"scoring {place}") | {"same_person": of_the_same_person(faces)}
+        found = answers(systems, faces, f"scoring {place}") | {
+            "same_person": of_the_same_person(faces)
+        }
         figures |= {f"{place}_{name}": count for name, count in tally.items()}
         for name, points in found.items():
-            fit = offsets.get(("300w" if place.startswith("300w") else "youtube", name), np.zeros((68, 2)))
+            fit = offsets.get(
+                ("300w" if place.startswith("300w") else "youtube", name), np.zeros((68, 2))
+            )
             raw, right = (nme(p, faces.points, IBUG68) for p in (points, corrected(points, fit)))
             low, high = (100 * edge for edge in interval(right, faces.identity))
             before, after, missed = summary(raw), summary(right), int(np.isinf(raw).sum())
@@ -236,7 +251,9 @@ def main() -> None:
         console.print("boxes:", ", ".join(f"{name} {count}" for name, count in tally.items()))
         for file in (told.out, told.shapes) if place == "300w_val" else ():
             if file:
-                console.print("worst:", worst(found["fkp"], faces, Path(file), photos=file == told.out))
+                console.print(
+                    "worst:", worst(found["fkp"], faces, Path(file), photos=file == told.out)
+                )
     weights = Path(told.ckpt) if told.ckpt else shipped()
     engine = TorchEngine.load(weights, "cpu")
     short = {
@@ -258,7 +275,9 @@ def main() -> None:
     print(last_line(figures | short))
 
 
-def engine_times(engine: TorchEngine, ckpt: Path, crops: np.ndarray, rounds: int = 200) -> dict[str, float]:
+def engine_times(
+    engine: TorchEngine, ckpt: Path, crops: np.ndarray, rounds: int = 200
+) -> dict[str, float]:
     """Median ms from one crop to its points on one thread, by torch, and by onnxruntime where that is installed, in
     single precision and in whole numbers."""
     engines: dict[str, Engine] = {"points_torch_ms": engine}
@@ -279,20 +298,24 @@ def engine_times(engine: TorchEngine, ckpt: Path, crops: np.ndarray, rounds: int
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def worst(points: np.ndarray, faces: FaceTable, out: Path, photos: bool, count: int = 10, tile: int = 224) -> str:
+def worst(
+    points: np.ndarray, faces: FaceTable, out: Path, photos: bool, count: int = 10, tile: int = 224
+) -> str:
     """Draw the faces with the largest errors, found green and true orange, and name them."""
     errors = 100 * nme(points, faces.points, IBUG68)
     order = np.argsort(-errors)[:count]
     images, found, labels = [], [], []
     for i in order:
         x, y, side = (float(value) for value in centre_and_side(face_box(faces.points[i])))
-        to_tile = compose(translation(0.8 * side - x, 0.7 * side - y), rescaling(tile / (1.6 * side)))
-        image = warp(read_picture(faces.paths[i]), to_tile, (tile, tile))
+        to_tile = compose(
+            translation(0.8 * side - x, 0.7 * side - y), rescaling(tile / (1.6 * side))
+        )
+        image = warp(read_image(faces.paths[i]), to_tile, (tile, tile))
         images.append(image if photos else np.full_like(image, 24))
         found.append(apply(to_tile, points[i]))
         labels.append(apply(to_tile, faces.points[i]))
     names = [f"{faces.rows[i]} {errors[i]:.1f}" for i in order]
-    write_picture(out, visualize_output(images, found, labels, columns=5, side=tile, captions=names))
+    write_image(out, visualize_output(images, found, labels, columns=5, side=tile, captions=names))
     return ", ".join(names)
 
 

@@ -12,7 +12,7 @@ from sets import FOLDER
 
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.detectors import HaarCascade, YuNet
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.progress import track
 
@@ -43,7 +43,7 @@ def main(root: str = str(FOLDER / "youtube_faces"), model: str | None = None) ->
     yunet = YuNet(model) if model else None
     rows, missed, second, missed_yunet = [], 0, [], 0
     for path, points in track(zip(faces.paths, faces.points, strict=True), "detecting", len(faces)):
-        image = read_picture(path, gray=True)
+        image = read_image(path, gray=True)
         box = face_box(points)
         if yunet is not None:
             row = of_yunet(image, box, yunet)
@@ -59,7 +59,9 @@ def main(root: str = str(FOLDER / "youtube_faces"), model: str | None = None) ->
         mean = points.mean(0)
         own_x, own_y, own_side = centre_and_side(box)
         low, high = points.min(0), points.max(0)
-        five = np.stack([points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]])
+        five = np.stack(
+            [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
+        )
         five_unit = float(np.sqrt(np.prod(np.ptp(five, axis=0))))
         rows.append(
             {
@@ -80,8 +82,12 @@ def main(root: str = str(FOLDER / "youtube_faces"), model: str | None = None) ->
         )
     figures: dict[str, float] = {"faces": len(faces), "missed": missed}
     figures |= {"missed_yunet": missed_yunet} if yunet else {}
-    print(f"{'':16}{'median':>8}{'scatter':>9}   (scatter: interquartile range / 1.349, a normal's standard deviation)")
-    columns = {name: [row[name] for row in table] for table in (rows, second) if table for name in table[0]}
+    print(
+        f"{'':16}{'median':>8}{'scatter':>9}   (scatter: interquartile range / 1.349, a normal's standard deviation)"
+    )
+    columns = {
+        name: [row[name] for row in table] for table in (rows, second) if table for name in table[0]
+    }
     for name, values in columns.items():
         low, middle, high = np.percentile(values, [25, 50, 75])
         figures[name], figures[f"{name}_scatter"] = round(middle, 4), round((high - low) / 1.349, 4)

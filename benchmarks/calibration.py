@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from sets import last_line, parser, source
 
-from fkp.calibration import NEAR, reliability
+from fkp.calibration import WITHIN, reliability
 from fkp.data.image_cache import face_boxes
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.inference.predictor import Predictor
 from fkp.metrics import point_errors
 from fkp.progress import track
@@ -28,17 +28,19 @@ def main() -> None:
     for name in ("300w", "youtube_faces"):
         faces = source(name, told.data, data="real").read().split("strict")[told.part]
         boxes, sure, error = face_boxes(faces, predictor.markup), [], []
-        for path, box, label in track(zip(faces.paths, boxes, faces.points, strict=True), name, len(faces)):
-            (face,) = predictor(read_picture(path, predictor.gray), boxes=box[None])
+        for path, box, label in track(
+            zip(faces.paths, boxes, faces.points, strict=True), name, len(faces)
+        ):
+            (face,) = predictor(read_image(path, predictor.gray), boxes=box[None])
             sure.append(face.confidence)
             error.append(point_errors(face.points, label, predictor.markup))
-        bins = reliability(torch.tensor(np.array(sure)), torch.tensor(np.array(error)) < NEAR)
+        bins = reliability(torch.tensor(np.array(sure)), torch.tensor(np.array(error)) < WITHIN)
         print(f"{name}, {len(faces)} faces:  said  true")
         for said, true, _ in bins:
             print(f"{100 * said:22.1f}{100 * true:6.1f}")
         gaps, counts = zip(*((abs(said - true), count) for said, true, count in bins), strict=True)
         figures[f"{name}_calibration_error"] = 100 * float(np.average(gaps, weights=counts))
-        figures[f"{name}_near"] = 100 * float(np.mean(np.array(error) < NEAR))
+        figures[f"{name}_near"] = 100 * float(np.mean(np.array(error) < WITHIN))
         figures[f"{name}_said"] = 100 * float(np.mean(sure))
     print(last_line(figures, 2))
 

@@ -20,7 +20,7 @@ from fkp.data.image_cache import face_boxes
 from fkp.data.shapes import convention, moved
 from fkp.data.table import FaceTable
 from fkp.data.youtube_faces import OFFSETS
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.inference.predictor import Predictor
 from fkp.metrics import nme
 from fkp.progress import track
@@ -31,12 +31,18 @@ def found(predictor: Predictor, faces: FaceTable) -> np.ndarray:
     points = []
     boxes = face_boxes(faces, predictor.markup)
     for path, box in track(zip(faces.paths, boxes, strict=True), "looking", len(faces)):
-        image = read_picture(path, gray=predictor.gray)
+        image = read_image(path, gray=predictor.gray)
         width = image.shape[1]
         mirror = np.array([width - 1 - box[2], box[1], width - 1 - box[0], box[3]])
         upright = predictor(image, boxes=box[None])[0].points
         mirrored = predictor(np.ascontiguousarray(image[:, ::-1]), boxes=mirror[None])[0].points
-        points.append((upright + (np.array([width - 1, 0]) + mirrored[predictor.markup.flip] * (-1, 1))) / 2)
+        points.append(
+            (
+                upright
+                + (np.array([width - 1, 0]) + mirrored[predictor.markup.flip_indices] * (-1, 1))
+            )
+            / 2
+        )
     return np.array(points)
 
 
@@ -44,7 +50,9 @@ def main(ckpt: str, data: str = str(FOLDER)) -> None:
     """Fit, write and print the offsets."""
     predictor = Predictor.load(ckpt)
     markup = predictor.markup
-    here, there = (source(name, Path(data)).read().split("identity") for name in ("youtube_faces", "300w"))
+    here, there = (
+        source(name, Path(data)).read().split("identity") for name in ("youtube_faces", "300w")
+    )
     train, val, own = here["train"], here["val"], there["val"]
     points = found(predictor, train)
     error = convention(found(predictor, own), own.points, markup)
@@ -56,12 +64,16 @@ def main(ckpt: str, data: str = str(FOLDER)) -> None:
         "right": round(100 * float(offsets[:, 0].mean()), 2),
         "low": round(100 * float(offsets[:, 1].mean()), 2),
         "nme_raw": round(100 * float(nme(seen, val.points, markup).mean()), 2),
-        "nme_moved": round(100 * float(nme(moved(seen, offsets, markup), val.points, markup).mean()), 2),
+        "nme_moved": round(
+            100 * float(nme(moved(seen, offsets, markup), val.points, markup).mean()), 2
+        ),
     }
     for name in markup.regions:
         part = 100 * offsets[markup.region(name)].mean(0)
         print(f"{name:16}{part[0]:7.2f} right {part[1]:7.2f} low, % of the outer-eye distance")
-    print(f"written: {Path(OFFSETS).name}; validation faces, NME {figures['nme_raw']} -> {figures['nme_moved']}")
+    print(
+        f"written: {Path(OFFSETS).name}; validation faces, NME {figures['nme_raw']} -> {figures['nme_moved']}"
+    )
     print(json.dumps(figures))
 
 

@@ -21,16 +21,22 @@ MARKS = (10.0, 6.0, 5.0, 4.0, 3.5)
 
 def main() -> None:
     """Draw and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     told = parser.parse_args()
-    figure, (errors, rates) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=(4, 1))
+    figure, (errors, rates) = pyplot.subplots(
+        2, 1, figsize=(7, 5), sharex=True, height_ratios=(4, 1)
+    )
     figures: dict[str, float] = {}
     for number, run in enumerate(told.runs):
         colour = f"C{number}"
         curves: dict[str, list[Any]] = defaultdict(list)
-        for version in sorted((run / "tensorboard").iterdir()):  # more than one if the run was gone on with
+        for version in sorted(
+            (run / "tensorboard").iterdir()
+        ):  # more than one if the run was gone on with
             events = EventAccumulator(str(version), {"scalars": 0})
             events.Reload()
             for tag in events.Tags()["scalars"]:
@@ -44,7 +50,9 @@ def main() -> None:
         for mark in MARKS:
             below = [point for point in curves["val/nme"] if point.value < mark]
             if below:
-                figures[f"{run.name}_minutes_to_{mark:g}"] = round((below[0].wall_time - began) / 60, 1)
+                figures[f"{run.name}_minutes_to_{mark:g}"] = round(
+                    (below[0].wall_time - began) / 60, 1
+                )
         for tag in curves:
             if tag.startswith("lr-"):
                 minutes = [(point.wall_time - began) / 60 for point in curves[tag]]

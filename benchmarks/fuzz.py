@@ -35,6 +35,7 @@ import torch
 from PIL import Image
 from sets import last_line
 
+import fkp.markup
 from fkp import painter
 from fkp.data import image_cache
 from fkp.data.columns import Texts
@@ -44,23 +45,63 @@ from fkp.data.table import FaceTable, Source
 from fkp.doctor.pictures import _look
 from fkp.errors import FkpError
 from fkp.files import download, images
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 from fkp.inference import engines, media
-from fkp.inference.media import Film, find
+from fkp.inference.media import Video, find
 from fkp.inference.predictor import Face
-from fkp.inference.writers import Predictions
+from fkp.inference.writers import PredictionWriter
 from fkp.markup import IBUG68, load_markup
 
 MEMORY, SECONDS = 1 << 28, 10  # bytes more than good files take, and time, for one input
 PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY
 LAST = 1 << 32  # bytes more, at which the process that reads is stopped
-PICTURES = {"jpeg": "jpg", "png": "png", "gif": "gif", "bmp": "bmp", "webp": "webp", "tiff": "tif", "ppm": "ppm"}
+PICTURES = {
+    "jpeg": "jpg",
+    "png": "png",
+    "gif": "gif",
+    "bmp": "bmp",
+    "webp": "webp",
+    "tiff": "tif",
+    "ppm": "ppm",
+}
 PICTURES |= {"jpeg2000": "jp2", "avif": "avif"}
-FILMS = {"mp4": "mp4v", "avi": "MJPG", "mkv": "mp4v", "webm": "VP80", "flv": "FLV1", "ts": "mp2v", "wmv": "WMV2"}
+FILMS = {
+    "mp4": "mp4v",
+    "avi": "MJPG",
+    "mkv": "mp4v",
+    "webm": "VP80",
+    "flv": "FLV1",
+    "ts": "mp2v",
+    "wmv": "WMV2",
+}
 WORDS = rb"../ / - 1e999 nan , ' [ { &a *a %s null II* !!int".split()
-WORDS += [b'"', b"\n", b"\r", b": ", b"\0", b"\xff" * 4, b"\xc2\xb2", b"\xff\xd8\xff\xe1", b"\x89PNG", b"\x1b[2J"]
+WORDS += [
+    b'"',
+    b"\n",
+    b"\r",
+    b": ",
+    b"\0",
+    b"\xff" * 4,
+    b"\xc2\xb2",
+    b"\xff\xd8\xff\xe1",
+    b"\x89PNG",
+    b"\x1b[2J",
+]
 WORDS += [b"9" * 500, b"[" * 2000]
-NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 30_000, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
+NUMBERS = [
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    30_000,
+    0x10000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+]
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -76,29 +117,44 @@ def seeds() -> dict[str, list[bytes]]:
             Image.fromarray(image).save(file, kind, exif=exif)
             made[kind] = [file.getvalue()]
         for ending, codec in FILMS.items():
-            writer = cv2.VideoWriter(str(folder / f"film.{ending}"), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48))
+            writer = cv2.VideoWriter(
+                str(folder / f"film.{ending}"), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48)
+            )
             for shift in range(3):
                 writer.write(np.roll(image, shift, 1))
             writer.release()
         write_pts(folder / "a.pts", points)
         write_csv(folder / "a.csv", ["a.png"] * 3, np.stack([points] * 3))
-        named = [["image", "identity", *(f"{point}_{axis}" for point in IBUG68.points for axis in "xy")]]
+        named = [
+            ["image", "identity", *(f"{point}_{axis}" for point in IBUG68.points for axis in "xy")]
+        ]
         named += [["a.png", "somebody", *map(str, points.ravel())]]
         face = Face(points, np.ones(68), np.ones(4), 1.0)
         with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("top/data/a.txt", "a" * 50)
             archive.writestr("top/data/b/c.bin", bytes(range(256)))
         os.environ["FKP_CACHE"] = name
-        write_picture(folder / "a.png", image)
-        image_cache.decode(FaceTable([folder / "a.png"], points[None], ["a"], ["a"]), IBUG68, True, 3.0)
+        write_image(folder / "a.png", image)
+        image_cache.decode(
+            FaceTable([folder / "a.png"], points[None], ["a"], ["a"]), IBUG68, True, 3.0
+        )
         _weights(folder)
-        markups = Path(markup.__file__).with_name("markups")
+        markups = Path(fkp.markup.__file__).with_name("markups")
         return made | {
             "doctor": [data for some in made.values() for data in some],
-            "csv": [(folder / "a.csv").read_bytes(), "\n".join(map(",".join, named)).encode(), _spreadsheet(points)],
+            "csv": [
+                (folder / "a.csv").read_bytes(),
+                "\n".join(map(",".join, named)).encode(),
+                _spreadsheet(points),
+            ],
             "pts": [(folder / "a.pts").read_bytes()],
-            "markup": [(markups / "face5.yaml").read_bytes(), (markups / "ibug68.yaml").read_bytes()],
-            "prediction": [json.dumps({"image": "a.png", "ckpt": None, "faces": [face.as_dict()]}).encode()],
+            "markup": [
+                (markups / "face5.yaml").read_bytes(),
+                (markups / "ibug68.yaml").read_bytes(),
+            ],
+            "prediction": [
+                json.dumps({"image": "a.png", "ckpt": None, "faces": [face.as_dict()]}).encode()
+            ],
             "list": [b"a.png\n# mine\n../b.jpg\n"],
             "film": [(folder / f"film.{ending}").read_bytes() for ending in FILMS],
             "archive": [(folder / "a.zip").read_bytes()],
@@ -112,7 +168,9 @@ def seeds() -> dict[str, list[bytes]]:
 def _spreadsheet(points: np.ndarray) -> bytes:
     """A table without a header, with an index column, decimal commas and another machine's path, in UTF-16."""
     cells = [str(value).replace(".", ",") for value in points.ravel()]
-    return "\r\n".join(";".join([str(i), rf"C:\me\{'Aa'[i]}.PNG", *cells, ""]) for i in range(2)).encode("utf-16")
+    return "\r\n".join(
+        ";".join([str(i), rf"C:\me\{'Aa'[i]}.PNG", *cells, ""]) for i in range(2)
+    ).encode("utf-16")
 
 
 def _weights(folder: Path) -> None:
@@ -124,8 +182,10 @@ def _weights(folder: Path) -> None:
     recipe = torch.load(shipped(), weights_only=True)["fkp"]
     recipe["network"] = {"_target_": "fkp.networks.HeatMaps", "width": 4}
     recipe["codec"] = {"_target_": "fkp.codecs.SoftArgmax", "size": 64, "unit": 0.64}
-    recipe["transforms"]["rescale"]["size"] = recipe["transforms"]["crop"]["size"] = 64
-    state = {f"network.{name}": weight for name, weight in HeatMaps(68, width=4).state_dict().items()}
+    recipe["transforms"]["rescale"]["size"] = recipe["transforms"]["random_crop"]["size"] = 64
+    state = {
+        f"network.{name}": weight for name, weight in HeatMaps(68, width=4).state_dict().items()
+    }
     torch.save({"fkp": recipe, "state_dict": state}, folder / "a.ckpt")
     export(folder / "a.ckpt", folder / "a.onnx", np.zeros((2, 64, 64), np.uint8))
 
@@ -136,14 +196,16 @@ def _survey(source: Source, file: Path) -> object:
 
 
 def _film(file: Path) -> object:
-    film = Film(file)
+    film = Video(file)
     return film.constant_rate(), list(itertools.islice(film, 100))
 
 
 def _archive(file: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
-            download._unpack(file, Path(folder, "out"), "data", {"a.txt": hashlib.sha256(b"a" * 50).hexdigest()})
+            download._unpack(
+                file, Path(folder, "out"), "data", {"a.txt": hashlib.sha256(b"a" * 50).hexdigest()}
+            )
     except (download._Unsound, OSError) as error:  # as fetch_archive says it
         raise FkpError(str(error)) from error
 
@@ -161,12 +223,15 @@ CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
 PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
 # The name of the file, and what reads it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    **{kind: (f"in.{ending}", read_picture) for kind, ending in PICTURES.items()},
+    **{kind: (f"in.{ending}", read_image) for kind, ending in PICTURES.items()},
     "doctor": ("in.png", _look),
     "csv": ("in.csv", lambda file: _survey(CSV, file)),
     "pts": ("a.pts", lambda file: _survey(PTS, file)),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
-    "prediction": ("a.json", lambda file: Predictions(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a"))),
+    "prediction": (
+        "a.json",
+        lambda file: PredictionWriter(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a")),
+    ),
     "list": ("in.txt", lambda file: find(str(file))),
     "film": ("in.mp4", _film),
     "archive": ("in.zip", _archive),
@@ -182,10 +247,17 @@ def mutated(good: list[bytes], name: str) -> bytes:
     chance = random.Random(name)
     data = bytearray(chance.choice(good))
     for _ in range(chance.choice((1, 1, 2, 3, 6))):
-        at = chance.randrange(min(len(data), chance.choice((64, 512, 1 << 30))) + 1)  # headers are where it hurts
+        at = chance.randrange(
+            min(len(data), chance.choice((64, 512, 1 << 30))) + 1
+        )  # headers are where it hurts
         end = at + chance.choice((1, 2, 4, 8, 64, chance.randrange(len(data) + 1)))
-        word, flipped = chance.choice(WORDS), bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1])
-        number = (chance.choice(NUMBERS) & 0xFFFFFFFF >> chance.choice((0, 16))).to_bytes(4, "little")
+        word, flipped = (
+            chance.choice(WORDS),
+            bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1]),
+        )
+        number = (chance.choice(NUMBERS) & 0xFFFFFFFF >> chance.choice((0, 16))).to_bytes(
+            4, "little"
+        )
         number = number[:: chance.choice((1, -1))]
         again, other, noise = (
             data[at:end][:4000] * chance.choice((1, 1, 300)),
@@ -203,7 +275,11 @@ def mutated(good: list[bytes], name: str) -> bytes:
         ]
         until, new = chance.choice([*edits, (at + 1, flipped), (at + len(number), number)])
         data[at:until] = new
-    return _summed(data[: 1 << 20]) if data[:4] == b"\x89PNG" and chance.random() < 0.7 else bytes(data[: 1 << 20])
+    return (
+        _summed(data[: 1 << 20])
+        if data[:4] == b"\x89PNG" and chance.random() < 0.7
+        else bytes(data[: 1 << 20])
+    )
 
 
 def _summed(png: bytearray) -> bytes:
@@ -247,16 +323,26 @@ def fuzz(reader: str, good: list[bytes], numbers: range, until: float, keep: Pat
                     ends[_kept(reader, good, numbers[ends.total()], json.loads(line), keep)] += 1
             _, status = os.waitpid(child, 0)
         if status and ends.total() == before:  # of this input, and not of all those before
-            ends[_kept(reader, good, numbers[ends.total()], f"died: {os.waitstatus_to_exitcode(status)}", keep)] += 1
+            ends[
+                _kept(
+                    reader,
+                    good,
+                    numbers[ends.total()],
+                    f"died: {os.waitstatus_to_exitcode(status)}",
+                    keep,
+                )
+            ] += 1
     return ends
 
 
-def _read(reader: str, good: list[bytes], numbers: range, until: float, folder: Path, tell: int) -> None:
+def _read(
+    reader: str, good: list[bytes], numbers: range, until: float, folder: Path, tell: int
+) -> None:
     """The process that reads."""
     for told in (1, 2):  # by OpenCV, FFmpeg and onnxruntime, of every file
         os.dup2(os.open(os.devnull, os.O_WRONLY), told)
     images.PIXELS = media.PIXELS = PIXELS
-    write_picture(folder / "a.png", np.zeros((8, 8), np.uint8))
+    write_image(folder / "a.png", np.zeros((8, 8), np.uint8))
     for data in good:
         outcome(reader, folder, data)  # what has to be loaded once is loaded
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -266,13 +352,19 @@ def _read(reader: str, good: list[bytes], numbers: range, until: float, folder: 
         signal.signal(alarm, signal.SIG_DFL)  # which ends it, wherever it is
     with open(tell, "w", encoding="utf-8") as answers:
         for number in itertools.takewhile(lambda _: time.monotonic() < until, numbers):
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of its own; other work on the machine is not its fault
+            signal.setitimer(
+                signal.ITIMER_PROF, SECONDS
+            )  # of its own; other work on the machine is not its fault
             signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
             end = outcome(reader, folder, mutated(good, f"{reader} {number}"))
             large = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most
             if large and number != numbers[0]:
                 break  # perhaps not by this one alone: another process will see
-            print(json.dumps(f"more than {MEMORY >> 20} MB" if large else end), file=answers, flush=True)
+            print(
+                json.dumps(f"more than {MEMORY >> 20} MB" if large else end),
+                file=answers,
+                flush=True,
+            )
     os._exit(0)
 
 
@@ -288,12 +380,18 @@ def _kept(reader: str, good: list[bytes], number: int, end: str, keep: Path) -> 
 
 def main() -> None:
     """Print a table, reader by reader."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=math.inf, help="after which no input is begun")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="after which no input is begun"
+    )
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
-    parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz"), help="where inputs that found a bug go")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("outputs/fuzz"), help="where inputs that found a bug go"
+    )
     asked = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)  # or what is forked would wait for threads that it has not
@@ -301,13 +399,23 @@ def main() -> None:
     print(f"{'reader':12}{'inputs':>8}{'results':>9}{'errors':>8}{'bugs':>6}{'seconds':>9}")
     for i, reader in enumerate(asked.readers):
         start, left = time.monotonic(), len(asked.readers) - i
-        until = start + (asked.seconds - (start - began)) / left  # monotonic time is the child's too
+        until = (
+            start + (asked.seconds - (start - began)) / left
+        )  # monotonic time is the child's too
         first, count = asked.seed * 1_000_000_000, asked.inputs // len(asked.readers)
         ends = fuzz(reader, good[reader], range(first, first + count), until, asked.keep)
         counts = [ends.total(), ends["result"], ends["error"], ends["bug"]]
-        print("{:12}{:8}{:9}{:8}{:6}{:9.1f}".format(reader, *counts, time.monotonic() - start), flush=True)
+        print(
+            "{:12}{:8}{:9}{:8}{:6}{:9.1f}".format(reader, *counts, time.monotonic() - start),
+            flush=True,
+        )
         total += ends
-    figures = {"inputs": total.total(), "results": total["result"], "errors": total["error"], "bugs": total["bug"]}
+    figures = {
+        "inputs": total.total(),
+        "results": total["result"],
+        "errors": total["error"],
+        "bugs": total["bug"],
+    }
     print(last_line(figures | {"fuzz_s": time.monotonic() - began}))
 
 

@@ -30,8 +30,8 @@ OPTIONS = [
     "trainer.max_epochs=4",
     "datamodule.batch_size=6",
     "model.network.width=4",
-    "augment.noise.deviation=0.02",
-    "crop.flip.share=0.5",
+    "augment.noise.std=0.02",
+    "transforms.random_flip.p=0.5",
     "callbacks.early_stopping.patience=3",
     "callbacks.last.minutes=0",
     "callbacks.progress=null",
@@ -44,22 +44,27 @@ def train(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FKP_CACHE": str(folder.parent / "cache")}
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     log = folder.parent / f"{folder.name}.log"
-    return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=log.open("a"), stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=folder.parent, env=environment, stdout=log.open("a"), stderr=subprocess.STDOUT
+    )
 
 
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run has come to, as plain values that can be compared."""
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    events = EventAccumulator(str(next((folder / "tensorboard").iterdir())), {"scalars": 0, "images": 0})
+    events = EventAccumulator(
+        str(next((folder / "tensorboard").iterdir())), {"scalars": 0, "images": 0}
+    )
     events.Reload()
     curves = {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in sorted(events.Tags()["scalars"])
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in sorted(events.Tags()["scalars"])
     }
     curves |= {
         tag: [(event.step, hash(event.encoded_image_string)) for event in events.Images(tag)]
         for tag in events.Tags()["images"]
     }
-    figures = json.loads((folder / "figures.json").read_text())
+    figures = json.loads((folder / "metrics.json").read_text())
     return {"checkpoint": plain(checkpoint, str(folder)), "curves": curves, "figures": figures}
 
 
@@ -69,7 +74,11 @@ def plain(value: Any, folder: str) -> Any:
         return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
     if isinstance(value, dict):
         # Lightning keeps the score of the last improvement in mind, but neither restores nor needs it.
-        return {plain(key, folder): plain(part, folder) for key, part in value.items() if key != "current_score"}
+        return {
+            plain(key, folder): plain(part, folder)
+            for key, part in value.items()
+            if key != "current_score"
+        }
     if isinstance(value, (list, tuple)):
         return [plain(part, folder) for part in value]
     return value.replace(folder, "") if isinstance(value, str) else value
@@ -88,7 +97,9 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 
 def main() -> None:
     """Kill, resume, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", default="KILL", help="KILL, TERM or INT")
@@ -96,9 +107,13 @@ def main() -> None:
     chance = random.Random(told.seed)
     work = Path(tempfile.mkdtemp())
     for name in ("first", "whole"):  # the first draws the faces
-        assert train(work / name, *OPTIONS, f"run_dir={work / name}").wait() == 0, (work / f"{name}.log").read_text()
+        assert train(work / name, *OPTIONS, f"run_dir={work / name}").wait() == 0, (
+            work / f"{name}.log"
+        ).read_text()
     whole = outcome(work / "whole")
-    seconds = (work / "whole/figures.json").stat().st_mtime - (work / "whole/run.yaml").stat().st_mtime
+    seconds = (work / "whole/metrics.json").stat().st_mtime - (
+        work / "whole/run.yaml"
+    ).stat().st_mtime
     counts = dict.fromkeys(("kills", "resumed", "identical", "in_training", "half_written"), 0)
     while (kill := counts["kills"]) < told.kills:
         run = work / f"kill{kill}"
@@ -109,14 +124,18 @@ def main() -> None:
         time.sleep(chance.uniform(0, seconds))
         running.send_signal(getattr(signal, f"SIG{told.signal}"))
         running.wait()
-        if (run / "figures.json").exists():  # too late: it had ended
+        if (run / "metrics.json").exists():  # too late: it had ended
             continue
         counts["kills"] += 1
         counts["in_training"] += (run / "checkpoints/last.ckpt").exists()
         counts["half_written"] += any(run.glob("checkpoints/.*.part"))
         code = train(run, f"resume={run}").wait()
         counts["resumed"] += code == 0
-        apart = differences(whole, outcome(run)) if code == 0 else [(work / f"kill{kill}.log").read_text()[-500:]]
+        apart = (
+            differences(whole, outcome(run))
+            if code == 0
+            else [(work / f"kill{kill}.log").read_text()[-500:]]
+        )
         counts["identical"] += not apart
         print(f"{kill}: {apart or 'identical'}", flush=True)
     shutil.rmtree(work)

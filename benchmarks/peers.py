@@ -42,17 +42,29 @@ class Peer:
     """
 
     def __init__(self, name: str, python: str):
-        quiet = {**os.environ, "GLOG_minloglevel": "3", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+        quiet = {
+            **os.environ,
+            "GLOG_minloglevel": "3",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONWARNINGS": "ignore",
+        }
         command = [python, __file__, name]
         self.child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=quiet
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=quiet,
         )
         assert self.child.stdin is not None and self.child.stdout is not None
         self.to, self.out = self.child.stdin, self.child.stdout
         if self.out.readline().strip() != "ready":
             raise RuntimeError(f"{name} does not start in {python}")
 
-    def __call__(self, image: str, box: list[float] | None = None, upsampling: int = 1) -> dict[str, Any]:
+    def __call__(
+        self, image: str, box: list[float] | None = None, upsampling: int = 1
+    ) -> dict[str, Any]:
         """Points (68, 2) of each face found in a picture, or of the one in a box, IMAGE pixels; and the times. dlib
         doubles the picture's size `upsampling` times before it looks for faces."""
         self.to.write(json.dumps({"path": image, "box": box, "upsampling": upsampling}) + "\n")
@@ -90,7 +102,11 @@ def _dlib() -> Any:
     def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
         image = _rgb(path)
         began = time.perf_counter()
-        boxes = detector(image, upsampling) if box is None else [dlib.rectangle(*(round(edge) for edge in box))]
+        boxes = (
+            detector(image, upsampling)
+            if box is None
+            else [dlib.rectangle(*(round(edge) for edge in box))]
+        )
         found = time.perf_counter()
         shapes = [predictor(image, face) for face in boxes]
         ended = time.perf_counter()
@@ -109,7 +125,9 @@ def _dlib() -> Any:
 def _mediapipe() -> Any:
     import mediapipe
 
-    mesh = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=4, refine_landmarks=True)
+    mesh = mediapipe.solutions.face_mesh.FaceMesh(
+        static_image_mode=True, max_num_faces=4, refine_landmarks=True
+    )
 
     def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
         image = _rgb(path)
@@ -118,8 +136,16 @@ def _mediapipe() -> Any:
         faces = mesh.process(image).multi_face_landmarks or []
         both = 1000 * (time.perf_counter() - began)
         # Its coordinates run from 0 to 1 over the edges of the pixels.
-        points = [[[f.landmark[i].x * width - 0.5, f.landmark[i].y * height - 0.5] for i in MESH] for f in faces]
-        return {"points": points, "boxes": [], "detect_ms": 0.0, "points_ms": both}  # it cannot be told a box
+        points = [
+            [[f.landmark[i].x * width - 0.5, f.landmark[i].y * height - 0.5] for i in MESH]
+            for f in faces
+        ]
+        return {
+            "points": points,
+            "boxes": [],
+            "detect_ms": 0.0,
+            "points_ms": both,
+        }  # it cannot be told a box
 
     return find
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fkp.draw import visualize_output
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 from fkp.geometry import apply, compose, face_box, rescaling, translation, warp
 from fkp.painter import paint
 from fkp.runs.results import TEST_FACES
@@ -23,7 +23,9 @@ def drawn_faces(count: int = 24, side: int = 150) -> np.ndarray:
         image, label = paint(0, index)
         left, top, right, _ = face_box(label).astype(float)
         room = 0.25 * (right - left)
-        framed = compose(translation(room - left, room - top), rescaling(side / (right - left + 2 * room)))
+        framed = compose(
+            translation(room - left, room - top), rescaling(side / (right - left + 2 * room))
+        )
         crops.append(warp(image, framed, (side, side)))
         points.append(apply(framed, label) if index % 2 else np.full_like(label, np.nan))
     return visualize_output(crops, points, columns=8, side=side)
@@ -31,10 +33,10 @@ def drawn_faces(count: int = 24, side: int = 150) -> np.ndarray:
 
 def main(run: str) -> None:
     """Write them into docs/, small enough to commit."""
-    write_picture(DOCS / "synthetic_faces.jpg", drawn_faces())
-    sheet = read_picture(Path(run) / TEST_FACES)
+    write_image(DOCS / "synthetic_faces.jpg", drawn_faces())
+    sheet = read_image(Path(run) / TEST_FACES)
     smaller = cv2.resize(sheet, None, fx=0.85, fy=0.85, interpolation=cv2.INTER_AREA)
-    write_picture(DOCS / "test_faces.jpg", smaller)
+    write_image(DOCS / "test_faces.jpg", smaller)
     print(json.dumps({path.name: path.stat().st_size for path in sorted(DOCS.glob("*.jpg"))}))
 
 

@@ -29,12 +29,14 @@ from peers import PEERS, Peer, available
 
 from fkp import Predictor, painter
 from fkp.detectors import Detector, HaarCascade, YuNet
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.inference.onnx_engine import OnnxEngine
 from fkp.weights import EXPORTED, shipped
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = "import sys; from fkp import Predictor; print(len(Predictor.load(sys.argv[2])(sys.argv[1])))"
+LIBRARY = (
+    "import sys; from fkp import Predictor; print(len(Predictor.load(sys.argv[2])(sys.argv[1])))"
+)
 
 
 def seconds_of(call: Callable[..., object], *arguments: object) -> float:
@@ -54,7 +56,9 @@ def cold_peer(name: str, python: str, photo: str) -> None:
 
 def ran(cwd: Path, *command: str) -> float:
     """Run Python; its largest memory, MB."""
-    with subprocess.Popen([sys.executable, *command], cwd=cwd, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=cwd, stdout=subprocess.DEVNULL
+    ) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -85,7 +89,9 @@ def streamed(predictor: Predictor, count: int) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     shared = os.environ.get("FKP_SHARED")
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("photos", type=Path, nargs="?", default=Path(shared or ".") / "photos")
     for peer in PEERS:
         arguments.add_argument(f"--{peer}", default=sys.executable)
@@ -94,7 +100,9 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--stream", type=int, default=5000)
     told = arguments.parse_args()
-    photos = [str(path) for path in sorted(told.photos.iterdir()) if path.suffix in (".jpg", ".png")]
+    photos = [
+        str(path) for path in sorted(told.photos.iterdir()) if path.suffix in (".jpg", ".png")
+    ]
     model = told.ckpt or str(shipped(EXPORTED))
     times: dict[str, list[float]] = defaultdict(list)
     peers = available({name: getattr(told, name) for name in PEERS})
@@ -104,20 +112,27 @@ def main() -> None:
         for number in range(told.rounds):
             photo = photos[number % len(photos)]
             began = time.perf_counter()
-            peak = max(peak, ran(Path(folder), str(ROOT / "predict.py"), f"image={photo}", f"ckpt={model}"))
+            peak = max(
+                peak, ran(Path(folder), str(ROOT / "predict.py"), f"image={photo}", f"ckpt={model}")
+            )
             times["cold"].append(time.perf_counter() - began)
             times["cold_library"].append(seconds_of(ran, ROOT, "-c", LIBRARY, photo, model))
             for name in peers:
-                times[f"cold_{name}"].append(seconds_of(cold_peer, name, getattr(told, name), photo))
+                times[f"cold_{name}"].append(
+                    seconds_of(cold_peer, name, getattr(told, name), photo)
+                )
 
     detectors: dict[str, Detector] = {"": HaarCascade()}
     if told.yunet:
         detectors["_yunet"] = YuNet(told.yunet)
     predictors = {name: Predictor.load(model, detector) for name, detector in detectors.items()}
-    pictures = {photo: read_picture(photo) for photo in photos}
+    pictures = {photo: read_image(photo) for photo in photos}
     for number in range(told.rounds + 1):
         for photo in photos:
-            taken = {f"photo{name}": seconds_of(predictor, pictures[photo]) for name, predictor in predictors.items()}
+            taken = {
+                f"photo{name}": seconds_of(predictor, pictures[photo])
+                for name, predictor in predictors.items()
+            }
             for name, peer in peers.items():
                 answer = peer(photo, upsampling=0)
                 taken[f"photo_{name}"] = (answer["detect_ms"] + answer["points_ms"]) / 1000
@@ -125,8 +140,14 @@ def main() -> None:
                 times[name].append(value)
 
     some = next(iter(predictors.values()))
-    crop = some.crop(np.ascontiguousarray(painter.paint(1, 0)[0][..., 0]), np.array([[40.0, 40.0, 180.0, 180.0]]))[0]
-    engines = {threads: OnnxEngine(Path(model), threads) for threads in (1, 2)} if model.endswith(".onnx") else {}
+    crop = some.crop(
+        np.ascontiguousarray(painter.paint(1, 0)[0][..., 0]), np.array([[40.0, 40.0, 180.0, 180.0]])
+    )[0]
+    engines = (
+        {threads: OnnxEngine(Path(model), threads) for threads in (1, 2)}
+        if model.endswith(".onnx")
+        else {}
+    )
     for _ in range(20 * told.rounds):
         for threads, engine in engines.items():
             for batch in (1, 32):
@@ -135,7 +156,11 @@ def main() -> None:
 
     middle = {name: statistics.median(values) for name, values in times.items()}
     figures = {f"{name}_s": value for name, value in middle.items() if name.startswith("cold")}
-    figures |= {f"{name}_ms": 1000 * value for name, value in middle.items() if name.startswith(("photo", "landmarks"))}
+    figures |= {
+        f"{name}_ms": 1000 * value
+        for name, value in middle.items()
+        if name.startswith(("photo", "landmarks"))
+    }
     if engines:
         figures["landmarks_1_thread_ms"] = figures["landmarks_1_1_ms"]
         figures["landmarks_batch_32_ms"] = figures["landmarks_2_32_ms"]

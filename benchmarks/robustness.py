@@ -24,7 +24,7 @@ from peers import PEERS, Peer, available
 from sets import last_line, parser, some, source
 
 from fkp.data.table import FaceTable
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 from fkp.geometry import apply, centre_and_side, face_box, rescaling, rotation, square, warp
 from fkp.inference.predictor import Predictor
 from fkp.markup import IBUG68
@@ -34,41 +34,56 @@ from fkp.progress import track
 Picture = tuple[np.ndarray, np.ndarray]  # image and label
 
 
-def turn(image: np.ndarray, label: np.ndarray, degrees: float, random: np.random.Generator) -> Picture:
+def turn(
+    image: np.ndarray, label: np.ndarray, degrees: float, random: np.random.Generator
+) -> Picture:
     """About the face, clockwise or not."""
     affine = rotation(degrees * random.choice([-1, 1]), label.mean(0))
     return warp(image, affine, image.shape[1::-1]), apply(affine, label)
 
 
-def blur(image: np.ndarray, label: np.ndarray, deviation: float, random: np.random.Generator) -> Picture:
+def blur(
+    image: np.ndarray, label: np.ndarray, deviation: float, random: np.random.Generator
+) -> Picture:
     """A Gaussian, its deviation in percent of the face box's side."""
     pixels = deviation / 100 * float(centre_and_side(face_box(label))[2])
     return (cv2.GaussianBlur(image, (0, 0), pixels) if pixels > 0.05 else image), label
 
 
-def noise(image: np.ndarray, label: np.ndarray, deviation: float, random: np.random.Generator) -> Picture:
+def noise(
+    image: np.ndarray, label: np.ndarray, deviation: float, random: np.random.Generator
+) -> Picture:
     """Independent normal noise, in gray levels."""
     return (image + random.normal(0, deviation, image.shape)).clip(0, 255).astype(np.uint8), label
 
 
-def darken(image: np.ndarray, label: np.ndarray, light: float, random: np.random.Generator) -> Picture:
+def darken(
+    image: np.ndarray, label: np.ndarray, light: float, random: np.random.Generator
+) -> Picture:
     """Of the light only this share is left, and a sensor's noise of 3 gray levels stays."""
     return (image * light + random.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8), label
 
 
-def cover(image: np.ndarray, label: np.ndarray, share: float, random: np.random.Generator) -> Picture:
+def cover(
+    image: np.ndarray, label: np.ndarray, share: float, random: np.random.Generator
+) -> Picture:
     """A gray square over this share of the face box, anywhere in it."""
     x, y, side = (float(value) for value in centre_and_side(face_box(label)))
     part = side * np.sqrt(share)
     left, top = np.array([x, y]) - side / 2 + random.uniform(0, side - part, 2)
     covered = image.copy()
     if share:
-        low, high = np.round([left, top]).astype(int), np.round([left + part, top + part]).astype(int)
+        low, high = (
+            np.round([left, top]).astype(int),
+            np.round([left + part, top + part]).astype(int),
+        )
         covered[max(0, low[1]) : max(0, high[1]), max(0, low[0]) : max(0, high[0])] = 128
     return covered, label
 
 
-def shrink(image: np.ndarray, label: np.ndarray, pixels: float, random: np.random.Generator) -> Picture:
+def shrink(
+    image: np.ndarray, label: np.ndarray, pixels: float, random: np.random.Generator
+) -> Picture:
     """The face box gets this side, pixels."""
     factor = pixels / float(centre_and_side(face_box(label))[2])
     size = tuple(max(1, round(side * factor)) for side in image.shape[1::-1])
@@ -96,10 +111,14 @@ def moved_box(box: np.ndarray, kind: str, amount: float, random: np.random.Gener
     if kind == "scale":
         return square(x, y, side * amount)
     angle = random.uniform(0, 2 * np.pi)
-    return square(x + np.cos(angle) * amount / 100 * side, y + np.sin(angle) * amount / 100 * side, side)
+    return square(
+        x + np.cos(angle) * amount / 100 * side, y + np.sin(angle) * amount / 100 * side, side
+    )
 
 
-def as_dlib_draws(peer: Peer, faces: FaceTable, folder: Path) -> Callable[[np.ndarray], list[float]]:
+def as_dlib_draws(
+    peer: Peer, faces: FaceTable, folder: Path
+) -> Callable[[np.ndarray], list[float]]:
     """Fit, in medians, how dlib's own boxes lie to the label's face boxes."""
     rows = []
     for path, label in zip(faces.paths, faces.points, strict=True):
@@ -127,14 +146,27 @@ def main() -> None:
     told = arguments.parse_args()
     parts = source("300w", told.data).read().split("identity")
     faces = some(parts["val"], told.faces)
-    looks = {"fkp": Predictor.load(told.ckpt), "fkp, one look": Predictor.load(told.ckpt, passes=1)}
+    looks = {
+        "fkp": Predictor.load(told.ckpt),
+        "fkp, one look": Predictor.load(told.ckpt, refine_steps=1),
+    }
     peers = available({name: getattr(told, name) for name in PEERS})
     errors: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "photo.png"
-        to_dlib = as_dlib_draws(peers["dlib"], some(parts["train"], 200), Path(folder)) if "dlib" in peers else None
+        to_dlib = (
+            as_dlib_draws(peers["dlib"], some(parts["train"], 200), Path(folder))
+            if "dlib" in peers
+            else None
+        )
 
-        def ask(key: tuple[str, float], image: np.ndarray, label: np.ndarray, box: np.ndarray, photo: str) -> None:
+        def ask(
+            key: tuple[str, float],
+            image: np.ndarray,
+            label: np.ndarray,
+            box: np.ndarray,
+            photo: str,
+        ) -> None:
             found = {name: look(image, boxes=box[None])[0].points for name, look in looks.items()}
             if to_dlib:
                 found["dlib"] = np.array(peers["dlib"](photo, to_dlib(box))["points"][0])
@@ -146,15 +178,25 @@ def main() -> None:
                 errors[(*key, name)].append(100 * float(nme(points, label, IBUG68)))
 
         for i in track(range(len(faces)), f"{len(faces)} faces", len(faces)):
-            random, label, image = np.random.default_rng(i), faces.points[i], read_picture(faces.paths[i])
+            random, label, image = (
+                np.random.default_rng(i),
+                faces.points[i],
+                read_image(faces.paths[i]),
+            )
             photo = str(faces.paths[i])
             for kind, (_, amounts) in BOXES.items():
                 for amount in amounts:
-                    ask((kind, amount), image, label, moved_box(face_box(label), kind, amount, random), photo)
+                    ask(
+                        (kind, amount),
+                        image,
+                        label,
+                        moved_box(face_box(label), kind, amount, random),
+                        photo,
+                    )
             for kind, (_, change, amounts) in PICTURES.items():
                 for amount in amounts:
                     changed, there = change(image, label, amount, random)
-                    write_picture(file, changed)
+                    write_image(file, changed)
                     ask((kind, amount), changed, there, face_box(there), str(file))
 
     medians = {key: float(np.median(values)) for key, values in errors.items()}
@@ -164,7 +206,10 @@ def main() -> None:
         print(f"{title:32}" + "".join(f"{amount:>8g}" for amount in amounts))
         for name in names:
             if (kind, amounts[0], name) in medians:
-                print(f"  {name:30}" + "".join(f"{medians[kind, amount, name]:8.2f}" for amount in amounts))
+                print(
+                    f"  {name:30}"
+                    + "".join(f"{medians[kind, amount, name]:8.2f}" for amount in amounts)
+                )
     if told.out:
         plot(titles, names, medians, Path(told.out))
     means = {key: float(np.mean(values)) for key, values in errors.items()}
@@ -202,7 +247,10 @@ def plot(
                 label=name,
             )
         axis.set(
-            xlabel=title, xticks=range(len(amounts)), xticklabels=[f"{amount:g}" for amount in amounts], ylim=(0, 15)
+            xlabel=title,
+            xticks=range(len(amounts)),
+            xticklabels=[f"{amount:g}" for amount in amounts],
+            ylim=(0, 15),
         )
         axis.grid(alpha=0.3)
     for row in axes:

@@ -36,7 +36,7 @@ from sets import FOLDER, some
 
 from fkp.runs import command_line, config
 
-command_line.settle()  # as the scripts do, before torch comes
+command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
 
 import pytorch_lightning as pl  # noqa: E402
 
@@ -78,7 +78,9 @@ def peak(figures: dict[str, float], name: str) -> Iterator[None]:
 class Clock(pl.Callback):
     """Times the steps after the first few."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
         """One step more."""
         if trainer.global_step == WARM:
             self.stopwatch = Stopwatch()
@@ -94,11 +96,17 @@ class Stopwatch:
 
     def stop(self) -> None:
         """Stop."""
-        self.seconds, self.processor = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+        self.seconds, self.processor = (
+            time.perf_counter() - self.began[0],
+            time.process_time() - self.began[1],
+        )
 
     def figures(self, name: str, faces: int) -> dict[str, float]:
         """Faces per second, and the processor's ms for each."""
-        return {f"{name}_faces_per_s": faces / self.seconds, f"{name}_processor_ms": 1000 * self.processor / faces}
+        return {
+            f"{name}_faces_per_s": faces / self.seconds,
+            f"{name}_processor_ms": 1000 * self.processor / faces,
+        }
 
 
 def draw(root: Path, base: Path, times: int) -> None:
@@ -122,7 +130,7 @@ def child(root: Path, told: argparse.Namespace) -> dict[str, float]:
         name, watch = "first" if first else "again", Stopwatch()
         data.setup()
         watch.stop()
-        faces = sum(len(part) for part in data.parts.values())
+        faces = sum(len(part) for part in data.splits.values())
         figures |= {f"{name}_s": watch.seconds} | watch.figures(name, faces)
         if first:
             return figures
@@ -136,9 +144,13 @@ def child(root: Path, told: argparse.Namespace) -> dict[str, float]:
         figures["loaded_mb"], figures["file_mb"] = memory(), memory("RssFile")
         for name in told.experiments:
             again, module = built(root, told, name)
-            again.parts = data.parts
+            again.splits = data.splits
             clock = Clock()
-            quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+            quiet = {
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "enable_checkpointing": False,
+            }
             trainer = pl.Trainer(
                 max_steps=WARM + told.steps,
                 limit_val_batches=0,
@@ -156,7 +168,12 @@ def child(root: Path, told: argparse.Namespace) -> dict[str, float]:
 def built(root: Path, told: argparse.Namespace, name: str) -> tuple[Any, Any]:
     """The data module and the model of an experiment."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        to = ["data=csv", f"data.root={root}", "run_dir=unused", f"datamodule.num_workers={told.workers}"]
+        to = [
+            "data=csv",
+            f"data.root={root}",
+            "run_dir=unused",
+            f"datamodule.num_workers={told.workers}",
+        ]
         cfg = compose("train", [*EXPERIMENTS[name], *to])
     data = config.build(cfg.datamodule)
     return data, config.build(cfg.model, markup=data.source.markup)
@@ -177,14 +194,20 @@ def loaded(name: str, data: Any, batches: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base", type=int, default=500)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--experiments", nargs="*", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
+    parser.add_argument(
+        "--experiments", nargs="*", choices=list(EXPERIMENTS), default=list(EXPERIMENTS)
+    )
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where there is room; the system's folder for such things")
+    parser.add_argument(
+        "--folder", type=Path, help="where there is room; the system's folder for such things"
+    )
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.child:
@@ -203,7 +226,9 @@ def main() -> None:
         (folder / "base" / "images").mkdir(parents=True)
         for path in faces.paths:
             shutil.copy(path, folder / "base" / "images")
-        write_csv(folder / "base" / "keypoints.csv", [path.name for path in faces.paths], faces.points)
+        write_csv(
+            folder / "base" / "keypoints.csv", [path.name for path in faces.paths], faces.points
+        )
         for size in told.sizes:
             root, cache = folder / f"set{size}", folder / f"cache{size}"
             draw(root, folder / "base", size)
@@ -211,7 +236,10 @@ def main() -> None:
             for _ in ("first", "again"):
                 command = [sys.executable, __file__, *sys.argv[1:], "--child", str(root)]
                 done = subprocess.run(
-                    command, stdout=subprocess.PIPE, text=True, env=os.environ | {"FKP_CACHE": str(cache)}
+                    command,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"FKP_CACHE": str(cache)},
                 )
                 if done.returncode:
                     raise SystemExit(done.returncode)
@@ -222,14 +250,23 @@ def main() -> None:
                 shutil.rmtree(gone)
             print(f"x{size}: {found['faces']:.0f} faces", flush=True)
             print(
-                "".join(f"  {name:24}{value:10.1f}\n" for name, value in found.items() if name != "faces"), flush=True
+                "".join(
+                    f"  {name:24}{value:10.1f}\n"
+                    for name, value in found.items()
+                    if name != "faces"
+                ),
+                flush=True,
             )
     if len(told.sizes) > 1:  # how much each face more adds, once what does not grow is there
         low, high = (f"x{size}_" for size in sorted(told.sizes)[-2:])
         for name in ("set_up", "loaded", "end", "peak", "first_peak"):
             more = figures[f"{high}{name}_mb"] - figures[f"{low}{name}_mb"]
-            figures[f"{name}_bytes_a_face"] = more * MB / (figures[f"{high}faces"] - figures[f"{low}faces"])
-            print(f"{name:12}{figures[f'{name}_bytes_a_face']:8.0f} bytes of own memory for each face more")
+            figures[f"{name}_bytes_a_face"] = (
+                more * MB / (figures[f"{high}faces"] - figures[f"{low}faces"])
+            )
+            print(
+                f"{name:12}{figures[f'{name}_bytes_a_face']:8.0f} bytes of own memory for each face more"
+            )
     print(json.dumps({name: round(value, 1) for name, value in figures.items()}))
 
 

@@ -19,7 +19,9 @@ import numpy as np
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.markup import IBUG68
 
-MODES = 24  # beyond these the labels' coarse grid (5.5 % of the eye distance) is most of what is left
+MODES = (
+    24  # beyond these the labels' coarse grid (5.5 % of the eye distance) is most of what is left
+)
 MODEL_FILE = Path(__file__).parents[1] / "fkp" / "painter" / "shape68.json"
 
 
@@ -44,7 +46,9 @@ def align(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pose_terms(pose: np.ndarray) -> np.ndarray:
     """The polynomial in the two pose coefficients (faces, 2) that predicts the others: (faces, 6)."""
     yaw, pitch = pose.T
-    return np.stack([np.ones_like(yaw), yaw**2, pitch**2, yaw * pitch, yaw**3, yaw**2 * pitch], axis=1)
+    return np.stack(
+        [np.ones_like(yaw), yaw**2, pitch**2, yaw * pitch, yaw**3, yaw**2 * pitch], axis=1
+    )
 
 
 def flat(shapes: np.ndarray) -> np.ndarray:
@@ -60,13 +64,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     shapes = read_shapes(arguments.root)
-    shapes, mean = align(np.concatenate([shapes, -shapes[:, IBUG68.flip].conj()]))
+    shapes, mean = align(np.concatenate([shapes, -shapes[:, IBUG68.flip_indices].conj()]))
     centred = flat(shapes - mean)
     distance = np.linalg.norm(centred, axis=1)
     centred = centred[distance <= np.quantile(distance, 0.995)]  # the rest are labelling accidents
 
     _, singular, modes = np.linalg.svd(centred, full_matrices=False)
-    modes = modes[:MODES] * np.sign(modes[:MODES, :1])  # an SVD's signs are arbitrary; the file must not be
+    modes = modes[:MODES] * np.sign(
+        modes[:MODES, :1]
+    )  # an SVD's signs are arbitrary; the file must not be
     coefficients = centred @ modes.T
     deviations = coefficients.std(axis=0)
     terms = pose_terms(coefficients[:, :2] / deviations[:2])

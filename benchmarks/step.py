@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from fkp.runs import command_line, config
 
-command_line.settle()  # as the scripts do, before torch comes
+command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
 
 import torch  # noqa: E402
 
@@ -28,13 +28,20 @@ CONF = Path(__file__).parents[1] / "conf"
 def stepper(batch: int, channels_last: bool, half: bool, compiled: bool) -> Callable[[], None]:
     """One training step of experiment=shipped, without its data."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        told = ["experiment=shipped", f"model.channels_last={channels_last}", f"+model.compile={compiled}"]
+        told = [
+            "experiment=shipped",
+            f"model.channels_last={channels_last}",
+            f"+model.compile={compiled}",
+        ]
         cfg = compose("train", [*told, "run_dir=unused"])
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = config.build(cfg.model).to(device).train()
-    size = cfg.crop.crop.size
-    images, points = torch.rand(batch, 1, size, size, device=device), size * torch.rand(batch, 68, 2, device=device)
+    size = cfg.transforms.random_crop.size
+    images, points = (
+        torch.rand(batch, 1, size, size, device=device),
+        size * torch.rand(batch, 68, 2, device=device),
+    )
     optimizer = module.optimizer(module.network.parameters())
 
     def step() -> None:
@@ -42,7 +49,7 @@ def stepper(batch: int, channels_last: bool, half: bool, compiled: bool) -> Call
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             output = module.network(images)
         loss = module.loss(module.codec.coordinates(output), module.codec.encode(points))
-        (loss + module.likelihood * module.codec.surprise(output, points).mean()).backward()
+        (loss + module.nll_weight * module.codec.nll(output, points).mean()).backward()
         torch.nn.utils.clip_grad_norm_(module.network.parameters(), 5.0)
         optimizer.step()
         if device.type == "cuda":
@@ -53,7 +60,9 @@ def stepper(batch: int, channels_last: bool, half: bool, compiled: bool) -> Call
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=30)
     parser.add_argument("--compile", action="store_true")

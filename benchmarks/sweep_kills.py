@@ -46,7 +46,9 @@ def _command(pid: int) -> bytes:
 
 def main() -> None:
     """Kill, repeat, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--launcher", default="basic", help="basic or joblib")
@@ -54,11 +56,15 @@ def main() -> None:
     chance = random.Random(told.seed)
     work = Path(tempfile.mkdtemp())
     options = ["-m", *OPTIONS, SEEDS, f"hydra/launcher={told.launcher}"]
-    assert train(work / "first", *OPTIONS, f"run_dir={work / 'first'}").wait() == 0  # draws the faces
+    assert (
+        train(work / "first", *OPTIONS, f"run_dir={work / 'first'}").wait() == 0
+    )  # draws the faces
     began = time.monotonic()
     assert train(work / "whole", *options, f"hydra.sweep.dir={work / 'whole'}").wait() == 0
     seconds = time.monotonic() - began
-    whole = {file.parent.name: outcome(file.parent) for file in (work / "whole").glob("*/figures.json")}
+    whole = {
+        file.parent.name: outcome(file.parent) for file in (work / "whole").glob("*/metrics.json")
+    }
     counts = dict.fromkeys(("kills", "of_drivers", "of_jobs", "sweeps", "jobs", "identical"), 0)
     while counts["kills"] < told.kills:
         folder = work / f"sweep{counts['sweeps']}"
@@ -69,7 +75,9 @@ def main() -> None:
             training = jobs(driver)
             if counts["kills"] < told.kills and driver.poll() is None and training:
                 what = chance.choice(("of_drivers", "of_jobs"))
-                os.kill(driver.pid if what == "of_drivers" else chance.choice(training), signal.SIGKILL)
+                os.kill(
+                    driver.pid if what == "of_drivers" else chance.choice(training), signal.SIGKILL
+                )
                 counts["kills"] += 1
                 counts[what] += 1
             code = driver.wait()

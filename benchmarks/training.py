@@ -32,7 +32,7 @@ from sets import FOLDER
 
 from fkp.runs import command_line, config
 
-command_line.settle()  # as the scripts do, before torch comes
+command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
 
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
@@ -40,7 +40,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from fkp.data.dataset import FacialKeypointsDataset  # noqa: E402
-from fkp.module import in_crop  # noqa: E402
+from fkp.module import to_crop_space  # noqa: E402
 
 CONF = Path(__file__).parents[1] / "conf"
 QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false"]
@@ -81,7 +81,9 @@ class Interleaved(pl.Callback):
         gc.collect()
         self.began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
+    ) -> None:
         """After the last batch: the epoch is over, validation follows."""
         if index + 1 < trainer.num_training_batches:
             return
@@ -96,11 +98,15 @@ class Interleaved(pl.Callback):
 
     def _rivals(self, trainer: pl.Trainer, module: Any) -> dict[str, Callable[[], object]]:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        faces = data.parts["train"]
-        loader = DataLoader(Published(faces, faces.crops([0]).size[0]), data.batch_size, shuffle=True, num_workers=4)
+        faces = data.splits["train"]
+        loader = DataLoader(
+            Published(faces, faces.crops([0]).size[0]), data.batch_size, shuffle=True, num_workers=4
+        )
         clip = trainer.gradient_clip_val
         ready = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
-        pairs = [(batch["image"], in_crop(batch["points"], batch["to_crop"])) for batch in ready]
+        pairs = [
+            (batch["image"], to_crop_space(batch["points"], batch["to_crop"])) for batch in ready
+        ]
         return {"bare": _loop(module, pairs, clip), "published": _loop(module, loader, clip)}
 
 
@@ -122,14 +128,27 @@ def _loop(module: Any, batches: Iterable[Pair], clip: float | None) -> Callable[
 
 def run(experiment: str, root: str, epochs: int, workers: int, others: bool) -> Interleaved:
     """Train as `train.py` does, and time it."""
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
-        told = [f"experiment={experiment}", "data=youtube_faces", f"data.root={root}", f"run_dir={folder}"]
-        cfg = compose("train", [*told, f"trainer.max_epochs={epochs}", f"datamodule.num_workers={workers}", *QUIET])
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        initialize_config_dir(str(CONF), version_base="1.3"),
+    ):
+        told = [
+            f"experiment={experiment}",
+            "data=youtube_faces",
+            f"data.root={root}",
+            f"run_dir={folder}",
+        ]
+        cfg = compose(
+            "train",
+            [*told, f"trainer.max_epochs={epochs}", f"datamodule.num_workers={workers}", *QUIET],
+        )
         pl.seed_everything(0, workers=True, verbose=False)
         data = config.build(cfg.datamodule)
         module = config.build(cfg.model, markup=data.source.markup)
         timer = Interleaved(others)
-        callbacks = [config.build(callback) for name, callback in cfg.callbacks.items() if name != "progress"]
+        callbacks = [
+            config.build(callback) for name, callback in cfg.callbacks.items() if name != "progress"
+        ]
         logger = config.build(cfg.logger)
         trainer = config.build(cfg.trainer, callbacks=[*callbacks, timer], logger=logger)
         trainer.fit(module, data)
@@ -144,7 +163,9 @@ def _memory() -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", nargs="?", default=str(FOLDER / "youtube_faces"))
     parser.add_argument("--experiments", nargs="+", default=["seed", "heatmap"])
     parser.add_argument("--rounds", type=int, default=3)
@@ -158,12 +179,19 @@ def main() -> None:
         timer = run(experiment, arguments.root, 1 + arguments.rounds, 0, others=True)
         seconds = {name: statistics.median(times[1:]) for name, times in timer.seconds.items()}
         figures |= {f"{experiment}_{name}_s": round(value, 2) for name, value in seconds.items()}
-        pairs = list(zip(*(timer.seconds[name][1:] for name in ("trainer", "bare", "published")), strict=True))
+        pairs = list(
+            zip(
+                *(timer.seconds[name][1:] for name in ("trainer", "bare", "published")), strict=True
+            )
+        )
         over = statistics.median(ours / bare for ours, bare, _ in pairs)
         gain = statistics.median(theirs / ours for ours, _, theirs in pairs)
         figures |= {f"{experiment}_trainer_over_bare": round(over, 3)}
         figures |= {f"{experiment}_published_over_fkp": round(gain, 2)}
-        print(f"{experiment}: s an epoch", {name: [round(t, 2) for t in ts] for name, ts in timer.seconds.items()})
+        print(
+            f"{experiment}: s an epoch",
+            {name: [round(t, 2) for t in ts] for name, ts in timer.seconds.items()},
+        )
 
         by_count: dict[int, list[float]] = defaultdict(list)
         for _ in range(arguments.rounds if arguments.workers else 0):
@@ -173,8 +201,12 @@ def main() -> None:
                 figures[f"{experiment}_workers{count}_mib"] = [round(m) for m in timer.memory]
         for count, times in by_count.items():
             figures[f"{experiment}_workers{count}_s"] = round(statistics.median(times), 2)
-            print(f"{experiment}: {count} loader processes: s an epoch {[round(t, 2) for t in times]}")
-            print(f"  MiB of the process after each epoch {figures[f'{experiment}_workers{count}_mib']}")
+            print(
+                f"{experiment}: {count} loader processes: s an epoch {[round(t, 2) for t in times]}"
+            )
+            print(
+                f"  MiB of the process after each epoch {figures[f'{experiment}_workers{count}_mib']}"
+            )
     first = arguments.experiments[0]
     for name in ("trainer_over_bare", "published_over_fkp"):
         figures[name] = figures[f"{first}_{name}"]

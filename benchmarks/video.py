@@ -19,7 +19,7 @@ import numpy as np
 
 from fkp import Face, Predictor
 from fkp.detectors import HaarCascade, YuNet
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.geometry import face_box, overlap, translation, warp
 from fkp.inference.tracking import Tracker
 from fkp.markup import IBUG68
@@ -39,7 +39,9 @@ def film(image: np.ndarray, path: np.ndarray) -> list[np.ndarray]:
     return frames
 
 
-def followed(found: list[list[Face]], first: Face, tracker: Tracker | None, path: np.ndarray) -> np.ndarray:
+def followed(
+    found: list[list[Face]], first: Face, tracker: Tracker | None, path: np.ndarray
+) -> np.ndarray:
     """(T, 68, 2) of the face that lies where `first` does, moved along the path."""
     points = []
     for number, faces in enumerate(found):
@@ -53,7 +55,9 @@ def followed(found: list[list[Face]], first: Face, tracker: Tracker | None, path
 def main() -> None:
     """Measure and print."""
     shared = os.environ.get("FKP_SHARED")
-    told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    told = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     told.add_argument("photos", type=Path, nargs="?", default=Path(shared or ".") / "photos")
     told.add_argument("--ckpt")
     told.add_argument("--detector", choices=("haar", "yunet"), default="haar")
@@ -69,7 +73,7 @@ def main() -> None:
     photos = sorted(path for path in options.photos.iterdir() if path.suffix == ".jpg")
     seconds = np.arange(FRAMES) / RATE
     for photo in track(photos, "films", len(photos)):
-        image = read_picture(photo)
+        image = read_image(photo)
         first = max(predictor(image), key=lambda face: face.score)
         size = float(np.sqrt(np.ptp(first.points, axis=0).prod()))
         eyes = float(np.linalg.norm(np.diff(first.points[list(IBUG68.eyes)], axis=0)))
@@ -86,8 +90,13 @@ def main() -> None:
                     into[name].append(100 * float(np.nanmean(moves)) / eyes)
                 else:
                     behind = (first.points + path[10:, None] - points)[..., 0].mean(1)
-                    seen, fast = np.isfinite(behind), speed[10:]  # the least-squares delay: behind = delay * speed
-                    into[name].append(1000 * float((behind * fast)[seen].sum() / (fast**2)[seen].sum()))
+                    seen, fast = (
+                        np.isfinite(behind),
+                        speed[10:],
+                    )  # the least-squares delay: behind = delay * speed
+                    into[name].append(
+                        1000 * float((behind * fast)[seen].sum() / (fast**2)[seen].sum())
+                    )
     figures = {f"jitter_{name}": float(np.mean(values)) for name, values in jitter.items()}
     figures |= {f"lag_{name}_ms": float(np.mean(values)) for name, values in lag.items()}
     print(f"{len(photos)} faces, {FRAMES} frames each; filter {filters}")

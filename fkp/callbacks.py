@@ -13,12 +13,12 @@ from pytorch_lightning.callbacks import BackboneFinetuning, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from torchmetrics import MeanMetric
 
-from fkp.draw import as_picture, visualize_output
-from fkp.files.images import write_picture
-from fkp.files.reading import harmless
+from fkp.draw import as_image, visualize_output
+from fkp.files.images import write_image
+from fkp.files.reading import safe_cell
 from fkp.geometry import apply
 from fkp.metrics import nme
-from fkp.module import KeypointModule, in_crop
+from fkp.module import KeypointModule, to_crop_space
 
 
 class Progress(RichProgressBar):
@@ -26,10 +26,14 @@ class Progress(RichProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What stands beside the bar."""
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        return {
+            name: value
+            for name, value in super().get_metrics(trainer, pl_module).items()
+            if name != "v_num"
+        }
 
 
-class FaceSheets(pl.Callback):
+class FaceGrids(pl.Callback):
     """Predicted (green) and true (orange) points on validation faces at the first, a middle and the last epoch, in
     TensorBoard; and on test faces as a picture in the run's folder.
 
@@ -45,18 +49,24 @@ class FaceSheets(pl.Callback):
         """Log a sheet if the epoch is one of the three."""
         last = (trainer.max_epochs or 1) - 1
         shown = trainer.current_epoch in {0, last // 2, last} and trainer.is_global_zero
-        if shown and isinstance(trainer.logger, pl.loggers.TensorBoardLogger) and not trainer.sanity_checking:
+        if (
+            shown
+            and isinstance(trainer.logger, pl.loggers.TensorBoardLogger)
+            and not trainer.sanity_checking
+        ):
             sheet = self.sheet(trainer, module, "val")
-            trainer.logger.experiment.add_image("val/faces", sheet, trainer.global_step - 1, dataformats="HWC")
+            trainer.logger.experiment.add_image(
+                "val/faces", sheet, trainer.global_step - 1, dataformats="HWC"
+            )
 
     def on_test_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """Write the sheet of test faces."""
         if trainer.is_global_zero:
-            write_picture(self.file, self.sheet(trainer, module, "test"))
+            write_image(self.file, self.sheet(trainer, module, "test"))
 
     def sheet(self, trainer: pl.Trainer, module: KeypointModule, part: str) -> np.ndarray:
         """RGB uint8 sheet of `count` faces spread over a part."""
-        dataset = trainer.datamodule.parts[part]  # type: ignore[attr-defined]
+        dataset = trainer.datamodule.splits[part]  # type: ignore[attr-defined]
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).astype(int))
         items = [dataset[int(i)] for i in chosen]
         images = torch.stack([item["image"] for item in items])
@@ -66,7 +76,9 @@ class FaceSheets(pl.Callback):
             points = module(images.to(module.device)).cpu().numpy()
         module.train(training)
         labels = [apply(item["to_crop"], item["points"]) for item in items]
-        return visualize_output([as_picture(image) for image in images], points, labels, markup=module.markup)
+        return visualize_output(
+            [as_image(image) for image in images], points, labels, markup=module.markup
+        )
 
 
 class ValidationFaces(pl.Callback):
@@ -83,14 +95,17 @@ class ValidationFaces(pl.Callback):
         """Write it."""
         if not trainer.is_global_zero:
             return
-        dataset, errors = trainer.datamodule.parts["val"], []  # type: ignore[attr-defined]
+        dataset, errors = trainer.datamodule.splits["val"], []  # type: ignore[attr-defined]
         for faces in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 64)):
-            batch = {name: part.to(module.device) for name, part in dataset.__getitems__(faces.tolist()).items()}
+            batch = {
+                name: part.to(module.device)
+                for name, part in dataset.__getitems__(faces.tolist()).items()
+            }
             batch = dataset.finish(batch)
             with torch.no_grad():
                 found, label = module(batch["image"]), module.label(batch)
             errors.append(100 * nme(found, label, module.markup, batch["side"]).cpu().numpy())
-        names = [harmless(Path(row).name) for row in dataset.table.rows]
+        names = [safe_cell(Path(row).name) for row in dataset.table.rows]
         table = {"face": names, "identity": dataset.table.identity, "nme": np.concatenate(errors)}
         pd.DataFrame(table).to_csv(self.file, index=False, float_format="%.4f")
 
@@ -126,7 +141,9 @@ class MeanShape(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """The mean face."""
         self.errors = MeanMetric("ignore").to(module.device)
-        self.mean = torch.as_tensor(trainer.datamodule.mean_points(), dtype=torch.float32, device=module.device)  # type: ignore[attr-defined]
+        self.mean = torch.as_tensor(
+            trainer.datamodule.mean_points(), dtype=torch.float32, device=module.device
+        )  # type: ignore[attr-defined]
 
     def on_test_batch_end(
         self,
@@ -138,8 +155,10 @@ class MeanShape(pl.Callback):
         dataloader_index: int = 0,
     ) -> None:
         """Compare it with the labels."""
-        label = in_crop(batch["points"], batch["to_crop"])
-        self.errors.update(100 * nme(self.mean.expand_as(label), label, module.markup, batch["side"]))
+        label = to_crop_space(batch["points"], batch["to_crop"])
+        self.errors.update(
+            100 * nme(self.mean.expand_as(label), label, module.markup, batch["side"])
+        )
 
     def on_test_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """Log it."""

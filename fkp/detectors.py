@@ -81,9 +81,16 @@ class HaarCascade:
         longest: int = 1280,
         tile_scale: float = 0.5,
     ):
-        require(scale_factor=scale_factor, min_neighbors=min_neighbors, min_size=min_size, longest=longest)
+        require(
+            scale_factor=scale_factor,
+            min_neighbors=min_neighbors,
+            min_size=min_size,
+            longest=longest,
+        )
         self.first = (_Lent(partial(_classifier, cascade, "cascade")), scale_factor, min_neighbors)
-        self.second = None if second is None else (_Lent(partial(_classifier, second, "second")), *self.FINER)
+        self.second = (
+            None if second is None else (_Lent(partial(_classifier, second, "second")), *self.FINER)
+        )
         for classifier, *_ in filter(None, (self.first, self.second)):
             with classifier.one():  # so that one that does not exist is named now
                 pass
@@ -96,12 +103,18 @@ class HaarCascade:
         if not len(rows) and self.second is not None:
             rows = _search(gray, self.longest, 0, partial(self._hits, *self.second))
         left, top, width, height, scores = rows[rows[:, 4] >= self.min_score].T
-        boxes = np.stack([left, top, left + width, top + height], 1) - 0.5  # pixel edges, not centres
+        boxes = (
+            np.stack([left, top, left + width, top + height], 1) - 0.5
+        )  # pixel edges, not centres
         kept = _distinct(boxes)
         return boxes[kept].astype(np.float32), scores[kept].astype(np.float32)
 
     def _hits(
-        self, classifier: _Lent[cv2.CascadeClassifier], step: float, neighbors: int, gray: np.ndarray
+        self,
+        classifier: _Lent[cv2.CascadeClassifier],
+        step: float,
+        neighbors: int,
+        gray: np.ndarray,
     ) -> np.ndarray:
         """(N, 5): left, top, width, height and score."""
         least = max(20, round(self.min_size * min(gray.shape)))
@@ -133,12 +146,20 @@ class YuNet:
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
     LEAST = 64  # pixels, a side of what is searched
 
-    def __init__(self, model: str | None = None, min_score: float = 0.7, longest: int = 640, tile_scale: float = 0.4):
+    def __init__(
+        self,
+        model: str | None = None,
+        min_score: float = 0.7,
+        longest: int = 640,
+        tile_scale: float = 0.4,
+    ):
         require(longest=longest)
         self.longest, self.tile_scale = longest, _scale(tile_scale)
         if model is not None and not Path(model).is_file():
             raise FkpError(f"detector.model={model}: no such file")
-        self.network = _Lent(partial(_yunet, model, min_score))  # made when it is first needed: only then is it fetched
+        self.network = _Lent(
+            partial(_yunet, model, min_score)
+        )  # made when it is first needed: only then is it fetched
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = self.raw(image)
@@ -170,7 +191,12 @@ def _fetched() -> Path:
     from fkp.files.download import fetch_file  # an HTTP client, which few need
 
     file = cache_folder() / "models" / YUNET.rpartition("/")[2]
-    return fetch_file(YUNET, file, sha256=YUNET_SHA256, by_hand=f"Or get {YUNET} elsewhere and set detector.model=….")
+    return fetch_file(
+        YUNET,
+        file,
+        sha256=YUNET_SHA256,
+        by_hand=f"Or get {YUNET} elsewhere and set detector.model=….",
+    )
 
 
 def _yunet(model: str | None, min_score: float) -> cv2.FaceDetectorYN:
@@ -178,7 +204,9 @@ def _yunet(model: str | None, min_score: float) -> cv2.FaceDetectorYN:
         return cv2.FaceDetectorYN.create(model or str(_fetched()), "", (320, 320), min_score)
     except cv2.error as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise FkpError(f"detector.model={model}: not a model that OpenCV can use ({reason})") from None
+        raise FkpError(
+            f"detector.model={model}: not a model that OpenCV can use ({reason})"
+        ) from None
 
 
 class _View(NamedTuple):
@@ -212,7 +240,9 @@ BORDER = 0.05  # a box that is nearer to an inner edge of its tile, in its sides
 NESTED = 0.5  # share of a box that may lie in a better one, if several copies of the image have been searched
 
 
-def _search(image: np.ndarray, longest: int, tile_scale: float, hits: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _search(
+    image: np.ndarray, longest: int, tile_scale: float, hits: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Search the whole image shrunk to `longest`, and a large one also in tiles.
 
     Args:
@@ -234,7 +264,9 @@ def _search(image: np.ndarray, longest: int, tile_scale: float, hits: Callable[[
 
 def _scale(tile_scale: float) -> float:
     if not 0 <= tile_scale <= 1:
-        raise FkpError(f"detector.tile_scale={tile_scale}: must be a number from 0 (no tiles) to 1 (full size)")
+        raise FkpError(
+            f"detector.tile_scale={tile_scale}: must be a number from 0 (no tiles) to 1 (full size)"
+        )
     return tile_scale
 
 
@@ -249,7 +281,9 @@ def _views(image: np.ndarray, longest: int, tile_scale: float) -> Iterator[_View
         height, width = pixels.shape[:2]
         for top in _starts(height, longest):
             for left in _starts(width, longest):
-                edges = np.array([left, top, min(left + longest, width), min(top + longest, height)])
+                edges = np.array(
+                    [left, top, min(left + longest, width), min(top + longest, height)]
+                )
                 tile = np.ascontiguousarray(pixels[edges[1] : edges[3], edges[0] : edges[2]])
                 yield _View(tile, factor, edges, edges != [0, 0, width, height])
 
@@ -264,7 +298,10 @@ def _shrunk(image: np.ndarray, factor: float) -> np.ndarray:
     if factor >= 1:
         return image
     height, width = image.shape[:2]
-    size = (max(1, round(factor * width)), max(1, round(factor * height)))  # one may be a line of pixels
+    size = (
+        max(1, round(factor * width)),
+        max(1, round(factor * height)),
+    )  # one may be a line of pixels
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 

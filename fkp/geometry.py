@@ -42,7 +42,11 @@ def rotation(degrees: ArrayLike, centre: ArrayLike) -> Array:
 def stretching(factor: ArrayLike, degrees: ArrayLike, centre: ArrayLike) -> Array:
     """The affine that makes pictures `factor` longer along a direction (degrees clockwise from x) and as much narrower
     across it, about `centre` (..., 2): areas stay."""
-    longer, angle, centre = np.asarray(factor, float), np.deg2rad(degrees), np.asarray(centre, float)
+    longer, angle, centre = (
+        np.asarray(factor, float),
+        np.deg2rad(degrees),
+        np.asarray(centre, float),
+    )
     cos, sin, narrower = np.cos(angle), np.sin(angle), 1 / longer
     a, d = cos**2 * longer + sin**2 * narrower, sin**2 * longer + cos**2 * narrower
     b = cos * sin * (longer - narrower)
@@ -65,7 +69,9 @@ def compose(*affines: Array) -> Array:
     whole = affines[0]
     for affine in affines[1:]:
         linear = affine[..., :2]
-        whole = np.concatenate([linear @ whole[..., :2], linear @ whole[..., 2:] + affine[..., 2:]], -1)
+        whole = np.concatenate(
+            [linear @ whole[..., :2], linear @ whole[..., 2:] + affine[..., 2:]], -1
+        )
     return whole
 
 
@@ -73,12 +79,16 @@ def invert(affine: Array) -> Array:
     """The affine (..., 2, 3) that leads back."""
     a, b, x, c, d, y = np.moveaxis(affine.reshape(*affine.shape[:-2], 6), -1, 0)
     area = a * d - b * c  # by hand: ten times quicker than a general inverse
-    return _affine(d / area, -b / area, (b * y - d * x) / area, -c / area, a / area, (c * x - a * y) / area)
+    return _affine(
+        d / area, -b / area, (b * y - d * x) / area, -c / area, a / area, (c * x - a * y) / area
+    )
 
 
-def enlargement(affine: Array) -> Array:
+def scale_of(affine: Array) -> Array:
     """By how much affines (..., 2, 3) lengthen lines: the root of the factor of areas, (...)."""
-    return np.sqrt(np.abs(affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0]))
+    return np.sqrt(
+        np.abs(affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0])
+    )
 
 
 def apply(affine: ArrayLike, points: ArrayLike) -> Array:
@@ -106,7 +116,9 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
     points = np.asarray(points, float)
     if markup.frame is not None:
         centre, side, _, reach = placed(points[None], markup)
-        return square(centre[0, 0], centre[0, 1], side[0] if reach[0] >= LEAST else np.nan).astype(np.float32)
+        return square(centre[0, 0], centre[0, 1], side[0] if reach[0] >= LEAST else np.nan).astype(
+            np.float32
+        )
     up, size = (0.0, 1.5) if markup.box is None else (markup.box["up"], markup.box["side"])
     unit = float(np.sqrt(np.prod(np.nanmax(points, 0) - np.nanmin(points, 0))))
     x, y = np.nanmean(points, 0) - (0.0, up * unit)
@@ -114,7 +126,7 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
     return np.array([x - half, y - half, x + half, y + half], np.float32)
 
 
-def tilted_box(points: ArrayLike, markup: Markup = IBUG68) -> tuple[NDArray[np.float32], float]:
+def rolled_box(points: ArrayLike, markup: Markup = IBUG68) -> tuple[NDArray[np.float32], float]:
     """`face_box` of a face as if it were upright, turned with it about the mean of the points.
 
     Args:
@@ -138,29 +150,33 @@ def tilted_box(points: ArrayLike, markup: Markup = IBUG68) -> tuple[NDArray[np.f
     return square(x, y, side).astype(np.float32), tilt
 
 
-def reframed(points: np.ndarray, boxes: np.ndarray, tilts: np.ndarray, markup: Markup) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes and tilts for another look at faces whose points have been found.
+def reframed(
+    points: np.ndarray, boxes: np.ndarray, rolls: np.ndarray, markup: Markup
+) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes and rolls for another look at faces whose points have been found.
 
-    They are those of `tilted_box`. With a measured `frame`, points that lie near to each other say little of the size
+    They are those of `rolled_box`. With a measured `frame`, points that lie near to each other say little of the size
     and tilt of a face, and one alone nothing: what they do not say stays as it was.
 
     Args:
         points: (F, K, 2), IMAGE pixels.
         boxes: (F, 4), in which they were found.
-        tilts: (F,) degrees clockwise, of those boxes.
+        rolls: (F,) degrees clockwise, of those boxes.
 
     Returns:
-        boxes (F, 4) float32 and tilts (F,).
+        boxes (F, 4) float32 and rolls (F,).
     """
     if markup.frame is None or not len(points):
-        frames = [tilted_box(face, markup) for face in points]
-        return np.array([box for box, _ in frames]).reshape(-1, 4), np.array([tilt for _, tilt in frames])
+        frames = [rolled_box(face, markup) for face in points]
+        return np.array([box for box, _ in frames]).reshape(-1, 4), np.array(
+            [tilt for _, tilt in frames]
+        )
     before, (_, said, turned, reach) = centre_and_side(boxes)[2], placed(points, markup)
     trust = reach**2 / (reach**2 + DOUBT**2)
     side = before ** (1 - trust) * said**trust
-    tilts = tilts + trust * ((turned - tilts + 180) % 360 - 180)
-    centre = placed(points, markup, side, tilts)[0]
-    return square(centre[:, 0], centre[:, 1], side).astype(np.float32), tilts
+    rolls = rolls + trust * ((turned - rolls + 180) % 360 - 180)
+    centre = placed(points, markup, side, rolls)[0]
+    return square(centre[:, 0], centre[:, 1], side).astype(np.float32), rolls
 
 
 def strayed(boxes: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -172,17 +188,20 @@ def strayed(boxes: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def placed(
-    points: np.ndarray, markup: Markup, side: np.ndarray | None = None, tilts: np.ndarray | None = None
+    points: np.ndarray,
+    markup: Markup,
+    side: np.ndarray | None = None,
+    rolls: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The similarity that lays the markup's frame onto points (F, K, 2), over those that are labelled.
 
     The sizes of both are compared by the root of the mean square, which turned heads and mirror images change little.
 
     Args:
-        side, tilts: (F,), if they are known otherwise.
+        side, rolls: (F,), if they are known otherwise.
 
     Returns:
-        centres (F, 2) and sides (F,) of the boxes, IMAGE pixels; tilts (F,), degrees clockwise; and how far the points
+        centres (F, 2) and sides (F,) of the boxes, IMAGE pixels; rolls (F,), degrees clockwise; and how far the points
         reach (F,): the root of the sum of their squared distances from their middle, in box sides.
     """
     assert markup.frame is not None
@@ -197,11 +216,15 @@ def placed(
     reach = np.sqrt((np.abs(m) ** 2).sum(1))
     if side is None:
         side = np.sqrt((np.abs(z) ** 2).sum(1)) / np.maximum(reach, 1e-9)
-    if tilts is None:
-        tilts = np.rad2deg(np.angle((m.conj() * z).sum(1))) if markup.frame["roll"] else np.zeros(len(z))
-    centre = z_middle[:, 0] - side * np.exp(1j * np.deg2rad(tilts)) * m_middle[:, 0]
+    if rolls is None:
+        rolls = (
+            np.rad2deg(np.angle((m.conj() * z).sum(1)))
+            if markup.frame["roll"]
+            else np.zeros(len(z))
+        )
+    centre = z_middle[:, 0] - side * np.exp(1j * np.deg2rad(rolls)) * m_middle[:, 0]
     centre = np.where(known.any(1), centre, np.nan)
-    return np.stack([centre.real, centre.imag], -1), side, tilts, reach
+    return np.stack([centre.real, centre.imag], -1), side, rolls, reach
 
 
 def centre_and_side(box: ArrayLike) -> tuple[Array, Array, Array]:
@@ -243,12 +266,14 @@ def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
         size: width, height of the result.
     """
     image, affine = shrunk(image, affine, size)
-    return cv2.warpAffine(image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.warpAffine(
+        image, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
 
 
 def shrunk(image: np.ndarray, affine: Array, size: tuple[int, int]) -> tuple[np.ndarray, Array]:
     """The picture, in whole blocks averaged, and the affine from it, so that bilinear sampling skips no pixel."""
-    shrink = int(1 / enlargement(affine) + 1e-6)
+    shrink = int(1 / scale_of(affine) + 1e-6)
     if shrink >= 2:
         height, width = image.shape[:2]
         corners = apply(invert(affine), [[0, 0], [size[0], 0], [0, size[1]], [size[0], size[1]]])
@@ -258,6 +283,8 @@ def shrunk(image: np.ndarray, affine: Array, size: tuple[int, int]) -> tuple[np.
         if (blocks > 0).all():
             hi = lo + blocks * shrink
             part, blocks = image[lo[1] : hi[1], lo[0] : hi[0]], tuple(blocks.tolist())
-            image = cv2.resize(part, blocks, interpolation=cv2.INTER_AREA).reshape(*blocks[::-1], *image.shape[2:])
+            image = cv2.resize(part, blocks, interpolation=cv2.INTER_AREA).reshape(
+                *blocks[::-1], *image.shape[2:]
+            )
             affine = compose(rescaling(shrink), translation(float(lo[0]), float(lo[1])), affine)
     return image, affine

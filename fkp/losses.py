@@ -1,4 +1,7 @@
-"""Losses of raw output and encoded label, both in a codec's units; torch.nn has L1, L2 (MSE), smooth L1 and Huber."""
+"""Losses between raw output and encoded label, both in the codec's units.
+
+`torch.nn` has L1, L2 (MSE), smooth L1 and Huber; this module adds what it lacks.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,33 @@ from torch import Tensor, nn
 
 
 class WingLoss(nn.Module):
-    """w ln(1 + |x| / e) for errors below w, |x| - C beyond: a logarithm lets small and middling errors pull harder.
+    """Compute the wing loss: w ln(1 + |x| / e) for |x| < w, and |x| - C beyond.
 
-    Feng et al., "Wing Loss for Robust Facial Landmark Localisation with Convolutional Neural Networks" (2018).
+    The logarithm gives small and medium errors a larger gradient than L1 does.
+
+    Source: Feng et al., "Wing Loss for Robust Facial Landmark Localisation with Convolutional
+    Neural Networks" (2018).
 
     Args:
-        width: w, where the logarithm ends, in the codec's units.
-        curvature: e, how sharply it bends at nought, in the codec's units.
+        width: w, the error at which the logarithm ends, in the codec's units.
+        curvature: e, which bounds the gradient near zero, in the codec's units.
+
+    Raises:
+        ValueError: width or curvature is not positive.
     """
 
     def __init__(self, width: float = 10.0, curvature: float = 2.0):
         super().__init__()
         if width <= 0 or curvature <= 0:
             raise ValueError(f"width and curvature must be positive, not {width} and {curvature}")
+
         self.width, self.curvature = width, curvature
-        self.gap = width - width * math.log(1 + width / curvature)  # C: makes both pieces meet
+        # C joins the two pieces at |x| = w.
+        self.gap = width - width * math.log(1 + width / curvature)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Tensors of one shape to their mean loss; 0 for empty ones."""
+        """Return the mean loss of two tensors of one shape; 0 if they are empty."""
         error = (output - target).abs()
-        losses = torch.where(error < self.width, self.width * torch.log1p(error / self.curvature), error - self.gap)
+        logarithm = self.width * torch.log1p(error / self.curvature)
+        losses = torch.where(error < self.width, logarithm, error - self.gap)
         return losses.sum() / max(1, losses.numel())

@@ -13,11 +13,13 @@ import numpy as np
 import yaml
 
 from fkp.errors import FkpError
-from fkp.files.reading import harmless, read_text
+from fkp.files.reading import read_text, safe_cell
 
 MOST = 1 << 16  # bytes of a file: those that come with fkp have 2000
 SIDES = {"right": "left", "left": "right", "r": "l", "l": "r"}
-WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # rightEye and eyeR1 have two, right_eye and "right eye" too
+WORD = re.compile(
+    r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
+)  # rightEye and eyeR1 have two, right_eye and "right eye" too
 JOINED = re.compile(r"^(left|right)|(left|right)$", re.IGNORECASE)  # lefteye
 
 
@@ -54,18 +56,39 @@ class Markup:
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.points):
-            if not isinstance(name, str) or not name.isprintable() or harmless(name) != name or not name:
-                raise FkpError(f"markup {self.name!r:.40}: a name is a word that begins like one, not {name!r:.40}")
+            if (
+                not isinstance(name, str)
+                or not name.isprintable()
+                or safe_cell(name) != name
+                or not name
+            ):
+                raise FkpError(
+                    f"markup {self.name!r:.40}: a name is a word that begins like one, not {name!r:.40}"
+                )
         if len(set(self.points)) != len(self.points):
             twice = sorted({p for p in self.points if self.points.count(p) > 1})
             raise FkpError(f"markup {self.name}: points named twice: {', '.join(twice)}")
         if not isinstance(self.points, list) or not self.points:
-            raise FkpError(f"markup {self.name}: points is a list of names, not {self.points!r:.200}")
+            raise FkpError(
+                f"markup {self.name}: points is a list of names, not {self.points!r:.200}"
+            )
         self._check_pairs()
-        ranges = [*self.regions.values(), *(line for lines in self.lines.values() for line in lines)]
-        outside = [span for span in ranges if len(span) != 2 or not 0 <= span[0] <= span[1] < len(self.points)]
+        ranges = [
+            *self.regions.values(),
+            *(line for lines in self.lines.values() for line in lines),
+        ]
+        outside = [
+            span
+            for span in ranges
+            if len(span) != 2 or not 0 <= span[0] <= span[1] < len(self.points)
+        ]
         box = {"up": 0, "side": 1} if self.box is None else self.box
-        if outside or set(self.lines) - {"open", "ring"} or set(box) != {"up", "side"} or not _numbers(box.values()):
+        if (
+            outside
+            or set(self.lines) - {"open", "ring"}
+            or set(box) != {"up", "side"}
+            or not _numbers(box.values())
+        ):
             raise FkpError(
                 f"markup {self.name}: regions and lines (open, ring) are [first, last] of points 0 to "
                 f"{len(self.points) - 1}{f', not {outside[0]!r:.200}' if outside else ''}; box has numbers up and side"
@@ -75,14 +98,28 @@ class Markup:
 
     def _check_pairs(self) -> None:
         unknown = [p for p in self.pair if p not in self.points]
-        if unknown or len(self.pair) not in (0, 2) or len(set(self.pair)) < min(len(self.pair), len(self.points)):
-            raise FkpError(f"markup {self.name}: pair must name two of its points, got {self.pair!r:.200}")
+        if (
+            unknown
+            or len(self.pair) not in (0, 2)
+            or len(set(self.pair)) < min(len(self.pair), len(self.points))
+        ):
+            raise FkpError(
+                f"markup {self.name}: pair must name two of its points, got {self.pair!r:.200}"
+            )
         paired = [p for pair in self.pairs or [] for p in pair]
-        wrong = [pair for pair in self.pairs or [] if len(pair) != 2 or set(pair) - set(self.points)]
+        wrong = [
+            pair for pair in self.pairs or [] if len(pair) != 2 or set(pair) - set(self.points)
+        ]
         twice = sorted({p for p in paired if paired.count(p) > 1})
         if wrong or twice:
-            what = f"{wrong[0]!r:.200} is none" if wrong else f"{', '.join(twice)[:200]} is in two of them"
-            raise FkpError(f"markup {self.name}: pairs are [right point, left point] of its points; {what}")
+            what = (
+                f"{wrong[0]!r:.200} is none"
+                if wrong
+                else f"{', '.join(twice)[:200]} is in two of them"
+            )
+            raise FkpError(
+                f"markup {self.name}: pairs are [right point, left point] of its points; {what}"
+            )
         if not isinstance(self.mirror, bool):
             raise FkpError(f"markup {self.name}: mirror is true or false, not {self.mirror!r:.40}")
 
@@ -94,8 +131,13 @@ class Markup:
             return [other.get(name, name) for name in self.points]
         known, partners = {name.casefold(): name for name in self.points}, []
         for name in self.points:
-            partner = next((known[c.casefold()] for c in _mirrored(name) if c.casefold() in known), None)
-            one_sided = partner is None and {word.lower() for word in WORD.findall(name)} & {"right", "left"}
+            partner = next(
+                (known[c.casefold()] for c in _mirrored(name) if c.casefold() in known), None
+            )
+            one_sided = partner is None and {word.lower() for word in WORD.findall(name)} & {
+                "right",
+                "left",
+            }
             partners.append(None if one_sided else partner or name)
         return partners
 
@@ -110,7 +152,7 @@ class Markup:
         return self.mirror and None not in self._partners
 
     @cached_property
-    def flip(self) -> np.ndarray:
+    def flip_indices(self) -> np.ndarray:
         """(K,) int: where each point's mirror partner stands, so `points[flip]` renames a mirrored face.
 
         Raises:
@@ -120,7 +162,9 @@ class Markup:
         for name, partner in zip(self.points, self._partners, strict=True):
             if partner is None or not self.mirror:
                 missing = f"{name} has no partner {next(_mirrored(name), '')}".rstrip()
-                raise FkpError(f"markup {self.name}: {missing}, so its faces cannot be flipped; list `pairs:`")
+                raise FkpError(
+                    f"markup {self.name}: {missing}, so its faces cannot be flipped; list `pairs:`"
+                )
             order.append(self.points.index(partner))
         return np.array(order)
 
@@ -134,7 +178,9 @@ class Markup:
         if len(self.points) == 1:
             return 0, 0
         if not self.pair:
-            raise FkpError(f"markup {self.name}: without a pair, errors have no unit; add pair: [one point, another]")
+            raise FkpError(
+                f"markup {self.name}: without a pair, errors have no unit; add pair: [one point, another]"
+            )
         return self.points.index(self.pair[0]), self.points.index(self.pair[1])
 
     @cached_property
@@ -142,7 +188,9 @@ class Markup:
         """(K, 2): the points of the measured frame, from the centre of the face box, in box sides; NaN for a point that
         was never labelled."""
         assert self.frame is not None
-        return np.array([[np.nan, np.nan] if point is None else point for point in self.frame["points"]], float)
+        return np.array(
+            [[np.nan, np.nan] if point is None else point for point in self.frame["points"]], float
+        )
 
     def region(self, name: str) -> slice:
         """The points of one region, as a slice."""
@@ -158,7 +206,11 @@ def _mirrored(name: str) -> Iterator[str]:
     """What the mirror partner of a point may be called, the likeliest first; nothing for a name without sides."""
 
     words = {side: SIDES[side] for side in ("right", "left")}
-    candidates = [_swapped(WORD, SIDES, name), _swapped(WORD, words, name), _swapped(JOINED, words, name)]
+    candidates = [
+        _swapped(WORD, SIDES, name),
+        _swapped(WORD, words, name),
+        _swapped(JOINED, words, name),
+    ]
     if len(name) > 1:
         candidates.append(_swapped(WORD, SIDES, name[0]) + name[1:])  # leye
     return (candidate for candidate in candidates if candidate != name)
@@ -182,9 +234,20 @@ def _numbers(values: Any) -> bool:
 
 def _check_frame(frame: dict[str, Any], name: str, count: int) -> None:
     points, share, roll = frame.get("points"), frame.get("share"), frame.get("roll")
-    good = isinstance(points, list) and len(points) == count and isinstance(roll, bool) and _numbers([share])
-    if not good or not all(p is None or (len(p) == 2 and _numbers(p)) for p in points or []) or not any(points or []):
-        raise FkpError(f"markup {name}: frame is measured by a training, with points [x, y], share and roll")
+    good = (
+        isinstance(points, list)
+        and len(points) == count
+        and isinstance(roll, bool)
+        and _numbers([share])
+    )
+    if (
+        not good
+        or not all(p is None or (len(p) == 2 and _numbers(p)) for p in points or [])
+        or not any(points or [])
+    ):
+        raise FkpError(
+            f"markup {name}: frame is measured by a training, with points [x, y], share and roll"
+        )
 
 
 class _Plain(yaml.SafeLoader):
@@ -206,11 +269,19 @@ def load_markup(name: str) -> Markup:
     file = Path(name) if name.endswith((".yaml", ".yml")) else own / f"{name}.yaml"
     if not file.is_file():
         known = sorted(f.name.removesuffix(".yaml") for f in own.iterdir())
-        raise FkpError(f"no markup {name!r}; there is {', '.join(known)}, or give the path of a YAML file")
+        raise FkpError(
+            f"no markup {name!r}; there is {', '.join(known)}, or give the path of a YAML file"
+        )
     text = read_text(file, MOST)
     try:
         given = yaml.load(text, _Plain)
-        return Markup(**{key: value for key, value in given.items() if value is not None or key in ("name", "points")})
+        return Markup(
+            **{
+                key: value
+                for key, value in given.items()
+                if value is not None or key in ("name", "points")
+            }
+        )
     except FkpError:
         raise
     except Exception as error:  # PyYAML says that a value is wrong in many ways

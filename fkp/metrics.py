@@ -18,7 +18,9 @@ from fkp.markup import IBUG68, Markup
 Points = TypeVar("Points", np.ndarray, Tensor)
 
 
-def point_errors(predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None) -> Points:
+def point_errors(
+    predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None
+) -> Points:
     """Distance of each point to its label, as a fraction of the inter-ocular distance of the label.
 
     Args:
@@ -35,7 +37,9 @@ def point_errors(predicted: Points, label: Points, markup: Markup = IBUG68, side
     return ((predicted - label) ** 2).sum(-1) ** 0.5 / unit[..., None]
 
 
-def nme(predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None) -> Points:
+def nme(
+    predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None
+) -> Points:
     """Normalised mean error per face: mean over labelled points of |p - l| / |l_36 - l_45| (outer eye corners).
 
     Args:
@@ -104,7 +108,10 @@ def interval(
     if not finite.any():
         return float("nan"), float("nan")
     _, person = np.unique(np.asarray(identity)[finite].astype(str), return_inverse=True)
-    total, count = np.stack([np.bincount(person, one[finite]) for one in trainings]), np.bincount(person)
+    total, count = (
+        np.stack([np.bincount(person, one[finite]) for one in trainings]),
+        np.bincount(person),
+    )
     rng, often = np.random.default_rng(seed), np.full(len(total), 1 / len(total))
     drawn = rng.integers(0, len(count), (draws, len(count)))
     means = rng.multinomial(len(total), often, draws) @ total / len(total)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric, Metric
 
-from fkp.calibration import NEAR, calibrate
+from fkp.calibration import WITHIN, calibrate
 from fkp.codecs import Codec
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup
@@ -26,12 +26,12 @@ class KeypointModule(pl.LightningModule):
         network: takes the number of points and makes the network, image (B, C, h, w) to raw output.
         codec: points <-> raw output.
         loss: of raw output and encoded label.
-        likelihood: how much of the loss, besides, is the codec's surprise at the labels.
+        nll_weight: how much of the loss, besides, is the codec's nll at the labels.
         optimizer: takes the parameters.
         scheduler: takes the optimizer; stepped once an epoch.
         markup: the meaning of the points.
         recipe: plain values from which `fkp.inference.predictor` rebuilds what predicts; kept in every checkpoint.
-        lean: how far the labels lie to the right of the faces as a whole, in outer-eye distances, as many sets' do. In
+        label_offset: how far the labels lie to the right of the faces as a whole, in outer-eye distances, as many sets' do. In
             the mirror, where half of the faces come from, it is the left: a network that is shown both learns neither.
             So it is taken out of what the network learns, and put back by what predicts.
         channels_last: lay the network's weights out with channels last: faster where convolutions are depthwise, and
@@ -48,8 +48,8 @@ class KeypointModule(pl.LightningModule):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
         markup: Markup = IBUG68,
         recipe: dict[str, Any] | None = None,
-        likelihood: float = 0.0,
-        lean: float = 0.0,
+        nll_weight: float = 0.0,
+        label_offset: float = 0.0,
         channels_last: bool = False,
         compile: bool = False,
     ):
@@ -60,12 +60,17 @@ class KeypointModule(pl.LightningModule):
         if compile:
             self.network.compile()
         self.codec, self.loss, self.markup, self.recipe = codec, loss, markup, recipe
-        self.optimizer, self.scheduler, self.likelihood, self.lean = optimizer, scheduler, likelihood, lean
+        self.optimizer, self.scheduler, self.nll_weight, self.label_offset = (
+            optimizer,
+            scheduler,
+            nll_weight,
+            label_offset,
+        )
         self.fresh = True  # untrained: no weights but the network's own first ones
         stages = ("train", "val", "test")
         self.errors = nn.ModuleDict({f"{stage}_errors": FaceErrors() for stage in stages})
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in stages})
-        self.sureness = SpreadAndError()
+        self.uncertainty = SpreadAndError()
 
     @property
     def backbone(self) -> nn.Module:
@@ -94,8 +99,12 @@ class KeypointModule(pl.LightningModule):
 
     def label(self, batch: Batch) -> Tensor:
         """Points (B, K, 2) in CROP pixels that the network is to find; NaN where not labelled."""
-        label = in_crop(batch["points"], batch["to_crop"])
-        return upright(label, batch["to_crop"], self.lean, self.markup) if self.lean else label
+        label = to_crop_space(batch["points"], batch["to_crop"])
+        return (
+            upright(label, batch["to_crop"], self.label_offset, self.markup)
+            if self.label_offset
+            else label
+        )
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         label = self.label(batch)
@@ -104,16 +113,22 @@ class KeypointModule(pl.LightningModule):
         labelled = torch.isfinite(target)
         coordinates = self.codec.coordinates(output)
         known = torch.isfinite(label).all(-1)
-        loss = self.loss(coordinates[labelled], target[labelled]) if known.any() else 0 * coordinates.sum()
-        if self.likelihood:
+        loss = (
+            self.loss(coordinates[labelled], target[labelled])
+            if known.any()
+            else 0 * coordinates.sum()
+        )
+        if self.nll_weight:
             # Unlabelled points are left out before the sum: a gradient of 0 times NaN is NaN.
-            surprise = self.codec.surprise(output, label.nan_to_num())[known]
-            loss = loss + self.likelihood * surprise.sum() / max(1, len(surprise))
+            nll = self.codec.nll(output, label.nan_to_num())[known]
+            loss = loss + self.nll_weight * nll.sum() / max(1, len(nll))
         # Similarities keep ratios of lengths, so NME is the same in CROP and IMAGE pixels (but for stretched ones).
-        errors = point_errors(self.codec.points(coordinates.detach()), label, self.markup, batch.get("side"))
+        errors = point_errors(
+            self.codec.points(coordinates.detach()), label, self.markup, batch.get("side")
+        )
         self.errors[f"{stage}_errors"].update(errors.nanmean(-1))  # type: ignore[operator]
         if stage == "val" and (spread := self.codec.spread(output)) is not None:
-            self.sureness.update(spread, errors)
+            self.uncertainty.update(spread, errors)
         # A mean over labelled points, however they fall into batches and processes.
         points = known.sum()
         self.losses[f"{stage}_loss"].update(loss.detach(), points)  # type: ignore[operator]
@@ -133,7 +148,9 @@ class KeypointModule(pl.LightningModule):
     def _end(self, stage: str) -> None:
         # Logged once an epoch, from sums of our own: `log` in every step is slow beside a small network.
         errors, loss = self.errors[f"{stage}_errors"], self.losses[f"{stage}_loss"]
-        if not errors.update_count:  # gone on with from a checkpoint of the epoch's very end: nothing is left to tell
+        if (
+            not errors.update_count
+        ):  # gone on with from a checkpoint of the epoch's very end: nothing is left to tell
             return
         figures = {"loss": loss.compute(), **errors.compute()}  # type: ignore[operator]
         errors.reset()  # type: ignore[operator]
@@ -142,7 +159,9 @@ class KeypointModule(pl.LightningModule):
         for name, value in named.items():
             shown = name in ("train/loss", "val/nme")
             self.log(name, value, prog_bar=shown, logger=stage != "train", sync_dist=True)
-        if stage == "train" and self.logger:  # at once: Lightning would log them after the epoch's checkpoint
+        if (
+            stage == "train" and self.logger
+        ):  # at once: Lightning would log them after the epoch's checkpoint
             self.logger.log_metrics({**named, "epoch": self.current_epoch}, self.global_step - 1)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -173,10 +192,10 @@ class KeypointModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's figures, and calibrate confidence by them."""
-        if self.sureness.update_count:
-            spread, error = self.sureness.compute()
-            self.codec.calibration = calibrate(spread, error < NEAR)
-            self.sureness.reset()
+        if self.uncertainty.update_count:
+            spread, error = self.uncertainty.compute()
+            self.codec.calibration = calibrate(spread, error < WITHIN)
+            self.uncertainty.reset()
         self._end("val")
 
     def on_test_epoch_end(self) -> None:
@@ -185,7 +204,9 @@ class KeypointModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler if there is one."""
-        optimizer = self.optimizer([weight for weight in self.network.parameters() if weight.requires_grad])
+        optimizer = self.optimizer(
+            [weight for weight in self.network.parameters() if weight.requires_grad]
+        )
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
@@ -198,12 +219,16 @@ class KeypointModule(pl.LightningModule):
         checkpoint["fkp"] = recipe
         # What a half epoch has come to, in each process: Lightning keeps no metrics.
         begun = {name: metric for name, metric in self._of_training() if metric.update_count}
-        checkpoint["gathered"] = gathered({name: (one.update_count, one.metric_state) for name, one in begun.items()})
+        checkpoint["gathered"] = gathered(
+            {name: (one.update_count, one.metric_state) for name, one in begun.items()}
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what a half epoch had come to. Where it goes on in fewer processes, some take up that of several."""
         states = checkpoint.get("gathered", [])
-        states = [states] if isinstance(states, dict) else states  # before there were several, there was the one
+        states = (
+            [states] if isinstance(states, dict) else states
+        )  # before there were several, there was the one
         for name, metric in self._of_training():
             # torchmetrics would count updates by itself, but tells a metric without any by this alone.
             metric._update_count = max([state.get(name, (0, {}))[0] for state in states], default=0)
@@ -224,16 +249,18 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def in_crop(points: Tensor, to_crop: Tensor) -> Tensor:
+def to_crop_space(points: Tensor, to_crop: Tensor) -> Tensor:
     """Points (B, K, 2) through affines (B, 2, 3)."""
     return points @ to_crop[:, :, :2].mT + to_crop[:, None, :, 2]
 
 
-def upright(points: Tensor, to_crop: Tensor, lean: float, markup: Markup) -> Tensor:
-    """Labels (B, K, 2) in CROP pixels without their lean to the right, which in a mirrored crop is the left."""
+def upright(points: Tensor, to_crop: Tensor, label_offset: float, markup: Markup) -> Tensor:
+    """Labels (B, K, 2) in CROP pixels without their label_offset to the right, which in a mirrored crop is the left."""
     first, second = markup.eyes
-    across = (points[:, second] - points[:, first])[:, None].nan_to_num()  # eyes that are not labelled move nothing
+    across = (points[:, second] - points[:, first])[
+        :, None
+    ].nan_to_num()  # eyes that are not labelled move nothing
     mirrored = (
         to_crop[:, 0, 0] * to_crop[:, 1, 1] < to_crop[:, 0, 1] * to_crop[:, 1, 0]
     )  # the affine turns the picture over
-    return points - torch.where(mirrored, -lean, lean)[:, None, None] * across
+    return points - torch.where(mirrored, -label_offset, label_offset)[:, None, None] * across

@@ -16,14 +16,25 @@ def track(items: Iterable[Item], title: str, total: int | None) -> Iterator[Item
         total: how many there will be; None if nobody knows.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(title)
         yield from items
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
     with Progress("{task.description}", *columns, console=console) as progress:
         bar = progress.add_task(title, total=total, speed="")
         for item in items:

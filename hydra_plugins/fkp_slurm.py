@@ -28,7 +28,9 @@ else:
         would end while others are at work. Here its value is NaN, and the log says what became of it.
         """
 
-        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        def launch(
+            self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+        ) -> Sequence[JobReturn]:
             """Submit the jobs as an array and wait for all of them."""
             from submitit.core.utils import FailedJobError, UncompletedJobError
             from submitit.slurm.slurm import SlurmJob
@@ -39,10 +41,14 @@ else:
                 try:
                     return list(wait(job))
                 except (FailedJobError, UncompletedJobError):
-                    log.error(f"job {job.job_id}: {job.state}; its files begin with {job.paths.stderr}")
+                    log.error(
+                        f"job {job.job_id}: {job.state}; its files begin with {job.paths.stderr}"
+                    )
                     return [JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan)]
 
-            with patch.object(SlurmJob, "results", results):  # submitit takes no other class of jobs than its own
+            with patch.object(
+                SlurmJob, "results", results
+            ):  # submitit takes no other class of jobs than its own
                 return list(super().launch(job_overrides, initial_job_idx))
 
         def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:

@@ -78,8 +78,13 @@ class Grid(BasicSweeper):
 
         assert self.launcher is not None
         folders = [self.folder / sweeps.name(job, swept) for job in jobs]
-        left = [[*job, f"hydra.sweep.subdir={folder.name}"] for job, folder in zip(jobs, folders, strict=True)]
-        left = [job for job, folder in zip(left, folders, strict=True) if sweeps.result(folder) is None]
+        left = [
+            [*job, f"hydra.sweep.subdir={folder.name}"]
+            for job, folder in zip(jobs, folders, strict=True)
+        ]
+        left = [
+            job for job, folder in zip(left, folders, strict=True) if sweeps.result(folder) is None
+        ]
         self.validate_batch_is_legal(left)
         if left:
             try:
@@ -87,7 +92,9 @@ class Grid(BasicSweeper):
             except Exception as error:  # of a launcher whose process, or whose cluster, lost a job
                 log.error(f"the launcher lost a job: {error}")
         self.batch_index += len(left)
-        return [math.nan if (value := sweeps.result(folder)) is None else value for folder in folders]
+        return [
+            math.nan if (value := sweeps.result(folder)) is None else value for folder in folders
+        ]
 
 
 class Optuna(Grid):
@@ -120,7 +127,13 @@ class Optuna(Grid):
         params: dict[str, str] | None = None,
     ):
         super().__init__(max_batch_size, params)
-        self.n_trials, self.n_jobs, self.direction, self.sampler, self.seed = n_trials, n_jobs, direction, sampler, seed
+        self.n_trials, self.n_jobs, self.direction, self.sampler, self.seed = (
+            n_trials,
+            n_jobs,
+            direction,
+            sampler,
+            seed,
+        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Do trials until there are enough, and report.
@@ -134,9 +147,15 @@ class Optuna(Grid):
         try:
             import optuna
         except ImportError:
-            raise FkpError('hydra/sweeper=optuna: Optuna is not installed; pip install -e ".[sweep]"') from None
+            raise FkpError(
+                'hydra/sweeper=optuna: Optuna is not installed; pip install -e ".[sweep]"'
+            ) from None
         overrides = self._parsed(arguments)
-        space = {one.get_key_element(): _distribution(one) for one in overrides if one.is_sweep_override()}
+        space = {
+            one.get_key_element(): _distribution(one)
+            for one in overrides
+            if one.is_sweep_override()
+        }
         fixed = [
             f"{one.get_key_element()}={one.get_value_element_as_str()}"
             for one in overrides
@@ -165,7 +184,10 @@ class Optuna(Grid):
         left = self.n_trials - len(study.get_trials(states=(state.COMPLETE,)))
         while left > 0:
             trials = [study.ask(space) for _ in range(min(self.n_jobs, left))]
-            jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
+            jobs = [
+                [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+                for trial in trials
+            ]
             sweeps.expect(self.folder, swept, jobs)
             for trial, value in zip(trials, self.values(jobs, swept), strict=True):
                 failed = math.isnan(value)

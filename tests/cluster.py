@@ -105,7 +105,9 @@ def slurm() -> Iterator[dict[str, str]]:
         _write(folder / "slurmdbd.conf", ACCOUNTING.format(**names), 0o600)
         _write(folder / "munge.key", os.urandom(128).hex(), 0o400)
         (folder / "state").mkdir()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("SLURM_")
+        }
         environment["SLURM_CONF"] = str(folder / "slurm.conf")
 
         def start(name: str, *command: str, ready: Callable[[], bool]) -> None:
@@ -113,7 +115,12 @@ def slurm() -> Iterator[dict[str, str]]:
             with log.open("wb") as file:
                 command = (_which(command[0]) or command[0], *command[1:])
                 process = subprocess.Popen(
-                    command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
                 )
             stack.callback(_end, process)
             for _ in range(300):
@@ -122,22 +129,50 @@ def slurm() -> Iterator[dict[str, str]]:
                 if process.poll() is not None:
                     break
                 time.sleep(0.1)
-            raise RuntimeError(f"{name} did not come up:\n{log.read_text(errors='replace')[-2000:]}")
+            raise RuntimeError(
+                f"{name} did not come up:\n{log.read_text(errors='replace')[-2000:]}"
+            )
 
         munge = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "log", "pid", "seed")]
         socket_file = folder / "munge.socket"
-        start("munged", "munged", "-F", "--force", f"--socket={socket_file}", *munge, ready=socket_file.exists)
+        start(
+            "munged",
+            "munged",
+            "-F",
+            "--force",
+            f"--socket={socket_file}",
+            *munge,
+            ready=socket_file.exists,
+        )
         data = f"--datadir={folder}/mariadb"
         made = ["mariadb-install-db", "--no-defaults", "--user=root", data, "--skip-test-db"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        options = ["--no-defaults", "--user=root", data, f"--socket={folder}/mariadb.socket", "--skip-grant-tables"]
-        options += ["--bind-address=127.0.0.1", f"--port={ports['mariadb']}", f"--pid-file={folder}/mariadb.pid"]
+        options = [
+            "--no-defaults",
+            "--user=root",
+            data,
+            f"--socket={folder}/mariadb.socket",
+            "--skip-grant-tables",
+        ]
+        options += [
+            "--bind-address=127.0.0.1",
+            f"--port={ports['mariadb']}",
+            f"--pid-file={folder}/mariadb.pid",
+        ]
         start("mariadb", "mariadbd", *options, ready=partial(_listens, ports["mariadb"]))
         start("slurmdbd", "slurmdbd", "-D", ready=partial(_listens, ports["dbd"]))
-        start("slurmctld", "slurmctld", "-D", "-c", ready=partial(_says, "scontrol ping", "UP", environment))
+        start(
+            "slurmctld",
+            "slurmctld",
+            "-D",
+            "-c",
+            ready=partial(_says, "scontrol ping", "UP", environment),
+        )
         stack.callback(_cancel, environment)
         for node in ("one", "two"):
-            idle = partial(_says, f"sinfo --noheader --nodes={node} --format=%T", "idle", environment)
+            idle = partial(
+                _says, f"sinfo --noheader --nodes={node} --format=%T", "idle", environment
+            )
             start(f"slurmd.{node}", "slurmd", "-D", "-N", node, ready=idle)
         yield environment
 
@@ -172,10 +207,14 @@ def _says(command: str, word: str, environment: dict[str, str]) -> bool:
 
 def _cancel(environment: dict[str, str]) -> None:
     """No job outlives its cluster."""
-    subprocess.run(["scancel", "--state=PENDING", "--user=root"], env=environment, capture_output=True)
+    subprocess.run(
+        ["scancel", "--state=PENDING", "--user=root"], env=environment, capture_output=True
+    )
     subprocess.run(["scancel", "--user=root"], env=environment, capture_output=True)
     for _ in range(20):
-        left = subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, text=True)
+        left = subprocess.run(
+            ["squeue", "--noheader"], env=environment, capture_output=True, text=True
+        )
         if left.returncode or not left.stdout.strip():
             return
         time.sleep(0.5)
@@ -186,7 +225,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(15)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # and what it has left: slurmctld has a process for scripts
+        os.killpg(
+            process.pid, signal.SIGKILL
+        )  # and what it has left: slurmctld has a process for scripts
     process.wait()
 
 
@@ -194,11 +235,17 @@ def _end_all(told: str) -> None:
     """What a test that failed has left at work: jobs, and SLURM's processes that look after them."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if told.encode() in (process / "environ").read_bytes().split(b"\0") and int(process.name) != os.getpid():
+            if (
+                told.encode() in (process / "environ").read_bytes().split(b"\0")
+                and int(process.name) != os.getpid()
+            ):
                 os.kill(int(process.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":
     with slurm() as environment:
-        print("sinfo, sbatch, sacct … speak to two virtual nodes; exit takes them down", file=sys.stderr)
+        print(
+            "sinfo, sbatch, sacct … speak to two virtual nodes; exit takes them down",
+            file=sys.stderr,
+        )
         subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=environment)

@@ -15,7 +15,7 @@ import torch
 
 from fkp import painter
 from fkp.data.labelled_csv import write_csv
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 
 ROOT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -37,7 +37,7 @@ def faces_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image, label = painter.paint(7, i)
             names.append(f"Person_{i % 20:02d}_{i:02d}.png")
             points.append(label)
-            write_picture(root / part / names[-1], image)
+            write_image(root / part / names[-1], image)
         write_csv(root / f"{part}_frames_keypoints.csv", names, np.stack(points))
     return root
 
@@ -52,7 +52,9 @@ def shared() -> Path:
 
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "pytorch_lightning", "torchmetrics", "hydra", "cv2", "pandas", "rich"])
+SERVER.set_forkserver_preload(
+    ["torch", "pytorch_lightning", "torchmetrics", "hydra", "cv2", "pandas", "rich"]
+)
 
 
 def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -60,17 +62,28 @@ def call(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
     they take five times as long as what most tests look at."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = SERVER.Process(target=_script, args=(script, arguments, cwd, dict(os.environ), out, err))
+        process = SERVER.Process(
+            target=_script, args=(script, arguments, cwd, dict(os.environ), out, err)
+        )
         process.start()
         process.join(300)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired([script, *arguments], 300, out.read_text(), err.read_text())
-        return subprocess.CompletedProcess([script, *arguments], process.exitcode, out.read_text(), err.read_text())
+            raise subprocess.TimeoutExpired(
+                [script, *arguments], 300, out.read_text(), err.read_text()
+            )
+        return subprocess.CompletedProcess(
+            [script, *arguments], process.exitcode, out.read_text(), err.read_text()
+        )
 
 
 def _script(
-    script: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], out: Path, err: Path
+    script: str,
+    arguments: tuple[str, ...],
+    cwd: Path,
+    environment: dict[str, str],
+    out: Path,
+    err: Path,
 ) -> None:
     """What Python would do with a command line."""
     os.environ.clear()

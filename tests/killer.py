@@ -24,10 +24,16 @@ class Kill(pl.Callback):
     """
 
     def __init__(self, at: dict[int, int], folder: str, child: bool = False, process: int = 0):
-        self.at, self.folder, self.child = {int(step): number for step, number in at.items()}, Path(folder), child
+        self.at, self.folder, self.child = (
+            {int(step): number for step, number in at.items()},
+            Path(folder),
+            child,
+        )
         self.process = process
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
+    ) -> None:
         self._at(trainer.global_step, trainer)
 
     def on_test_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
@@ -47,7 +53,9 @@ class Spoil(pl.Callback):
     def __init__(self, message: str | None = None):
         self.message = message
 
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int
+    ) -> None:
         if trainer.global_rank == 1 and trainer.global_step >= 2:
             if self.message:
                 raise FkpError(self.message)
@@ -58,7 +66,9 @@ class Alike(pl.Callback):
     """After each epoch, all processes have the same weights, and trained something."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        first, *others = gathered({name: weight.detach().clone() for name, weight in module.named_parameters()})
+        first, *others = gathered(
+            {name: weight.detach().clone() for name, weight in module.named_parameters()}
+        )
         assert others
         for other in others:
             for name, weight in first.items():

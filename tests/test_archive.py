@@ -20,8 +20,17 @@ from hypothesis import strategies as st
 from fkp.errors import FkpError
 from fkp.files.torch_archive import read
 
-TENSORS = {"a": torch.arange(300.0), "b": torch.full((7, 3), 2, dtype=torch.int64), "half": torch.ones(5).half()}
-CONTENT = {"fkp": {"version": 1, "names": ["left", "right"]}, "state_dict": OrderedDict(TENSORS), "epoch": 3, "lr": 0.1}
+TENSORS = {
+    "a": torch.arange(300.0),
+    "b": torch.full((7, 3), 2, dtype=torch.int64),
+    "half": torch.ones(5).half(),
+}
+CONTENT = {
+    "fkp": {"version": 1, "names": ["left", "right"]},
+    "state_dict": OrderedDict(TENSORS),
+    "epoch": 3,
+    "lr": 0.1,
+}
 
 
 class Harm:
@@ -92,20 +101,35 @@ HOSTILE = {
     "cut": (saved()[:-30], r"damaged or cut short \(BadZipFile"),
     "begun": (saved()[:90], r"damaged or cut short \(BadZipFile"),
     "old": (bare(CONTENT), r"a bare pickle.* write it anew: torch\.save\(torch\.load"),
-    "other zip": (remade(lambda name, old: old).replace(b"data.pkl", b"word.xml"), "not a file of torch, though a zip"),
+    "other zip": (
+        remade(lambda name, old: old).replace(b"data.pkl", b"word.xml"),
+        "not a file of torch, though a zip",
+    ),
     "names code": (
         with_pickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00truetR."),
         r"names 'os\.system', .* nothing was ex",
     ),
-    "names code anew": (with_pickle(b"\x80\x04\x8c\x02os\x8c\x06system\x93."), r"names 'os\.system'"),
+    "names code anew": (
+        with_pickle(b"\x80\x04\x8c\x02os\x8c\x06system\x93."),
+        r"names 'os\.system'",
+    ),
     "allocates": (
         with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R."),
         r"names 'builtins\.byt",
     ),
     "claims bytes": (with_pickle(b"\x80\x05\x96\x00\x00\x00\x00\x00\x01\x00\x00."), "damaged"),
-    "claims places": (with_pickle(b"\x80\x02}r\xff\xff\xff\x7f."), "damaged, or made to exhaust memory"),
-    "many values": (with_pickle(b"\x80\x02" + b"}0" * 2**21 + b"}."), "more than 2 MiB of it are no tensors"),
-    "zip bomb": (remade(lambda _, old: old + bytes(2**27), zipfile.ZIP_DEFLATED), "packed, which torch never does"),
+    "claims places": (
+        with_pickle(b"\x80\x02}r\xff\xff\xff\x7f."),
+        "damaged, or made to exhaust memory",
+    ),
+    "many values": (
+        with_pickle(b"\x80\x02" + b"}0" * 2**21 + b"}."),
+        "more than 2 MiB of it are no tensors",
+    ),
+    "zip bomb": (
+        remade(lambda _, old: old + bytes(2**27), zipfile.ZIP_DEFLATED),
+        "packed, which torch never does",
+    ),
     "overlapping": (overlapping(), "claims to hold more than it has bytes"),
     "tensor beyond": (
         pickled(lambda p: p.replace(b"M\x2c\x01", b"J\x00\x00\x00\x10")),
@@ -138,9 +162,14 @@ def same(content: Any, other: Any) -> bool:
 def test_what_torch_saved_is_read(file: Path) -> None:
     file.write_bytes(saved())
     assert same(CONTENT, read(file))
-    torch.save({"weight": torch.nn.Parameter(torch.ones(3)), "empty": torch.zeros(0, 4), "none": None}, file)
+    torch.save(
+        {"weight": torch.nn.Parameter(torch.ones(3)), "empty": torch.zeros(0, 4), "none": None},
+        file,
+    )
     torch.testing.assert_close(read(file)["weight"], torch.nn.Parameter(torch.ones(3)))
-    file.write_bytes(with_pickle(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."))  # lists, one in the other
+    file.write_bytes(
+        with_pickle(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".")
+    )  # lists, one in the other
     assert len(read(file)) == 1
 
 
@@ -154,7 +183,11 @@ def test_a_hostile_file_is_refused_with_its_reason(file: Path, kind: str) -> Non
 
 def test_nothing_is_executed(file: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
-    for content in (saved({"fkp": Harm(made)}), with_pickle(pickle.dumps(Harm(made))), bare({"fkp": Harm(made)})):
+    for content in (
+        saved({"fkp": Harm(made)}),
+        with_pickle(pickle.dumps(Harm(made))),
+        bare({"fkp": Harm(made)}),
+    ):
         file.write_bytes(content)
         with pytest.raises(FkpError, match="nothing was executed|not opened"):
             read(file)
@@ -189,7 +222,9 @@ PLACE = WHOLE.index(TENSORS["a"].numpy().tobytes())
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 8 * TENSORS["a"].nbytes - 1))
-def test_a_flipped_bit_of_a_tensor_is_noticed(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
+def test_a_flipped_bit_of_a_tensor_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, bit: int
+) -> None:
     file = tmp_path_factory.getbasetemp() / "flipped.ckpt"
     file.write_bytes(flipped(WHOLE, 8 * PLACE + bit))
     with pytest.raises(FkpError, match="Bad CRC-32"):

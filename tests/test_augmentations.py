@@ -31,13 +31,18 @@ STEPS = {
 }
 OFF = [a.Colour(), a.Light(), a.Blur(), a.Occlusion(), a.Noise(), a.Compression()]
 SHARED = ("blur", "occlusion", "compression")  # those for a share of the faces
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
 
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
     """(6, 3, 60, 52) of painted faces: sides that are no multiples of 8."""
-    faces = [cv2.resize(painter.paint(2, i)[0], (52, 60), interpolation=cv2.INTER_AREA) for i in range(6)]
+    faces = [
+        cv2.resize(painter.paint(2, i)[0], (52, 60), interpolation=cv2.INTER_AREA) for i in range(6)
+    ]
     return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -58,13 +63,19 @@ def test_without_strength_it_is_not_active(step: a.Augmentation) -> None:
     assert not step.active and not step.colour
 
 
-@pytest.mark.parametrize("name, channels", [(n, c) for n in STEPS for c in (1, 3) if c == 3 or n != "colour"])
-def test_with_strength_it_changes_pixels_and_nothing_else(name: str, channels: int, images: Tensor) -> None:
+@pytest.mark.parametrize(
+    "name, channels", [(n, c) for n in STEPS for c in (1, 3) if c == 3 or n != "colour"]
+)
+def test_with_strength_it_changes_pixels_and_nothing_else(
+    name: str, channels: int, images: Tensor
+) -> None:
     step = STEPS[name]
     before = gray(images) if channels == 1 else images
     kept, after = before.clone(), step(before, drawn(step.draws))
     assert step.active and torch.equal(before, kept)  # what was given stays as it was
-    assert after.shape == before.shape and after.dtype == before.dtype and torch.isfinite(after).all()
+    assert (
+        after.shape == before.shape and after.dtype == before.dtype and torch.isfinite(after).all()
+    )
     changed = (after - before).abs().amax((1, 2, 3)) > 1e-5
     assert changed[:3].any() if name in SHARED else changed.all()
 
@@ -74,9 +85,13 @@ def test_a_face_is_the_same_alone_and_in_a_batch(name: str, images: Tensor) -> N
     step, draws = STEPS[name], drawn(STEPS[name].draws)
     together, backwards = step(images, draws), step(images.flip(0), draws.flip(0)).flip(0)
     for i in range(len(images)):
-        torch.testing.assert_close(step(images[i : i + 1], draws[i : i + 1])[0], together[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            step(images[i : i + 1], draws[i : i + 1])[0], together[i], atol=1e-5, rtol=0
+        )
     torch.testing.assert_close(backwards, together, atol=1e-5, rtol=0)
-    assert not torch.allclose(step(images, draws.flip(0)), together)  # it is the draw that makes the difference
+    assert not torch.allclose(
+        step(images, draws.flip(0)), together
+    )  # it is the draw that makes the difference
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -122,7 +137,9 @@ def test_side_light_is_a_slope_that_adds_nothing_on_the_whole(images: Tensor) ->
         torch.testing.assert_close(
             added.diff(2, dim=axis), torch.zeros_like(added.diff(2, dim=axis)), atol=1e-5, rtol=0
         )
-    slope = torch.hypot(added[:, 0, 0, -1] - added[:, 0, 0, 0], added[:, 0, -1, 0] - added[:, 0, 0, 0])
+    slope = torch.hypot(
+        added[:, 0, 0, -1] - added[:, 0, 0, 0], added[:, 0, -1, 0] - added[:, 0, 0, 0]
+    )
     np.testing.assert_allclose(slope, 2 * 0.2 * draws[:, 3, 1].abs(), rtol=1e-3)
 
 
@@ -143,7 +160,9 @@ def test_blur_is_a_gaussian_and_the_wider_the_flatter(images: Tensor) -> None:
         variances.append(blurred.var((2, 3)).mean().item())
         for i in range(6):
             picture = images[i].permute(1, 2, 0).numpy()
-            wanted = cv2.GaussianBlur(picture, (11, 11), 2.0 * share, borderType=cv2.BORDER_REPLICATE)
+            wanted = cv2.GaussianBlur(
+                picture, (11, 11), 2.0 * share, borderType=cv2.BORDER_REPLICATE
+            )
             np.testing.assert_allclose(blurred[i].permute(1, 2, 0), wanted, atol=1e-3)
     assert sorted(variances, reverse=True) == variances and variances[-1] < 0.95 * variances[0]
 
@@ -167,7 +186,9 @@ def test_occlusion_is_one_level_and_no_larger_than_promised(seed: int, side: flo
 
 def test_occlusion_covers_the_rectangle_it_draws() -> None:
     draws = torch.zeros(1, 6, 2)
-    draws[0, 1:5, 0] = torch.tensor([0.5, 0.5, 0.8, 0.5])  # middle, 0.8 * 0.5 of the side long, half as wide
+    draws[0, 1:5, 0] = torch.tensor(
+        [0.5, 0.5, 0.8, 0.5]
+    )  # middle, 0.8 * 0.5 of the side long, half as wide
     covered = (a.Occlusion(1.0, 0.5)(torch.full((1, 1, 101, 101), -1.0), draws) >= 0)[0, 0]
     assert covered.any(0).sum() == 39 and covered.any(1).sum() == 19
     draws[0, 5, 0] = 0.5  # upright
@@ -208,11 +229,18 @@ def test_the_best_compression_changes_next_to_nothing(images: Tensor) -> None:
 def test_compression_is_what_opencvs_jpeg_does(quality: int, level: float) -> None:
     """Above 50 the files' tables are rounded to whole numbers, ours are not."""
     for index in range(3):
-        picture = cv2.resize(cv2.cvtColor(painter.paint(3, index)[0], cv2.COLOR_RGB2GRAY), (96, 128))
+        picture = cv2.resize(
+            cv2.cvtColor(painter.paint(3, index)[0], cv2.COLOR_RGB2GRAY), (96, 128)
+        )
         done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
         wanted = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE).astype(float)
-        ours = compressed(torch.from_numpy(picture)[None, None].float() / 255, quality)[0, 0].numpy().clip(0, 1) * 255
+        ours = (
+            compressed(torch.from_numpy(picture)[None, None].float() / 255, quality)[0, 0]
+            .numpy()
+            .clip(0, 1)
+            * 255
+        )
         assert np.abs(ours - wanted).mean() < level
         assert np.abs(picture - wanted).mean() > 2 * np.abs(ours - wanted).mean()
 
@@ -221,13 +249,17 @@ def test_compression_is_what_opencvs_jpeg_does(quality: int, level: float) -> No
 @given(st.integers(1, 24), st.integers(1, 24))
 def test_sides_need_not_be_multiples_of_8(height: int, width: int) -> None:
     """The padding repeats the edge, and what is inside is as in the padded picture."""
-    image = torch.from_numpy(np.random.default_rng(height * 25 + width).random((1, 1, height, width))).float()
+    image = torch.from_numpy(
+        np.random.default_rng(height * 25 + width).random((1, 1, height, width))
+    ).float()
     padded = F.pad(image, (0, -width % 8, 0, -height % 8), "replicate")
     torch.testing.assert_close(compressed(image, 60), compressed(padded, 60)[:, :, :height, :width])
 
 
 def test_worse_quality_is_further_from_the_picture(images: Tensor) -> None:
-    distances = [(compressed(images, quality) - images).abs().mean().item() for quality in (90, 60, 30, 10)]
+    distances = [
+        (compressed(images, quality) - images).abs().mean().item() for quality in (90, 60, 30, 10)
+    ]
     assert sorted(distances) == distances
 
 
@@ -253,22 +285,31 @@ def test_it_works_on_the_device_of_its_input(name: str, device: str, images: Ten
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_resampling_works_on_the_device_of_its_input(device: str) -> None:
-    where, pixels = torch.device(device), torch.arange(2 * 3 * 20 * 30, dtype=torch.uint8).view(2, 3, 20, 30)
+    where, pixels = (
+        torch.device(device),
+        torch.arange(2 * 3 * 20 * 30, dtype=torch.uint8).view(2, 3, 20, 30),
+    )
     affines = torch.tensor([[[1.1, 0.1, 2.0], [-0.1, 1.1, 1.0]]]).repeat(2, 1, 1)
     there = a.resample(pixels.to(where), affines.to(where), (14, 12))
     assert there.device.type == where.type and there.shape == (2, 3, 12, 14)
     wanted = a.resample(pixels, affines, (14, 12)).float()
-    torch.testing.assert_close(a._by_torch(pixels, affines, (14, 12)), wanted, atol=9, rtol=0)  # OpenCV's 1/32 pixels
+    torch.testing.assert_close(
+        a._by_torch(pixels, affines, (14, 12)), wanted, atol=9, rtol=0
+    )  # OpenCV's 1/32 pixels
     torch.testing.assert_close(there.cpu().float(), wanted, atol=9, rtol=0)
 
 
 @pytest.mark.parametrize("way", [a.resample, a._by_torch])
-def test_resampling_by_whole_pixels_copies_them(way: Callable[[Tensor, Tensor, tuple[int, int]], Tensor]) -> None:
+def test_resampling_by_whole_pixels_copies_them(
+    way: Callable[[Tensor, Tensor, tuple[int, int]], Tensor],
+) -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 30, 41), np.uint8))
     affines = torch.tensor([[[1.0, 0, 5], [0, 1, 7]], [[1, 0, -3], [0, 1, 25]]])
     crops = way(pixels, affines, (10, 12)).float()
     torch.testing.assert_close(crops[0], pixels[0, :, 7:19, 5:15].float(), atol=1e-3, rtol=0)
-    torch.testing.assert_close(crops[1, :, :5, 3:], pixels[1, :, 25:30, :7].float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        crops[1, :, :5, 3:], pixels[1, :, 25:30, :7].float(), atol=1e-3, rtol=0
+    )
     assert crops[1, :, :, :3].max() < 1e-3 and crops[1, :, 5:].max() < 1e-3
 
 

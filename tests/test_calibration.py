@@ -38,10 +38,14 @@ def test_points_that_do_not_vary_are_as_sure_as_their_share() -> None:
 
 def test_a_wider_map_is_less_sure() -> None:
     y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
-    maps = torch.stack([-((x - 15) ** 2 + (y - 12) ** 2) / (2 * width**2) for width in (1.0, 2.0, 4.0)])[None]
+    maps = torch.stack(
+        [-((x - 15) ** 2 + (y - 12) ** 2) / (2 * width**2) for width in (1.0, 2.0, 4.0)]
+    )[None]
     codec = SoftArgmax(128, 1.28, calibration=(-9.0, -3.0))
     points, sure = codec.decode(maps)
-    np.testing.assert_allclose(codec.spread(maps)[0, :2], np.sqrt(2) * np.array([1, 2]) / 32, rtol=0.02)
+    np.testing.assert_allclose(
+        codec.spread(maps)[0, :2], np.sqrt(2) * np.array([1, 2]) / 32, rtol=0.02
+    )
     assert sure[0, 0] > sure[0, 1] > sure[0, 2] and ((sure > 0) & (sure < 1)).all()
     plain, ones = SoftArgmax(128, 1.28).decode(maps)
     assert torch.equal(plain, points) and (ones == 1).all()

@@ -19,7 +19,7 @@ from fkp import painter
 from fkp.data import image_cache as c
 from fkp.data.table import FaceTable
 from fkp.errors import FkpError
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 from fkp.geometry import apply, centre_and_side, invert
 from fkp.markup import IBUG68
 
@@ -36,7 +36,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]
     folder = tmp_path_factory.mktemp("painted")
     faces = [painter.paint(4, i) for i in range(4)]
     for i, (image, _) in enumerate(faces):
-        write_picture(folder / f"{i}.png", image)
+        write_image(folder / f"{i}.png", image)
     return folder, np.stack([points for _, points in faces])
 
 
@@ -59,11 +59,15 @@ def stubborn(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def refuse(path: Path, gray: bool = False) -> np.ndarray:
         raise AssertionError(f"{path} was read again")
 
-    return lambda: monkeypatch.setattr(c, "read_picture", refuse)
+    return lambda: monkeypatch.setattr(c, "read_image", refuse)
 
 
-def equal(one: c.Canvases, other: c.Canvases) -> bool:
-    return all(np.array_equal(column, vars(other)[name]) for name, column in vars(one).items() if name != "file")
+def equal(one: c.ImageCache, other: c.ImageCache) -> bool:
+    return all(
+        np.array_equal(column, vars(other)[name])
+        for name, column in vars(one).items()
+        if name != "file"
+    )
 
 
 @pytest.mark.parametrize("gray", [True, False])
@@ -75,7 +79,11 @@ def test_the_second_time_nothing_is_read(
     stubborn()
     again, again_reasons = c.decode(table, IBUG68, gray, margin)
     assert equal(first, again) and reasons == again_reasons == {} and len(first) == 4
-    for other in ((gray, 2.0, 512), (not gray, margin, 512), (gray, margin, 50)):  # another question, another answer
+    for other in (
+        (gray, 2.0, 512),
+        (not gray, margin, 512),
+        (gray, margin, 50),
+    ):  # another question, another answer
         with pytest.raises(AssertionError, match="read again"):
             c.decode(table, IBUG68, *other)
 
@@ -84,7 +92,7 @@ def test_the_second_time_nothing_is_read(
 def test_a_canvas_is_the_part_of_the_picture_its_affine_says(gray: bool, table: FaceTable) -> None:
     canvases = c.decode(table, IBUG68, gray, 1.5)[0]
     for i, path in enumerate(table.paths):
-        image = read_picture(path, gray)
+        image = read_image(path, gray)
         height, width = canvases[i].shape[:2]
         left, top = (-canvases.affines[i, :, 2]).astype(int)
         part = image[top : top + height, left : left + width].reshape(height, width, -1)
@@ -92,16 +100,22 @@ def test_a_canvas_is_the_part_of_the_picture_its_affine_says(gray: bool, table: 
         np.testing.assert_array_equal(canvases.affines[i], [[1, 0, -left], [0, 1, -top]])
         assert canvases[i].shape[2] == (1 if gray else 3)
         assert canvases.extents[i].tolist() == [image.shape[1], image.shape[0]]
-        x, y, side = centre_and_side(canvases.boxes[i])  # all of the wanted square that lies in the picture is there
-        assert left <= max(x - 0.75 * side, 0) and left + width >= min(x + 0.75 * side, image.shape[1] - 1)
-        assert top <= max(y - 0.75 * side, 0) and top + height >= min(y + 0.75 * side, image.shape[0] - 1)
+        x, y, side = centre_and_side(
+            canvases.boxes[i]
+        )  # all of the wanted square that lies in the picture is there
+        assert left <= max(x - 0.75 * side, 0) and left + width >= min(
+            x + 0.75 * side, image.shape[1] - 1
+        )
+        assert top <= max(y - 0.75 * side, 0) and top + height >= min(
+            y + 0.75 * side, image.shape[0] - 1
+        )
         assert max(height, width) <= 1.5 * side + 3
 
 
 def test_without_a_margin_the_whole_picture_is_kept(table: FaceTable) -> None:
     canvases = c.decode(table, IBUG68, True, None)[0]
     for i, path in enumerate(table.paths):
-        np.testing.assert_array_equal(canvases[i][..., 0], read_picture(path, True))
+        np.testing.assert_array_equal(canvases[i][..., 0], read_image(path, True))
         np.testing.assert_array_equal(canvases.affines[i], np.eye(2, 3))
 
 
@@ -112,8 +126,12 @@ def test_longer_canvases_are_shrunk_edge_on_edge(table: FaceTable) -> None:
         assert max(height, width) == 64
         edges = apply(invert(canvases.affines[i]), [[-0.5, -0.5], [width - 0.5, height - 0.5]])
         np.testing.assert_allclose(edges[0], [-0.5, -0.5], atol=1e-9)
-        np.testing.assert_allclose(edges[1], canvases.extents[i] - 0.5, atol=0.5 * max(canvases.extents[i]) / 64)
-        assert canvases[i].mean() == pytest.approx(read_picture(table.paths[i], True).mean(), rel=0.02)
+        np.testing.assert_allclose(
+            edges[1], canvases.extents[i] - 0.5, atol=0.5 * max(canvases.extents[i]) / 64
+        )
+        assert canvases[i].mean() == pytest.approx(
+            read_image(table.paths[i], True).mean(), rel=0.02
+        )
 
 
 def test_given_boxes_are_taken_and_others_drawn(table: FaceTable) -> None:
@@ -174,18 +192,24 @@ def test_damaged_digests_are_made_anew(
 
 
 def test_changed_bytes_are_seen_behind_the_same_size_and_time(table: FaceTable) -> None:
-    image = read_picture(table.paths[0])
+    image = read_image(table.paths[0])
     for path in table.paths[:2]:
-        write_picture(path.with_suffix(".bmp"), image)
+        write_image(path.with_suffix(".bmp"), image)
         path.with_suffix(".bmp").rename(path)
     first, before = c.decode(table, IBUG68, True, None)[0], table.paths[0].stat()
-    write_picture(table.paths[0].with_suffix(".bmp"), 255 - image)
-    table.paths[0].write_bytes(table.paths[0].with_suffix(".bmp").read_bytes())  # in place: the same inode
+    write_image(table.paths[0].with_suffix(".bmp"), 255 - image)
+    table.paths[0].write_bytes(
+        table.paths[0].with_suffix(".bmp").read_bytes()
+    )  # in place: the same inode
     os.utime(table.paths[0], ns=(before.st_atime_ns, before.st_mtime_ns))
     after = table.paths[0].stat()
-    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ino,
+    )
     second = c.decode(table, IBUG68, True, None)[0]
-    np.testing.assert_array_equal(second[0][..., 0], read_picture(table.paths[0], True))
+    np.testing.assert_array_equal(second[0][..., 0], read_image(table.paths[0], True))
     assert not np.array_equal(second[0], first[0]) and np.array_equal(second[1], first[1])
 
 
@@ -195,11 +219,15 @@ def test_other_labels_keep_other_pixels_only_where_there_is_a_margin(
     whole, part = (c.decode(table, IBUG68, True, margin)[0] for margin in (None, 1.0))
     table.points[0] += 9
     moved = c.decode(table, IBUG68, True, 1.0)[0]
-    assert not np.array_equal(moved.affines[0], part.affines[0]) and np.array_equal(moved[1], part[1])
+    assert not np.array_equal(moved.affines[0], part.affines[0]) and np.array_equal(
+        moved[1], part[1]
+    )
     stubborn()
     again = c.decode(table, IBUG68, True, None)[0]
     np.testing.assert_array_equal(again.pixels, whole.pixels)
-    np.testing.assert_allclose(again.boxes[0] - whole.boxes[0], 9, atol=1e-4)  # boxes are not kept with the pixels
+    np.testing.assert_allclose(
+        again.boxes[0] - whole.boxes[0], 9, atol=1e-4
+    )  # boxes are not kept with the pixels
 
 
 def test_unreadable_pictures_are_told_by_index_and_the_others_served(table: FaceTable) -> None:
@@ -266,11 +294,16 @@ def test_the_pixels_of_a_batch_are_asked_for_at_once_and_nothing_else(table: Fac
     canvases, _ = c.decode(table, IBUG68, True, 3.0)
     assert canvases.file and isinstance(canvases.pixels.base, mmap.mmap)
     with canvases.file.open("rb") as file:
-        pixels = np.ndarray(len(canvases.pixels), np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ))
+        pixels = np.ndarray(
+            len(canvases.pixels), np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ)
+        )
     replace(canvases, pixels=pixels).select(np.array([3, 1, 0])).expect([0, 1])
     for (advice, start, size), i in zip(asked, (3, 1), strict=True):
         assert advice == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0
-        assert 0 <= canvases.starts[i] - start < mmap.PAGESIZE and start + size == canvases.starts[i] + canvases[i].size
+        assert (
+            0 <= canvases.starts[i] - start < mmap.PAGESIZE
+            and start + size == canvases.starts[i] + canvases[i].size
+        )
 
 
 def test_canvases_handed_to_a_process_map_the_file_anew(table: FaceTable) -> None:
@@ -281,24 +314,28 @@ def test_canvases_handed_to_a_process_map_the_file_anew(table: FaceTable) -> Non
     np.testing.assert_array_equal(pickle.loads(data)[1], canvases[1])
 
 
-def test_a_failure_in_the_middle_leaves_nothing(table: FaceTable, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(
+    table: FaceTable, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(path: Path, gray: bool = False) -> np.ndarray:
         if path == table.paths[2]:
             raise MemoryError
-        return read_picture(path, gray)
+        return read_image(path, gray)
 
-    monkeypatch.setattr(c, "read_picture", fail)
+    monkeypatch.setattr(c, "read_image", fail)
     with pytest.raises(MemoryError):
         c.decode(table, IBUG68, True, 3.0)
     assert not [path for path in cache.iterdir() if path.is_dir()]
     monkeypatch.undo()
 
 
-def test_more_faces_than_are_read_ahead_keep_their_order(table: FaceTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_faces_than_are_read_ahead_keep_their_order(
+    table: FaceTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(c, "AHEAD", 3)
     canvases = c.decode(table, IBUG68, True, None)[0]
     for i, path in enumerate(table.paths):
-        np.testing.assert_array_equal(canvases[i][..., 0], read_picture(path, True))
+        np.testing.assert_array_equal(canvases[i][..., 0], read_image(path, True))
 
 
 # Decodes what the folder holds; says each picture it reads, and takes its time for it.
@@ -311,12 +348,12 @@ from fkp.markup import IBUG68
 from fkp.data.table import FaceTable
 
 folder, slowly = Path(sys.argv[1]), float(sys.argv[2])
-read = c.read_picture
+read = c.read_image
 def read_slowly(path, gray=False):
     (folder / f"{path.stem}.read-{sys.argv[3]}").touch()
     time.sleep(slowly)
     return read(path, gray)
-c.read_picture = read_slowly
+c.read_image = read_slowly
 c.AHEAD = 1
 points = np.load(folder / "points.npy")
 names = [str(i) for i in range(len(points))]
@@ -336,7 +373,9 @@ def child(table: FaceTable, slowly: float, name: str) -> subprocess.Popen[str]:
 
 
 def halves(cache: Path) -> list[Path]:
-    return [path for path in cache.iterdir() if path.is_dir() and path.name.startswith(".canvases-")]
+    return [
+        path for path in cache.iterdir() if path.is_dir() and path.name.startswith(".canvases-")
+    ]
 
 
 @pytest.mark.slow
@@ -348,7 +387,9 @@ def test_what_a_killed_run_leaves_is_cleared_and_decoded_anew(
     victim = child(table, 1.0, "victim")
     try:
         deadline = time.monotonic() + 60
-        while not (folder / "2.read-victim").exists():  # two faces are done, the third is being read
+        while not (
+            folder / "2.read-victim"
+        ).exists():  # two faces are done, the third is being read
             assert victim.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         victim.send_signal(signal.SIGKILL)
@@ -374,9 +415,12 @@ def test_of_two_that_start_together_one_decodes_and_both_are_right(table: FaceTa
     wanted = c.decode(table, IBUG68, True, 3.0)[0].pixels
     for name in ("one", "two"):
         np.testing.assert_array_equal(np.load(folder / f"pixels-{name}.npy"), wanted)
-    assert len(list(folder.glob("*.read-*"))) == 4 and len({path.suffix for path in folder.glob("*.read-*")}) == 1
+    assert (
+        len(list(folder.glob("*.read-*"))) == 4
+        and len({path.suffix for path in folder.glob("*.read-*")}) == 1
+    )
 
 
 def test_a_missing_picture_says_so(tmp_path: Path) -> None:
     with pytest.raises(FkpError, match="no such file"):
-        read_picture(tmp_path / "gone.png")
+        read_image(tmp_path / "gone.png")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fkp.data import columns, csv_reader, datamodule, label_values
+from fkp.data import columns, csv_reader, datamodule, image_cache, label_values
 from fkp.data.columns import Texts, joined, taken
 from fkp.data.datamodule import FacesDataModule
 from fkp.data.labelled_csv import LabelledCsv, write_csv
@@ -41,15 +41,26 @@ def in_order(size: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.integers(-size, size - 1), max_size=9)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data(), st.lists(TEXT, min_size=1, max_size=9), st.lists(TEXT, max_size=9))
-def test_texts_are_the_texts(where: int, data: st.DataObject, some: list[str], more: list[str]) -> None:
+def test_texts_are_the_texts(
+    where: int, data: st.DataObject, some: list[str], more: list[str]
+) -> None:
     texts, mask = Texts.of(some, str), np.array([len(text) % 2 == 0 for text in some])
-    assert texts.tolist() == some == [texts[i] for i in range(len(some))] and len(texts) == len(some)
+    assert texts.tolist() == some == [texts[i] for i in range(len(some))] and len(texts) == len(
+        some
+    )
     chosen = data.draw(in_order(len(some)))
-    assert texts[np.array(chosen, int)].tolist() == [some[i] for i in chosen] and texts[1:].tolist() == some[1:]
+    assert (
+        texts[np.array(chosen, int)].tolist() == [some[i] for i in chosen]
+        and texts[1:].tolist() == some[1:]
+    )
     assert texts[mask].tolist() == [text for text in some if len(text) % 2 == 0]
-    assert (texts == some[0]).tolist() == [text == some[0] for text in some] and (texts == texts).all()
+    assert (texts == some[0]).tolist() == [text == some[0] for text in some] and (
+        texts == texts
+    ).all()
     both = joined([{"texts": texts[1:]}, {"texts": Texts.of(more, str)}, {"texts": texts}])["texts"]
     assert both.tolist() == some[1:] + more + some
     texts[-1] = "another"
@@ -61,8 +72,14 @@ def test_paths_come_back_as_paths(names: list[str]) -> None:
     assert Texts.of(map(Path, names), Path).tolist() == [Path(name) for name in names]
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), st.lists(st.integers(0, 9), min_size=1, max_size=5), st.sampled_from([(), (2,), (3, 2)]))
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.data(),
+    st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    st.sampled_from([(), (2,), (3, 2)]),
+)
 def test_rows_are_taken_and_joined_as_numpy_does(
     where: int, data: st.DataObject, counts: list[int], shape: tuple[int, ...]
 ) -> None:
@@ -84,7 +101,9 @@ def test_no_room_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "file").touch()
     monkeypatch.setenv("FKP_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(columns, "LARGE", 0)
-    with pytest.raises(FkpError, match="no room for a table of faces .*FKP_CACHE names another folder"):
+    with pytest.raises(
+        FkpError, match="no room for a table of faces .*FKP_CACHE names another folder"
+    ):
         taken(np.ones(3), np.arange(3))
 
 
@@ -95,28 +114,44 @@ def module(source: LabelledCsv) -> FacesDataModule:
     return made
 
 
-def test_parts_are_slices_of_one_mapped_table(faces_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_slices_of_one_mapped_table(
+    faces_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = module(YoutubeFaces(str(faces_folder)))
     monkeypatch.setattr(columns, "LARGE", 0)
     large = module(YoutubeFaces(str(faces_folder)))
     assert large.fingerprint == small.fingerprint
-    for part, dataset in large.parts.items():
+    for part, dataset in large.splits.items():
         table, pixels = dataset.table, dataset.canvases
         names = [table.paths, table.identity, table.rows]
-        numbers = [table.points, table.boxes, table.weights, table.official, pixels.starts, pixels.affines]
+        numbers = [
+            table.points,
+            table.boxes,
+            table.weights,
+            table.official,
+            pixels.starts,
+            pixels.affines,
+        ]
         numbers += [pixels.pixels, pixels.shapes, pixels.extents, pixels.boxes]
-        assert all(map(mapped, [*numbers, *(texts.spans for texts in names), *(texts.letters for texts in names)]))
-        assert table.points.base is large.parts["train"].table.points.base
-        for name, column in vars(small.parts[part].table).items():
+        assert all(
+            map(
+                mapped,
+                [*numbers, *(texts.spans for texts in names), *(texts.letters for texts in names)],
+            )
+        )
+        assert table.points.base is large.splits["train"].table.points.base
+        for name, column in vars(small.splits[part].table).items():
             np.testing.assert_array_equal(vars(table)[name], column, err_msg=name)
     for one, other in zip(small.train_dataloader(), large.train_dataloader(), strict=True):
         assert all((one[name] == other[name]).all() for name in one)
 
 
-def test_memory_does_not_grow_with_the_set(faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_set(
+    faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A face's labels alone are a kilobyte, and as text in memory ten."""
     monkeypatch.setattr(columns, "LARGE", 1 << 12)
-    for room in (columns, csv_reader, canvases):
+    for room in (columns, csv_reader, image_cache):
         monkeypatch.setattr(room, "BLOCK", 50)
     monkeypatch.setattr(datamodule, "ENOUGH", 50)
     monkeypatch.setattr(label_values, "AT_ONCE", 50)

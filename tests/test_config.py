@@ -35,7 +35,15 @@ def faults(**changes: object) -> list[str]:
 
 def test_nothing_is_wrong_with_a_good_one() -> None:
     assert faults() == []
-    assert faults(trainer__max_epochs=None, network__width=16, optimizer__lr=1, trainer__precision="16-mixed") == []
+    assert (
+        faults(
+            trainer__max_epochs=None,
+            network__width=16,
+            optimizer__lr=1,
+            trainer__precision="16-mixed",
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,14 +56,22 @@ def test_nothing_is_wrong_with_a_good_one() -> None:
         ("network__width", True, "network.width: True is not int"),
         ("network__dropout", [0.1], "network.dropout: [0.1] is not tuple[float, float]"),
         ("network___target_", "fkp.networks.TwoConf", "did you mean 'TwoConv'?"),
-        ("network___target_", "fkp.netwrk.TwoConv", "network._target_: 'fkp.netwrk.TwoConv' does not exist"),
+        (
+            "network___target_",
+            "fkp.netwrk.TwoConv",
+            "network._target_: 'fkp.netwrk.TwoConv' does not exist",
+        ),
         ("network", "???", "network: has no value; give network=…"),
         ("network", "${gone}", "gone"),
-        ("network", {"_target_": "fkp.transforms.Rescale"}, "network: fkp.transforms.Rescale needs 'size'"),
         (
             "network",
-            {"_target_": "fkp.data.youtube_faces.YoutubeFaces", "root": "x", "split": "identiy"},
-            "network.split: 'identiy' is not one of official, identity, strict; did you mean 'identity'?",
+            {"_target_": "fkp.transforms.Rescale"},
+            "network: fkp.transforms.Rescale needs 'size'",
+        ),
+        (
+            "network",
+            {"_target_": "fkp.data.youtube_faces.YoutubeFaces", "root": "x", "protocol": "identiy"},
+            "network.protocol: 'identiy' is not one of official, identity, strict; did you mean 'identity'?",
         ),
     ],
 )
@@ -71,7 +87,10 @@ def test_all_faults_are_told_at_once() -> None:
 
 def test_a_missing_value_hides_no_other_fault() -> None:
     told = faults(
-        optimizer__lrr=1, network__width="???", trainer__max_epochs="${network.width}", trainer__devices="${no}"
+        optimizer__lrr=1,
+        network__width="???",
+        trainer__max_epochs="${network.width}",
+        trainer__devices="${no}",
     )
     assert len(told) == 3  # what depends on the missing value is not told twice
     assert "network.width: has no value; give network.width=…" in told
@@ -92,7 +111,10 @@ def test_a_node_that_an_interpolation_repeats_is_told_once() -> None:
         ({"_args_": [112, 8], "size": 8}, "network.size: is given in _args_ already"),
         ({"_args_": list(range(9))}, "network._args_: fkp.networks.TwoConv takes"),
         ({"_args_": 3}, "network._args_: 3 is not a list"),
-        ({"_target_": "fkp.transforms.Rescale", "_args_": []}, "network: fkp.transforms.Rescale needs 'size'"),
+        (
+            {"_target_": "fkp.transforms.Rescale", "_args_": []},
+            "network: fkp.transforms.Rescale needs 'size'",
+        ),
         ({"_target_": "fkp.transforms.Rescale", "_args_": [100]}, ""),
         ({"_target_": "torch.nn.Sequential", "_args_": [1, 2]}, ""),
     ],
@@ -109,7 +131,7 @@ def test_what_an_annotation_does_not_tell_is_accepted() -> None:
 
 def test_checking_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from omegaconf import OmegaConf; from fkp import config\n"
+        "import sys; from omegaconf import OmegaConf; from fkp.runs import config\n"
         f"config.check(OmegaConf.create({GOOD!r}))\n"
         "print([name for name in ('torch', 'pytorch_lightning', 'cv2', 'pandas') if name in sys.modules])"
     )
@@ -131,13 +153,22 @@ def test_what_is_built_is_what_hydra_builds() -> None:
     node = OmegaConf.create(
         {
             "n": 3,
-            "made": {"_target_": "builtins.dict", "list": [inner, 1], "dict": {"deep": inner}, "none": None},
+            "made": {
+                "_target_": "builtins.dict",
+                "list": [inner, 1],
+                "dict": {"deep": inner},
+                "none": None,
+            },
             "left": {"_target_": "builtins.dict", "_recursive_": False, "inner": inner},
             "placed": {"_target_": "datetime.timedelta", "_args_": [1], "hours": 2},
             "later": {"_target_": "builtins.dict", "_partial_": True, "a": 1},
         }
     )
-    assert config.build(node.made) == {"list": [{"x": 3}, 1], "dict": {"deep": {"x": 3}}, "none": None}
+    assert config.build(node.made) == {
+        "list": [{"x": 3}, 1],
+        "dict": {"deep": {"x": 3}},
+        "none": None,
+    }
     assert config.build(node.left) == {"inner": {"_target_": "builtins.dict", "x": 3}}
     assert config.build(node.placed).total_seconds() == 26 * 3600
     assert pickle.loads(pickle.dumps(config.build(node.later)))(b=2) == {"a": 1, "b": 2}
@@ -177,7 +208,9 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def inside(value: object, **more: object) -> object:
     """A node two levels deep, in a list."""
     part = {"_target_": "generated_parts.Part", "value": value, **more}
-    return OmegaConf.create({"outer": {"_target_": "builtins.dict", "parts": [{"_target_": "builtins.dict"}, part]}})
+    return OmegaConf.create(
+        {"outer": {"_target_": "builtins.dict", "parts": [{"_target_": "builtins.dict"}, part]}}
+    )
 
 
 @pytest.mark.parametrize("partial", [False, True])
@@ -187,7 +220,11 @@ def inside(value: object, **more: object) -> object:
         ("mistake", {}, "outer.parts[1]: no such file"),
         ("refused", {}, "outer.parts[1]: value must be good"),
         ("misconfigured", {}, "outer.parts[1]: no such GPU"),
-        (None, {"no": 1}, "outer.parts[1]: Part.__init__() got an unexpected keyword argument 'no'"),
+        (
+            None,
+            {"no": 1},
+            "outer.parts[1]: Part.__init__() got an unexpected keyword argument 'no'",
+        ),
     ],
 )
 def test_a_constructor_that_refuses_is_told_by_key(
@@ -199,8 +236,12 @@ def test_a_constructor_that_refuses_is_told_by_key(
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize(("value", "kind"), [("bug", TypeError), ("deep bug", ValueError), ("other", RuntimeError)])
-def test_a_bug_in_a_constructor_passes_as_it_is(parts: None, value: str, kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"), [("bug", TypeError), ("deep bug", ValueError), ("other", RuntimeError)]
+)
+def test_a_bug_in_a_constructor_passes_as_it_is(
+    parts: None, value: str, kind: type[Exception]
+) -> None:
     with pytest.raises(kind) as error:
         config.build(inside(value))
     assert error.traceback[-1].path.name == "generated_parts.py" and error.value.__cause__ is None
@@ -222,10 +263,14 @@ def test_what_cannot_be_imported(parts: None) -> None:
 
 def test_the_libraries_own_refusals() -> None:
     torch = pytest.importorskip("torch")
-    optimizer = OmegaConf.create({"optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": -1}})
+    optimizer = OmegaConf.create(
+        {"optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": -1}}
+    )
     with pytest.raises(config.ConfigError, match=r"^optimizer: Invalid learning rate: -1$"):
         config.build(optimizer.optimizer)([torch.nn.Parameter(torch.zeros(1))])
-    trainer = OmegaConf.create({"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "gpuu"}})
+    trainer = OmegaConf.create(
+        {"trainer": {"_target_": "pytorch_lightning.Trainer", "accelerator": "gpuu"}}
+    )
     with pytest.raises(config.ConfigError, match=r"^trainer: .*accelerator='gpuu'"):
         config.build(trainer.trainer)
 
@@ -259,7 +304,9 @@ finally:
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("script")
     (folder / "conf").mkdir()
-    (folder / "conf/root.yaml").write_text("word: good\npart: null\nhydra: {run: {dir: 'outputs/${now:%f}'}}\n")
+    (folder / "conf/root.yaml").write_text(
+        "word: good\npart: null\nhydra: {run: {dir: 'outputs/${now:%f}'}}\n"
+    )
     (folder / "conf/broken").mkdir()
     (folder / "conf/broken/yaml.yaml").write_text("a: 1\nb: [1\nc: 2\n")
     (folder / "run.py").write_text(SCRIPT)
@@ -278,19 +325,36 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--word", "x"], 2, "", "write word="),
         (["wrd"], 2, "", "wrd: not key=value"),
         (["-m", "word=a,b"], 0, "ran b", ""),
-        (["+broken=yaml"], 2, "after None", "conf/broken/yaml.yaml:3:2: expected ',' or ']', but got ':'\n"),
-        (["hydra.job.num=x"], 2, "", "hydra.job.num=x\nValue 'x' of type 'str' could not be converted to Integer\n"),
+        (
+            ["+broken=yaml"],
+            2,
+            "after None",
+            "conf/broken/yaml.yaml:3:2: expected ',' or ']', but got ':'\n",
+        ),
+        (
+            ["hydra.job.num=x"],
+            2,
+            "",
+            "hydra.job.num=x\nValue 'x' of type 'str' could not be converted to Integer\n",
+        ),
         (["+word=x"], 2, "", "Or add a second + to add or override 'word': '++word=x'\n"),
         (["hydra.run.dir=${no}"], 2, "", "hydra.run.dir: Interpolation key 'no' not found\n"),
         (["broken@x=3"], 2, "", "must be a string or a list"),
         (["part={_target_: generated_parts.Part, value: mistake}"], 2, "", "part: no such file\n"),
-        (["+part.x={_target_: generated_parts.Part, value: refused}"], 2, "", "part.x: value must be good\n"),
+        (
+            ["+part.x={_target_: generated_parts.Part, value: refused}"],
+            2,
+            "",
+            "part.x: value must be good\n",
+        ),
     ],
 )
 def test_mistakes_are_one_message_and_2(
     script: Path, arguments: list[str], code: int, out: str, err: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == code and out in done.stdout and err in done.stderr
     assert "Traceback" not in done.stderr
     if code == 2 and arguments[0] != "word=mistake":
@@ -298,7 +362,9 @@ def test_mistakes_are_one_message_and_2(
 
 
 @pytest.mark.parametrize(("launcher", "extra"), [("submitit_slurm", "slurm"), ("joblib", "sweep")])
-def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path, launcher: str, extra: str) -> None:
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    tmp_path: Path, launcher: str, extra: str
+) -> None:
     error = MissingConfigException("no", f"hydra/launcher/{launcher}")
     assert f'pip install -e ".[{extra}]"' in command_line._reworded(error, tmp_path, "train")
 
@@ -311,23 +377,42 @@ def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path, launch
         ("part={_target_: generated_parts.Part, value: other}", "RuntimeError: out of memory"),
     ],
 )
-def test_bugs_keep_their_traceback(script: Path, tmp_path: Path, argument: str, message: str) -> None:
-    done = subprocess.run([sys.executable, str(script), argument], cwd=tmp_path, capture_output=True, text=True)
+def test_bugs_keep_their_traceback(
+    script: Path, tmp_path: Path, argument: str, message: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script), argument], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 1 and "Traceback" in done.stderr and message in done.stderr
 
 
-def test_who_asks_for_tracebacks_gets_them(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, argument, traceback in (("1", "wrd=x", True), ("1", "word=mistake", True), ("0", "wrd=x", False)):
+def test_who_asks_for_tracebacks_gets_them(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, argument, traceback in (
+        ("1", "wrd=x", True),
+        ("1", "word=mistake", True),
+        ("0", "wrd=x", False),
+    ):
         monkeypatch.setenv("HYDRA_FULL_ERROR", value)
-        done = subprocess.run([sys.executable, str(script), argument], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, str(script), argument], cwd=tmp_path, capture_output=True, text=True
+        )
         assert f"after {value}" in done.stdout and ("Traceback" in done.stderr) == traceback
 
 
 def test_shell_completion_and_help_do_not_wait_for_torch() -> None:
-    environment = {"COMP_LINE": "python train.py model=", "COMP_POINT": "22", "PYTHONPROFILEIMPORTTIME": "1"}
+    environment = {
+        "COMP_LINE": "python train.py model=",
+        "COMP_POINT": "22",
+        "PYTHONPROFILEIMPORTTIME": "1",
+    }
     for flag in (["-sc", "query=bash"], ["--help"]):
         done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *flag], capture_output=True, text=True, env=environment
+            [sys.executable, str(ROOT / "train.py"), *flag],
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         assert done.returncode == 0 and "two_conv" in done.stdout
         assert "| torch\n" not in done.stderr.replace("  ", "") and "hydra" in done.stderr

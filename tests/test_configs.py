@@ -24,7 +24,9 @@ def composed(name: str, *overrides: str) -> DictConfig:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_option_checks_and_builds(choice: str) -> None:
     root = ["data.root=somewhere"] if choice in ("data=csv", "data=pts") else []
-    root += ["model.network.weights=null"] if choice == "experiment=transfer" else []  # no test downloads
+    root += (
+        ["model.network.weights=null"] if choice == "experiment=transfer" else []
+    )  # no test downloads
     if choice.startswith("detector="):
         cfg = composed("predict", choice, "image=any.jpg")
         config.check(cfg)
@@ -35,7 +37,10 @@ def test_every_option_checks_and_builds(choice: str) -> None:
     for part in (cfg.data, cfg.datamodule, *cfg.callbacks.values()):
         assert config.build(part) is not None
     assert config.build(cfg.trainer, precision=results.precision(cfg.trainer.precision)) is not None
-    assert config.build(cfg.model, recipe={"network": {"_target_": "kept.as.it.Is"}}).recipe is not None
+    assert (
+        config.build(cfg.model, recipe={"network": {"_target_": "kept.as.it.Is"}}).recipe
+        is not None
+    )
 
 
 def test_experiments_are_short_and_say_how_to_run_them() -> None:
@@ -47,7 +52,12 @@ def test_experiments_are_short_and_say_how_to_run_them() -> None:
 @pytest.mark.parametrize("model", GROUPS["model"])
 @pytest.mark.parametrize("size", [112, 160])
 def test_network_and_codec_take_the_size_of_the_crop(model: str, size: int) -> None:
-    cfg = composed("train", f"model={model}", f"crop.rescale.size={size}", f"crop.crop.size={size}")
+    cfg = composed(
+        "train",
+        f"model={model}",
+        f"transforms.rescale.size={size}",
+        f"transforms.random_crop.size={size}",
+    )
     module = config.build(cfg.model)
     points = module(torch.zeros(2, 1, size, size))
     assert points.shape == (2, 68, 2) and cfg.model.codec.size == size

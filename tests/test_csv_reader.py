@@ -68,14 +68,18 @@ def comma(rows: Table) -> Table:
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
 @pytest.mark.parametrize("change", [list, comma], ids=["point", "comma"])
-def test_any_separator_and_decimal_sign(folder: Path, separator: str, change: Callable[[Table], Table]) -> None:
+def test_any_separator_and_decimal_sign(
+    folder: Path, separator: str, change: Callable[[Table], Table]
+) -> None:
     check(folder, text(change(table()), separator))
     check(folder, text(change(table(["", *map(str, range(10))])), separator))
     check(folder, text(change(table()), separator, quoting=csv.QUOTE_ALL, lineterminator="\n"))
     check(folder, text(change(table())[1:], separator), first=1)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
+)
 def test_any_encoding(folder: Path, encoding: str) -> None:
     check(folder, text(comma(table()), ";").encode(encoding))
     mark = {"utf-16-be": "\ufeff"}.get(encoding, "")
@@ -91,12 +95,27 @@ def blank(row: list[str]) -> list[str]:
     [
         (lambda t: [["", *t[0]], *([str(i), *row] for i, row in enumerate(t[1:]))], 2),
         (
-            lambda t: [["Unnamed: 0.1", "Unnamed: 0", *t[0]], *([str(i), str(i), *row] for i, row in enumerate(t[1:]))],
+            lambda t: [
+                ["Unnamed: 0.1", "Unnamed: 0", *t[0]],
+                *([str(i), str(i), *row] for i, row in enumerate(t[1:])),
+            ],
             2,
         ),
-        (lambda t: [["id", "file_name", *t[0][1:]], *([str(7 * i), *row] for i, row in enumerate(t[1:]))], 2),
+        (
+            lambda t: [
+                ["id", "file_name", *t[0][1:]],
+                *([str(7 * i), *row] for i, row in enumerate(t[1:])),
+            ],
+            2,
+        ),
         (lambda t: [[str(i), *row] for i, row in enumerate(t[1:])], 1),
-        (lambda t: [["", "", *map(str, range(10))], *([str(i), *row] for i, row in enumerate(t[1:]))], 2),
+        (
+            lambda t: [
+                ["", "", *map(str, range(10))],
+                *([str(i), *row] for i, row in enumerate(t[1:])),
+            ],
+            2,
+        ),
         (lambda t: [[*row[1:], row[0]] for row in t], 2),
         (lambda t: [[*row[1:], row[0]] for row in t[1:]], 1),
         (lambda t: [[*row, ""] for row in t], 2),
@@ -118,7 +137,9 @@ def blank(row: list[str]) -> list[str]:
         (lambda t: [["Image", *(f" {name}\n" for name in t[0][1:])], *t[1:]], 12),
     ],
 )
-def test_columns_and_rows_round_the_labels(folder: Path, change: Callable[[Table], Table], first: int) -> None:
+def test_columns_and_rows_round_the_labels(
+    folder: Path, change: Callable[[Table], Table], first: int
+) -> None:
     check(folder, text(change(table())), first)
 
 
@@ -128,7 +149,10 @@ def test_a_first_line_of_excel_names_the_separator(folder: Path) -> None:
 
 def test_identity_and_box_have_their_columns_wherever_they_are(folder: Path) -> None:
     more = ["Identity", "box_left", "box_top", "box_right", "box_bottom"]
-    rows = [["", *more, *table()[0]], *(["0", "A", "1,5", "2", "3", "4", *row] for row in comma(table())[1:])]
+    rows = [
+        ["", *more, *table()[0]],
+        *(["0", "A", "1,5", "2", "3", "4", *row] for row in comma(table())[1:]),
+    ]
     faces, faults = survey(folder, text(rows, ";"))
     assert not faults and set(faces.identity) == {"A"} and faces.boxes[0].tolist() == [1.5, 2, 3, 4]
     np.testing.assert_array_equal(faces.points, POINTS)
@@ -165,7 +189,9 @@ def test_commas_that_may_separate_thousands_are_refused(folder: Path) -> None:
         (b"PAR1\x15\x04", "Parquet"),
     ],
 )
-def test_other_kinds_of_file_are_named_with_the_way_out(folder: Path, data: bytes, told: str) -> None:
+def test_other_kinds_of_file_are_named_with_the_way_out(
+    folder: Path, data: bytes, told: str
+) -> None:
     with pytest.raises(FkpError, match=rf"keypoints.csv: .*{told}.*CSV UTF-8"):
         survey(folder, data)
 
@@ -174,13 +200,19 @@ def test_text_in_a_column_that_seemed_empty_is_a_fault(folder: Path) -> None:
     rows = [[*row, ""] for row in table()] + [[*table()[1], ""]] * 40
     rows[-1] = [*rows[-1][:-1], "12"]
     faces, faults = survey(folder, text(rows))
-    assert len(faces) == 45 and len(faults) == 1 and faults[0].startswith("keypoints.csv:47: '12' in column 12")
+    assert (
+        len(faces) == 45
+        and len(faults) == 1
+        and faults[0].startswith("keypoints.csv:47: '12' in column 12")
+    )
 
 
 @pytest.mark.parametrize("columns", [8, 9, 11, 12])
 def test_another_number_of_columns_is_one_error(folder: Path, columns: int) -> None:
     for header in ([["image", *map(str, range(columns))]], []):
-        with pytest.raises(FkpError, match=rf"keypoints.csv: {columns + 1} columns, but face5 needs 11"):
+        with pytest.raises(
+            FkpError, match=rf"keypoints.csv: {columns + 1} columns, but face5 needs 11"
+        ):
             survey(folder, text([*header, *([name, *["1.5"] * columns] for name in NAMES)]))
 
 
@@ -189,7 +221,12 @@ def test_a_header_of_numbers_and_names_without_ending(folder: Path) -> None:
     stems = [name.removesuffix(".jpg") for name in NAMES]
     check(folder, text(table(names=stems)))
     check(folder, text(table(names=stems)[1:]), first=1)
-    check(folder, text([["", "who", *NAMED], *([str(i), *row] for i, row in enumerate(table(names=stems)[1:]))]))
+    check(
+        folder,
+        text(
+            [["", "who", *NAMED], *([str(i), *row] for i, row in enumerate(table(names=stems)[1:]))]
+        ),
+    )
 
 
 AXES = [(point, axis) for point in FACE5.points for axis in "xy"]
@@ -206,16 +243,22 @@ AXES = [(point, axis) for point in FACE5.points for axis in "xy"]
         lambda point, axis: f"{axis}{FACE5.points.index(point)}",
         lambda point, axis: f"p{FACE5.points.index(point) + 1}_{axis}",
         lambda point, axis: f"landmark {FACE5.points.index(point) + 1} {axis.upper()}",
-        lambda point, axis: axis if point == FACE5.points[0] else f"{axis}.{FACE5.points.index(point)}",
+        lambda point, axis: (
+            axis if point == FACE5.points[0] else f"{axis}.{FACE5.points.index(point)}"
+        ),
     ],
 )
-def test_columns_are_named_in_any_style_and_stand_in_any_order(folder: Path, name: Callable[[str, str], str]) -> None:
+def test_columns_are_named_in_any_style_and_stand_in_any_order(
+    folder: Path, name: Callable[[str, str], str]
+) -> None:
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(10)
         if not seed:  # all x, then all y
             order = np.array([*range(0, 10, 2), *range(1, 10, 2)])
         header = ["image", *(name(*AXES[i]) for i in order)]
-        check(folder, text([header, *([row[0], *(row[1 + i] for i in order)] for row in table()[1:])]))
+        check(
+            folder, text([header, *([row[0], *(row[1 + i] for i in order)] for row in table()[1:])])
+        )
 
 
 @pytest.mark.parametrize(
@@ -227,30 +270,50 @@ def test_columns_are_named_in_any_style_and_stand_in_any_order(folder: Path, nam
         ([f"{axis}{i}" for i in (0, 1, 2, 3, 3) for axis in "xy"], "number points 0 to 3"),
         ([f"{axis}{i}" for i in (0, 1, 2, 4, 4) for axis in "xy"], "or twice: x4, y4"),
         (
-            [f"{name}_{axis}" for name in ("Eye_Right", "eye_left", "eye_right", "nose") for axis in "xy"],
+            [
+                f"{name}_{axis}"
+                for name in ("Eye_Right", "eye_left", "eye_right", "nose")
+                for axis in "xy"
+            ],
             "or twice: Eye_R",
         ),
         (["x_eye_right", "y_eye_left"], "without their other coordinate: eye_right_x, eye_left_y"),
-        ([f"{name}1_{axis}" for name in "abcde" for axis in "xy"], "does not know, or twice: a1_x, a1_y"),
+        (
+            [f"{name}1_{axis}" for name in "abcde" for axis in "xy"],
+            "does not know, or twice: a1_x, a1_y",
+        ),
     ],
 )
-def test_columns_that_are_not_x_and_y_of_the_points_are_refused(folder: Path, header: list[str], told: str) -> None:
+def test_columns_that_are_not_x_and_y_of_the_points_are_refused(
+    folder: Path, header: list[str], told: str
+) -> None:
     with pytest.raises(FkpError, match=f"keypoints.csv: .*{told}"):
-        survey(folder, text([["image", *header], *([name, *["1.5"] * len(header)] for name in NAMES)]))
+        survey(
+            folder, text([["image", *header], *([name, *["1.5"] * len(header)] for name in NAMES)])
+        )
 
 
 def test_decimal_commas_between_commas_are_told(folder: Path) -> None:
     rows = table()
-    lines = [",".join(rows[0]), *(",".join([row[0], *(f"{float(cell):.2f}" for cell in row[1:])]) for row in rows[1:])]
+    lines = [
+        ",".join(rows[0]),
+        *(",".join([row[0], *(f"{float(cell):.2f}" for cell in row[1:])]) for row in rows[1:]),
+    ]
     lines[1] = lines[1].replace(".", ",").replace(",jpg", ".jpg")
     faces, faults = survey(folder, "\n".join(lines))
-    assert len(faces) == 5 and "21 cells, but the header has 11" in faults[0] and "decimal" in faults[0]
+    assert (
+        len(faces) == 5
+        and "21 cells, but the header has 11" in faults[0]
+        and "decimal" in faults[0]
+    )
 
 
 def test_a_table_of_another_name_is_proposed(folder: Path) -> None:
     for name in ("labels.xlsx", "labels.csv"):
         (folder / name).touch()
-    with pytest.raises(FkpError, match=r"keypoints.csv: no such file; data.file may be labels.csv or labels.xlsx"):
+    with pytest.raises(
+        FkpError, match=r"keypoints.csv: no such file; data.file may be labels.csv or labels.xlsx"
+    ):
         LabelledCsv(str(folder), markup="face5").survey()
 
 
@@ -282,7 +345,9 @@ def test_names_on_the_disk_in_another_form(tmp_path: Path) -> None:
     assert not faults and [path.name[-6:] for path in faces.paths] == ["_0.JPG"] * 6
 
 
-def test_names_that_are_there_are_taken_as_they_are(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_are_there_are_taken_as_they_are(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     add_images(folder / "images" / "copy", NAMES)
     add_images(folder / "images", [name.upper() for name in NAMES])
     check(folder, text(table()))
@@ -295,23 +360,39 @@ def test_a_name_that_several_images_fit_is_a_fault(folder: Path) -> None:
     row = table()[1][1:]
     names = ["one.jpg", r"D:\x\b\one.jpg", "two.jpg", "c/three.jpg"]
     faces, faults = survey(folder, text([table()[0], *([name, *row] for name in names)]))
-    assert [path.relative_to(folder / "images").as_posix() for path in faces.paths] == ["b/one.jpg", "b/two.jpg"]
-    assert "2 files that may be meant: a/one.jpg, b/one.jpg" in faults[0] and "c/three.jpg" in faults[1]
+    assert [path.relative_to(folder / "images").as_posix() for path in faces.paths] == [
+        "b/one.jpg",
+        "b/two.jpg",
+    ]
+    assert (
+        "2 files that may be meant: a/one.jpg, b/one.jpg" in faults[0]
+        and "c/three.jpg" in faults[1]
+    )
 
 
 def test_one_image_under_two_names_is_a_fault_of_both_rows(folder: Path) -> None:
     row = table()[1][1:]
-    names = ["train/müller0_0.jpg", "test/müller0_0.jpg", "MÜLLER1_0.jpg", "müller1_0.jpg", "MÜLLER2_0.jpg"]
+    names = [
+        "train/müller0_0.jpg",
+        "test/müller0_0.jpg",
+        "MÜLLER1_0.jpg",
+        "müller1_0.jpg",
+        "MÜLLER2_0.jpg",
+    ]
     faces, faults = survey(folder, text([table()[0], *([name, *row] for name in names)]))
     assert [path.name for path in faces.paths] == ["müller2_0.jpg"]
-    assert [fault.partition(": ")[0] for fault in faults] == [f"keypoints.csv:{line}" for line in range(2, 6)]
+    assert [fault.partition(": ")[0] for fault in faults] == [
+        f"keypoints.csv:{line}" for line in range(2, 6)
+    ]
     names = ["MÜLLER1_0.jpg"] * 2  # two faces on one image
     faces, faults = survey(folder, text([table()[0], *([name, *row] for name in names)]))
     assert len(faces) == 2 and not faults
 
 
 @pytest.mark.parametrize("place", [".", "photos", "Images"])
-def test_images_lie_in_another_folder(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_lie_in_another_folder(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
     add_images(tmp_path / place, NAMES)
     (tmp_path / "notes").mkdir()
     check(tmp_path, text(table()))
@@ -339,14 +420,22 @@ def test_a_folder_above_the_table_is_not_searched(folder: Path) -> None:
 
 # ---- no row is lost
 
-JUNK = st.text(st.sampled_from('ab0.,;"\0\r\t é'), max_size=12).map(lambda line: line.replace("\r", ""))
+JUNK = st.text(st.sampled_from('ab0.,;"\0\r\t é'), max_size=12).map(
+    lambda line: line.replace("\r", "")
+)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     rows=st.lists(st.one_of(st.integers(0, 5), JUNK.map(lambda line: "x" + line)), max_size=5),
     separator=st.sampled_from([",", ";", "\t"]),
-    spoilt=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 60), st.sampled_from(['"', "\0", '""', ",", ";"]))),
+    spoilt=st.lists(
+        st.tuples(
+            st.integers(0, 4), st.integers(0, 60), st.sampled_from(['"', "\0", '""', ",", ";"])
+        )
+    ),
     headed=st.booleans(),
 )
 def test_each_row_is_a_face_or_a_fault(
@@ -366,12 +455,16 @@ def test_each_row_is_a_face_or_a_fault(
     faces, faults = survey(folder, "\n".join(whole))
     assert len(faces) + len(faults) == len(NAMES) + len(lines)
     told = [row for row in faces.rows] + [fault.partition(": ")[0] for fault in faults]
-    assert sorted(told) == sorted(f"keypoints.csv:{i + 1 + headed}" for i in range(len(NAMES) + len(lines)))
+    assert sorted(told) == sorted(
+        f"keypoints.csv:{i + 1 + headed}" for i in range(len(NAMES) + len(lines))
+    )
     for path, points in zip(faces.paths, faces.points, strict=True):
         np.testing.assert_array_equal(points, POINTS[NAMES.index(path.name)])
 
 
-def test_an_unbalanced_quotation_mark_names_all_rows_it_takes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unbalanced_quotation_mark_names_all_rows_it_takes(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     lines = text(table(), lineterminator="\n").splitlines()
     lines[2] = '"' + lines[2]
     faces, faults = survey(folder, "\n".join(lines))

@@ -18,17 +18,24 @@ from fkp.data.pts_folders import write_pts
 from fkp.data.table import OnBad
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.transforms import FaceCrop, RandomCrop, RandomFlip, Rescale, Transform
 
 
 def crop() -> dict[str, Transform]:
-    return {"frame": FaceCrop(1.4, shift=0.05), "rescale": Rescale(40), "crop": RandomCrop(36), "flip": RandomFlip(0.5)}
+    return {
+        "frame": FaceCrop(1.4, shift=0.05),
+        "rescale": Rescale(40),
+        "crop": RandomCrop(36),
+        "flip": RandomFlip(0.5),
+    }
 
 
 @pytest.fixture()
 def module(faces_folder: Path) -> FacesDataModule:
-    made = FacesDataModule(YoutubeFaces(str(faces_folder)), crop(), {"light": Light(0.1)}, batch_size=8, seed=3)
+    made = FacesDataModule(
+        YoutubeFaces(str(faces_folder)), crop(), {"light": Light(0.1)}, batch_size=8, seed=3
+    )
     made.setup()
     return made
 
@@ -60,11 +67,13 @@ def own(root: Path, on_bad: OnBad = "stop") -> FacesDataModule:
     return FacesDataModule(LabelledCsv(str(root), on_bad=on_bad), crop(), batch_size=8)
 
 
-def test_bad_rows_and_unreadable_pictures_are_refused_in_one_error(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_rows_and_unreadable_pictures_are_refused_in_one_error(
+    bad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_more(*_: object) -> None:
         raise AssertionError("went on with bad rows")
 
-    monkeypatch.setattr("fkp.data.datamodule.prove_flip", no_more)
+    monkeypatch.setattr("fkp.data.datamodule.check_flip", no_more)
     monkeypatch.setattr("fkp.data.datamodule.FacialKeypointsDataset", no_more)
     with pytest.raises(FkpError) as error:
         own(bad).setup()
@@ -85,12 +94,14 @@ def test_skip_serves_exactly_the_others(bad: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         module.setup()
     assert "5 bad rows left out, 27 faces kept" in caplog.text
-    rows = [row for part in module.parts.values() for row in part.table.rows]
-    wanted = {f"keypoints.csv:{line}" for line in range(2, 34)} - {f"keypoints.csv:{i}" for i in (4, 6, 9, 10, 13)}
+    rows = [row for part in module.splits.values() for row in part.table.rows]
+    wanted = {f"keypoints.csv:{line}" for line in range(2, 34)} - {
+        f"keypoints.csv:{i}" for i in (4, 6, 9, 10, 13)
+    }
     assert len(rows) == 27 and set(rows) == wanted
-    for part in module.parts.values():  # pictures still belong to their labels
+    for part in module.splits.values():  # pictures still belong to their labels
         for i, path in enumerate(part.table.paths):
-            height, width = read_picture(path, True).shape
+            height, width = read_image(path, True).shape
             assert part.canvases.extents[i].tolist() == [width, height]
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     assert batch["image"].shape == (8, 1, 36, 36) and torch.isfinite(batch["image"]).all()
@@ -103,30 +114,39 @@ def test_where_all_is_bad_there_is_no_face_left(faces: tuple[Path, np.ndarray]) 
         own(faces[0], "skip").setup()
 
 
-def test_left_and_right_that_do_not_fit_the_labels_are_refused(faces: tuple[Path, np.ndarray]) -> None:
+def test_left_and_right_that_do_not_fit_the_labels_are_refused(
+    faces: tuple[Path, np.ndarray],
+) -> None:
     root, points = faces
     names = [line.split(",")[0] for line in (root / "keypoints.csv").read_text().splitlines()[1:]]
     exchanged = points.copy()
     exchanged[:, [36, 48]] = points[:, [48, 36]]
     write_csv(root / "keypoints.csv", names, exchanged)
-    with pytest.raises(FkpError, match="eye_right_outer is paired with eye_left_outer, but its mirror"):
+    with pytest.raises(
+        FkpError, match="eye_right_outer is paired with eye_left_outer, but its mirror"
+    ):
         own(root).setup()
 
 
 def test_setup_reads_once(module: FacesDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = dict(module.parts)
+    parts = dict(module.splits)
     monkeypatch.setattr(module.source, "survey", lambda: pytest.fail("read again"))
     module.setup("test")
-    assert all(module.parts[name] is part for name, part in parts.items()) and set(parts) == {"train", "val", "test"}
+    assert all(module.splits[name] is part for name, part in parts.items()) and set(parts) == {
+        "train",
+        "val",
+        "test",
+    }
 
 
 def test_every_part_has_its_own_faces(module: FacesDataModule, faces_folder: Path) -> None:
     parts = YoutubeFaces(str(faces_folder)).read().split("identity")
-    for name, dataset in module.parts.items():
+    for name, dataset in module.splits.items():
         assert dataset.table.paths.tolist() == parts[name].paths.tolist()
         np.testing.assert_array_equal(dataset.table.points, parts[name].points)
         np.testing.assert_array_equal(
-            dataset[0]["points"].numpy().astype(np.float32), parts[name].points[0].astype(np.float32)
+            dataset[0]["points"].numpy().astype(np.float32),
+            parts[name].points[0].astype(np.float32),
         )
 
 
@@ -136,14 +156,18 @@ def test_training_draws_and_the_other_parts_do_not(module: FacesDataModule) -> N
     first, again = (torch.cat([batch["to_crop"] for batch in loader]) for _ in range(2))
     loader.sampler.set_epoch(1)
     other = torch.cat([batch["to_crop"] for batch in loader])
-    assert torch.equal(first, again) and not torch.equal(first, other) and len(first) == len(module.parts["train"])
+    assert (
+        torch.equal(first, again)
+        and not torch.equal(first, other)
+        and len(first) == len(module.splits["train"])
+    )
     for part, loader in (("val", module.val_dataloader()), ("test", module.test_dataloader())):
         batches = list(loader)
         assert all("draws" not in batch for batch in batches)
         points = torch.cat([batch["points"] for batch in batches]).numpy()
-        np.testing.assert_allclose(points, module.parts[part].table.points, rtol=1e-6)
+        np.testing.assert_allclose(points, module.splits[part].table.points, rtol=1e-6)
         image = module.on_after_batch_transfer(batches[0], 0)["image"]
-        torch.testing.assert_close(image[0], module.parts[part][0]["image"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(image[0], module.splits[part][0]["image"], atol=1e-3, rtol=0)
 
 
 def test_loading_leaves_torchs_random_numbers_alone(module: FacesDataModule) -> None:
@@ -155,11 +179,16 @@ def test_loading_leaves_torchs_random_numbers_alone(module: FacesDataModule) -> 
 
 
 def test_weights_are_how_often_training_shows_a_face(module: FacesDataModule) -> None:
-    train = module.parts["train"]
+    train = module.splits["train"]
     train.table.weights = np.where(np.arange(len(train)) % 2, 3.0, 1.0)
-    assert sum(len(batch["points"]) for batch in module.train_dataloader()) == train.table.weights.sum()
-    module.parts["val"].table.weights = np.full(len(module.parts["val"]), 5.0)
-    assert sum(len(batch["points"]) for batch in module.val_dataloader()) == len(module.parts["val"])
+    assert (
+        sum(len(batch["points"]) for batch in module.train_dataloader())
+        == train.table.weights.sum()
+    )
+    module.splits["val"].table.weights = np.full(len(module.splits["val"]), 5.0)
+    assert sum(len(batch["points"]) for batch in module.val_dataloader()) == len(
+        module.splits["val"]
+    )
 
 
 @pytest.mark.parametrize("gain, gray, channels", [(0.0, True, 1), (0.2, True, 3), (0.0, False, 3)])
@@ -175,13 +204,15 @@ def test_colours_are_decoded_only_where_they_are_needed(
 
 
 def test_the_mean_face_is_that_of_the_crops_without_a_draw(module: FacesDataModule) -> None:
-    train = module.parts["train"]
+    train = module.splits["train"]
     train.table.points[0, 5] = np.nan
     crops = [
         item["points"].double() @ item["to_crop"][:, :2].double().T + item["to_crop"][:, 2]
         for item in train_items(train)
     ]
-    np.testing.assert_allclose(module.mean_points(), np.nanmean(torch.stack(crops).numpy(), 0), atol=1e-3)
+    np.testing.assert_allclose(
+        module.mean_points(), np.nanmean(torch.stack(crops).numpy(), 0), atol=1e-3
+    )
 
 
 def train_items(dataset):  # type: ignore[no-untyped-def]
@@ -189,12 +220,14 @@ def train_items(dataset):  # type: ignore[no-untyped-def]
 
 
 def test_the_margin_is_kept_round_the_face_and_no_more(faces_folder: Path) -> None:
-    tight, whole = (FacesDataModule(YoutubeFaces(str(faces_folder)), crop(), margin=m) for m in (1.0, None))
+    tight, whole = (
+        FacesDataModule(YoutubeFaces(str(faces_folder)), crop(), margin=m) for m in (1.0, None)
+    )
     tight.setup()
     whole.setup()
-    sizes = [module.parts["train"].canvases.shapes[:, :2] for module in (tight, whole)]
+    sizes = [module.splits["train"].canvases.shapes[:, :2] for module in (tight, whole)]
     assert (sizes[0] < sizes[1]).all()
-    np.testing.assert_array_equal(sizes[1][:, ::-1], whole.parts["train"].canvases.extents)
+    np.testing.assert_array_equal(sizes[1][:, ::-1], whole.splits["train"].canvases.extents)
 
 
 def test_pictures_are_decoded_once_for_all_parts(
@@ -205,22 +238,30 @@ def test_pictures_are_decoded_once_for_all_parts(
 
     def count(path: Path, gray: bool = False) -> np.ndarray:
         read.append(path)
-        return read_picture(path, gray)
+        return read_image(path, gray)
 
-    monkeypatch.setattr(image_cache, "read_picture", count)
+    monkeypatch.setattr(image_cache, "read_image", count)
     for _ in range(2):
         own(faces[0]).setup()
     assert sorted(read) == sorted((faces[0] / "images").iterdir())
 
 
 @pytest.mark.slow
-def test_debug_augment_draws_what_training_sees_and_stops(faces_folder: Path, tmp_path: Path) -> None:
-    arguments = (*TINY, f"data.root={faces_folder}", "debug=augment", "augment.colour.gain=0.2", "crop.flip.share=0.5")
+def test_debug_augment_draws_what_training_sees_and_stops(
+    faces_folder: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        *TINY,
+        f"data.root={faces_folder}",
+        "debug=augment",
+        "augment.colour.gain=0.2",
+        "transforms.random_flip.p=0.5",
+    )
     done = call("train.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (sheet,) = tmp_path.glob("outputs/*/*/augment.png")
     assert "augment.png" in done.stdout and not list(tmp_path.glob("outputs/*/*/checkpoints"))
-    image = read_picture(sheet)
+    image = read_image(sheet)
     assert image.shape == (6 * 160, 8 * 160, 3)  # six faces: without a draw, and seven draws
     tiles = image.reshape(6, 160, 8, 160, 3).swapaxes(1, 2).astype(int)
     for row in tiles:
@@ -240,14 +281,23 @@ def test_two_sources_joined_are_trained_on(faces: tuple[Path, np.ndarray], tmp_p
         write_pts(tmp_path / "sets" / "pts" / f"{path.stem}.pts", points[i])
     for path in table.paths[16:]:
         shutil.copy(path, tmp_path / "sets" / "csv" / "images")
-    write_csv(tmp_path / "sets/csv/keypoints.csv", [path.name for path in table.paths[16:]], points[16:])
+    write_csv(
+        tmp_path / "sets/csv/keypoints.csv", [path.name for path in table.paths[16:]], points[16:]
+    )
     (tmp_path / "sets/csv/images" / table.paths[20].name).write_bytes(b"not a picture")
-    arguments = ("data=joined", "data.sources=[csv,pts]", f"data.root={tmp_path / 'sets'}", "data.weights=[1,2]")
+    arguments = (
+        "data=joined",
+        "data.sources=[csv,pts]",
+        f"data.root={tmp_path / 'sets'}",
+        "data.weights=[1,2]",
+    )
     tiny = [argument for argument in TINY if "youtube" not in argument and "epochs" not in argument]
     refused = call("train.py", *arguments, *tiny, "trainer.max_epochs=1", cwd=tmp_path)
     assert refused.returncode == 2 and "1 bad rows, 31 good ones" in refused.stderr, refused.stderr
     assert f"csv/keypoints.csv:6: {table.paths[20].name}: not a picture" in refused.stderr
-    done = call("train.py", *arguments, *tiny, "trainer.max_epochs=1", "data.on_bad=skip", cwd=tmp_path)
+    done = call(
+        "train.py", *arguments, *tiny, "trainer.max_epochs=1", "data.on_bad=skip", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    (figures,) = tmp_path.glob("outputs/*/*/figures.json")
+    (figures,) = tmp_path.glob("outputs/*/*/metrics.json")
     assert "test/nme" in figures.read_text()

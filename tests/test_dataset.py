@@ -11,17 +11,28 @@ from hypothesis import strategies as st
 
 from fkp import augmentations as a
 from fkp.data.dataset import FacialKeypointsDataset, Key, WeightedEpochs
-from fkp.data.image_cache import Canvases, decode
+from fkp.data.image_cache import ImageCache, decode
 from fkp.data.table import FaceTable
 from fkp.data.youtube_faces import YoutubeFaces
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.geometry import face_box, warp
 from fkp.markup import IBUG68
 from fkp.transforms import FaceCrop, RandomCrop, RandomFlip, Rescale, Transform, run
 
-STEPS: list[Transform] = [FaceCrop(1.4, 0.1, 0.05, 0.2, 10), Rescale(70), RandomCrop(64), RandomFlip(0.5)]
-PIXELS = [a.Light(0.2, 0.05, 0.1, 0.05), a.Blur(0.5), a.Occlusion(0.3), a.Noise(0.03), a.Compression(0.5)]
-Everything = tuple[FaceTable, Canvases, Canvases]
+STEPS: list[Transform] = [
+    FaceCrop(1.4, 0.1, 0.05, 0.2, 10),
+    Rescale(70),
+    RandomCrop(64),
+    RandomFlip(0.5),
+]
+PIXELS = [
+    a.Light(0.2, 0.05, 0.1, 0.05),
+    a.Blur(0.5),
+    a.Occlusion(0.3),
+    a.Noise(0.03),
+    a.Compression(0.5),
+]
+Everything = tuple[FaceTable, ImageCache, ImageCache]
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +58,28 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return exact and difference.mean() < 2e-4 and (difference > 1e-3).float().mean() < 0.02
 
 
-def test_an_item_is_the_same_in_whatever_batch_it_is_fetched(dataset: FacialKeypointsDataset) -> None:
+def test_an_item_is_the_same_in_whatever_batch_it_is_fetched(
+    dataset: FacialKeypointsDataset,
+) -> None:
     alone = [dataset[key] for key in KEYS]
     for keys in (KEYS, KEYS[::-1], KEYS[2:5]):
         batch = dataset.finish(dataset.__getitems__(keys))
         assert batch["image"].shape == (len(keys), 1, 64, 64)
         for place, key in enumerate(keys):
-            assert same({name: value[place] for name, value in batch.items()}, alone[KEYS.index(key)])
+            assert same(
+                {name: value[place] for name, value in batch.items()}, alone[KEYS.index(key)]
+            )
 
 
-def test_an_item_without_compression_is_the_same_to_a_fraction_of_a_level(everything: Everything) -> None:
+def test_an_item_without_compression_is_the_same_to_a_fraction_of_a_level(
+    everything: Everything,
+) -> None:
     dataset = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, PIXELS[:4], seed=5)
     batch = dataset.finish(dataset.__getitems__(KEYS))
     for place, key in enumerate(KEYS):
-        torch.testing.assert_close(batch["image"][place], dataset[key]["image"], atol=0.3 / 255, rtol=0)
+        torch.testing.assert_close(
+            batch["image"][place], dataset[key]["image"], atol=0.3 / 255, rtol=0
+        )
 
 
 def test_what_was_drawn_before_does_not_matter(dataset: FacialKeypointsDataset) -> None:
@@ -73,16 +92,27 @@ def test_what_was_drawn_before_does_not_matter(dataset: FacialKeypointsDataset) 
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_another_seed_epoch_or_visit_is_another_draw(everything: Everything, dataset: FacialKeypointsDataset) -> None:
-    first, elsewhere = dataset[(1, 3)], FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, PIXELS, seed=6)
+def test_another_seed_epoch_or_visit_is_another_draw(
+    everything: Everything, dataset: FacialKeypointsDataset
+) -> None:
+    first, elsewhere = (
+        dataset[(1, 3)],
+        FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, PIXELS, seed=6),
+    )
     for other in (dataset[(2, 3)], dataset[(1, 15)], elsewhere[(1, 3)]):
         assert not torch.equal(first["to_crop"], other["to_crop"])
         assert not torch.equal(first["image"], other["image"])
-        labels = other["points"] if torch.equal(first["points"], other["points"]) else other["points"][IBUG68.flip]
+        labels = (
+            other["points"]
+            if torch.equal(first["points"], other["points"])
+            else other["points"][IBUG68.flip_indices]
+        )
         assert torch.equal(labels, first["points"])  # of the same face
 
 
-def test_ints_draw_nothing_and_are_never_augmented(everything: Everything, dataset: FacialKeypointsDataset) -> None:
+def test_ints_draw_nothing_and_are_never_augmented(
+    everything: Everything, dataset: FacialKeypointsDataset
+) -> None:
     plain = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, seed=99)
     for face in range(len(dataset)):
         one, other = dataset[face], plain[face]
@@ -91,29 +121,44 @@ def test_ints_draw_nothing_and_are_never_augmented(everything: Everything, datas
     assert "draws" not in dataset.__getitems__([1, 2]) and "draws" in dataset.__getitems__([(0, 1)])
 
 
-def test_augmentations_change_the_pixels_of_a_draw_and_not_its_place(everything: Everything) -> None:
+def test_augmentations_change_the_pixels_of_a_draw_and_not_its_place(
+    everything: Everything,
+) -> None:
     whole = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, PIXELS, seed=5)
-    off = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, [a.Light(), a.Blur(), a.Noise(), a.Colour()], seed=5)
+    off = FacialKeypointsDataset(
+        *everything[:2], STEPS, IBUG68, [a.Light(), a.Blur(), a.Noise(), a.Colour()], seed=5
+    )
     bare = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, seed=5)
-    assert all(torch.equal(off[(0, 1)][name], bare[(0, 1)][name]) for name in ("image", "points", "to_crop"))
+    assert all(
+        torch.equal(off[(0, 1)][name], bare[(0, 1)][name])
+        for name in ("image", "points", "to_crop")
+    )
     batch = whole.__getitems__(KEYS)
     images = whole.finish(dict(batch))["image"]
-    without = whole.finish({name: value for name, value in batch.items() if name != "draws"})["image"]
+    without = whole.finish({name: value for name, value in batch.items() if name != "draws"})[
+        "image"
+    ]
     assert ((images - without).abs().amax((1, 2, 3)) > 0.01).all()
     assert images.min() >= 0 and images.max() <= 1 and images.dtype == torch.float32
 
 
 @pytest.mark.parametrize("gray", [True, False])
-def test_each_augmentation_gets_its_own_draws_and_the_first_the_colours(everything: Everything, gray: bool) -> None:
+def test_each_augmentation_gets_its_own_draws_and_the_first_the_colours(
+    everything: Everything, gray: bool
+) -> None:
     steps = [a.Colour(0.3), a.Light(0.2, 0.05), a.Noise(0.03), a.Occlusion(0.5)]
-    dataset = FacialKeypointsDataset(everything[0], everything[2], STEPS, IBUG68, steps, gray=gray, seed=5)
+    dataset = FacialKeypointsDataset(
+        everything[0], everything[2], STEPS, IBUG68, steps, gray=gray, seed=5
+    )
     batch = dataset.__getitems__(KEYS)
     plain = FacialKeypointsDataset(everything[0], everything[2], STEPS, IBUG68, gray=False)
     images, draws = plain.finish({**batch})["image"], batch["draws"]
     images = steps[0](images, draws[:, :3])
     images = a.to_gray(images) if gray else images
     images = steps[3](steps[2](steps[1](images, draws[:, 3:8]), draws[:, 8:10]), draws[:, 10:16])
-    torch.testing.assert_close(dataset.finish(batch)["image"], images.clamp(0, 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        dataset.finish(batch)["image"], images.clamp(0, 1), atol=1e-6, rtol=0
+    )
 
 
 def test_items_do_not_share_what_is_drawn(dataset: FacialKeypointsDataset) -> None:
@@ -140,7 +185,9 @@ def test_a_gray_network_gets_one_channel_of_colour_canvases(everything: Everythi
 
 def test_colour_changes_the_gray_of_coloured_faces(everything: Everything) -> None:
     table, _, colour = everything
-    dataset = FacialKeypointsDataset(table, colour, STEPS, IBUG68, [a.Colour(0.3), a.Light(0.01)], gray=True)
+    dataset = FacialKeypointsDataset(
+        table, colour, STEPS, IBUG68, [a.Colour(0.3), a.Light(0.01)], gray=True
+    )
     batch = dataset.__getitems__([(0, 0), (1, 0), (2, 0)])
     assert batch["canvases"].shape[1] == 3 and dataset.finish(batch)["image"].shape[1] == 1
     plain = FacialKeypointsDataset(table, colour, STEPS, IBUG68, [a.Light(0.01)], gray=True)
@@ -156,7 +203,7 @@ def test_cached_pixels_are_those_of_the_file(everything: Everything, size: int) 
     dataset = FacialKeypointsDataset(table, gray, steps, IBUG68, seed=2)
     for key in (0, 7, (1, 5)):
         item, face = dataset[key], key if isinstance(key, int) else key[1]
-        image = read_picture(table.paths[face], gray=True)
+        image = read_image(table.paths[face], gray=True)
         wanted = warp(image, item["to_crop"].double().numpy(), (size, size)) / 255
         difference = np.abs(item["image"][0].numpy() - wanted) * 255
         assert difference.mean() < 0.6 and np.quantile(difference, 0.97) < 3
@@ -164,10 +211,10 @@ def test_cached_pixels_are_those_of_the_file(everything: Everything, size: int) 
 
 def test_shrunk_crops_are_not_dark_at_their_edges(everything: Everything) -> None:
     table, gray, _ = everything
-    white = Canvases(np.full(len(gray.pixels), 255, np.uint8), *list(vars(gray).values())[1:])
+    white = ImageCache(np.full(len(gray.pixels), 255, np.uint8), *list(vars(gray).values())[1:])
     for size in (9, 16, 37):
         dataset = FacialKeypointsDataset(
-            table, white, [FaceCrop(0.6, turn=10), Rescale(size), RandomCrop(size)], IBUG68
+            table, white, [FaceCrop(0.6, rotation=10), Rescale(size), RandomCrop(size)], IBUG68
         )
         batch = dataset.finish(dataset.__getitems__(list(range(12))))
         turned = dataset.finish(dataset.__getitems__([(0, i) for i in range(12)]))
@@ -178,7 +225,10 @@ def test_shrunk_crops_are_not_dark_at_their_edges(everything: Everything) -> Non
 def test_mirrored_faces_are_as_smooth_as_the_others(everything: Everything, size: int) -> None:
     """A mirrored crop is the crop in a mirror, also where the picture is shrunk first."""
     steps = [FaceCrop(1.4), Rescale(size), RandomCrop(size)]
-    plain, mirrored = (FacialKeypointsDataset(*everything[:2], s, IBUG68) for s in (steps, [*steps, RandomFlip(1.0)]))
+    plain, mirrored = (
+        FacialKeypointsDataset(*everything[:2], s, IBUG68)
+        for s in (steps, [*steps, RandomFlip(1.0)])
+    )
     pairs = [(mirrored[(0, face)]["image"].flip(2), plain[(0, face)]["image"]) for face in range(6)]
     # Blocks of shrunk pixels may begin elsewhere; crops that skip pixels differ by 4 levels and more.
     assert np.mean([(one - other).abs().mean() * 255 for one, other in pairs]) < 2
@@ -188,18 +238,24 @@ def test_a_tight_canvas_gives_the_same_crop(everything: Everything) -> None:
     table, gray, _ = everything
     tight = decode(table, IBUG68, True, 1.8)[0]
     assert (tight.affines[:, :, 2] < -5).any()
-    ours, wanted = (FacialKeypointsDataset(table, pixels, STEPS[:3], IBUG68) for pixels in (tight, gray))
+    ours, wanted = (
+        FacialKeypointsDataset(table, pixels, STEPS[:3], IBUG68) for pixels in (tight, gray)
+    )
     for face in range(len(table)):
         difference = (ours[face]["image"] - wanted[face]["image"]).abs() * 255
         assert difference.mean() < 1  # blocks of shrunk pixels may begin elsewhere
 
 
-def test_the_crops_points_are_where_the_items_affine_puts_them(dataset: FacialKeypointsDataset) -> None:
+def test_the_crops_points_are_where_the_items_affine_puts_them(
+    dataset: FacialKeypointsDataset,
+) -> None:
     crops = dataset.crops([3, 5])
     for place, face in enumerate((3, 5)):
         item = dataset[face]
         np.testing.assert_allclose(item["to_crop"], crops.to_crop[place], rtol=1e-6)
-        np.testing.assert_allclose(crops.boxes[place], face_box(dataset.table.points[face]), rtol=1e-6)
+        np.testing.assert_allclose(
+            crops.boxes[place], face_box(dataset.table.points[face]), rtol=1e-6
+        )
     assert (crops.crop_points() > -20).all() and (crops.crop_points() < 84).all()
 
 
@@ -219,21 +275,29 @@ def test_a_face_at_the_edge_of_shrinking_does_not_depend_on_its_neighbours(tmp_p
     pixels = rng.integers(0, 256, 400 * 400 + 1600 * 1600, np.uint8)
     starts, shapes = np.array([0, 400 * 400]), np.array([[400, 400, 1], [1600, 1600, 1]])
     boxes = np.array([[72, 72, 328, 328], [288, 288, 1312, 1312]], np.float32)
-    canvases = Canvases(pixels, starts, shapes, np.repeat(np.eye(2, 3)[None], 2, 0), shapes[:, :2], boxes)
+    canvases = ImageCache(
+        pixels, starts, shapes, np.repeat(np.eye(2, 3)[None], 2, 0), shapes[:, :2], boxes
+    )
     table = FaceTable([tmp_path] * 2, rng.uniform(80, 320, (2, 68, 2)), ["a", "b"], ["1", "2"])
-    dataset = FacialKeypointsDataset(table, canvases, [FaceCrop(1.0, turn=40), Rescale(128), RandomCrop(128)], IBUG68)
+    dataset = FacialKeypointsDataset(
+        table, canvases, [FaceCrop(1.0, rotation=40), Rescale(128), RandomCrop(128)], IBUG68
+    )
     for epoch in range(10, 22):
         batch = dataset.finish(dataset.__getitems__([(epoch, 0), (epoch, 1)]))
-        torch.testing.assert_close(batch["image"][0], dataset[(epoch, 0)]["image"], atol=0.01, rtol=0)
+        torch.testing.assert_close(
+            batch["image"][0], dataset[(epoch, 0)]["image"], atol=0.01, rtol=0
+        )
 
 
 def test_draws_and_faces_go_through_the_steps_as_they_are(dataset: FacialKeypointsDataset) -> None:
     """The geometric draws are the first of `default_rng([seed, epoch, draw])`, whatever is drawn for the pixels."""
     rng = np.random.default_rng([5, 1, 3])
-    draws = np.stack([rng.random(dataset.draws[0]), rng.standard_normal(dataset.draws[0])], -1)[None]
+    draws = np.stack([rng.random(dataset.draws[0]), rng.standard_normal(dataset.draws[0])], -1)[
+        None
+    ]
     crops = dataset.crops([3])
     boxes, extents, points = crops.boxes, crops.extents, dataset.table.points[[3]]
-    wanted = run(STEPS, type(crops)(boxes, extents, points, IBUG68.flip), draws)
+    wanted = run(STEPS, type(crops)(boxes, extents, points, IBUG68.flip_indices), draws)
     np.testing.assert_allclose(dataset[(1, 3)]["to_crop"], wanted.to_crop[0], rtol=1e-6)
 
 
@@ -260,7 +324,10 @@ def test_weight_2_is_every_face_twice_with_different_draws(dataset: FacialKeypoi
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0, 1.25, 2.0, 3.7]), min_size=1, max_size=60), st.integers(0, 9))
+@given(
+    st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0, 1.25, 2.0, 3.7]), min_size=1, max_size=60),
+    st.integers(0, 9),
+)
 def test_weights_are_counts_each_epoch_and_in_the_long_run(weights: list[float], seed: int) -> None:
     array, taken = np.array(weights), epochs(np.array(weights), 40, seed)
     assert len({len(epoch) for epoch in taken}) == 1
@@ -271,7 +338,9 @@ def test_weights_are_counts_each_epoch_and_in_the_long_run(weights: list[float],
             faces = np.flatnonzero(array == weight)
             often = [seen[int(face)] for face in faces]
             assert min(often) >= np.floor(weight) and max(often) <= np.ceil(weight)
-            assert sum(often) == np.floor(weight) * len(faces) + round((weight - np.floor(weight)) * len(faces))
+            assert sum(often) == np.floor(weight) * len(faces) + round(
+                (weight - np.floor(weight)) * len(faces)
+            )
     total = Counter(draw % len(weights) for epoch in taken for _, draw in epoch)
     for weight in set(weights):
         often = [total[int(face)] for face in np.flatnonzero(array == weight)]

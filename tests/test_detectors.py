@@ -9,7 +9,7 @@ import pytest
 from fkp import painter
 from fkp.detectors import OVERLAP, HaarCascade, YuNet, _search, _starts, _views
 from fkp.errors import FkpError
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, compose, face_box, nesting, overlap, translation
 
 SIDE = 200  # of the faces, pixels
@@ -29,7 +29,9 @@ def crops() -> list[np.ndarray]:
     return made
 
 
-def scene(crops: list[np.ndarray], size: tuple[int, int], corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scene(
+    crops: list[np.ndarray], size: tuple[int, int], corners: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The crops in a gray image (width, height), and the boxes of the faces."""
     image = np.full((*size[::-1], 3), 128, np.uint8)
     for crop, (x, y) in zip(crops, corners, strict=False):
@@ -46,9 +48,13 @@ def assert_each_once(detector: HaarCascade | YuNet, image: np.ndarray, truth: np
     assert len(boxes) <= len(truth) + 1
 
 
-def test_faces_of_a_panorama_and_across_the_edges_of_tiles_are_found_once(crops: list[np.ndarray]) -> None:
+def test_faces_of_a_panorama_and_across_the_edges_of_tiles_are_found_once(
+    crops: list[np.ndarray],
+) -> None:
     x = np.array([0, 2000, 2250 + 380, 5300, 7900, 8640])
-    image, truth = scene(crops, (9000, 700), np.stack([x, np.array([0, 90, 170, 340, 250, 340])], 1))
+    image, truth = scene(
+        crops, (9000, 700), np.stack([x, np.array([0, 90, 170, 340, 250, 340])], 1)
+    )
     assert_each_once(HaarCascade(), image, truth)
     missing = HaarCascade(tile_scale=0)(image)[0]
     assert len(missing) < 6  # whence the tiles
@@ -100,14 +106,16 @@ def test_rows_lead_back_to_the_image() -> None:
 
     (row,) = _search(image, 640, 0.25, brightest)
     left, top, width, height, x, y, score = row
-    np.testing.assert_allclose([left + width / 2, top + height / 2, x, y], [4000, 300, 4000, 300], atol=8)
+    np.testing.assert_allclose(
+        [left + width / 2, top + height / 2, x, y], [4000, 300, 4000, 300], atol=8
+    )
     assert score == 1
 
 
 @pytest.mark.real
 def test_yunet_finds_the_faces_of_large_images(shared: Path) -> None:
     yunet = YuNet(str(shared / "models/face_detection_yunet_2023mar.onnx"))
-    photo = read_picture(shared / "photos/the_beatles.jpg")
+    photo = read_image(shared / "photos/the_beatles.jpg")
     people = yunet(photo)[0]
     image = np.full((4000, 7800, 3), 128, np.uint8)
     image[2500 : 2500 + photo.shape[0], 6100 : 6100 + photo.shape[1]] = photo

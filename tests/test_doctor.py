@@ -20,7 +20,7 @@ from fkp.data.pts_folders import PtsFolders
 from fkp.doctor import labels, places
 from fkp.doctor.examination import examine
 from fkp.doctor.findings import Finding
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 from fkp.markup import IBUG68
 
 COUNT = 100
@@ -41,7 +41,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     painted = [painter.paint(11, i) for i in range(COUNT)]
     names = [f"face{i:03d}_0.png" for i in range(COUNT)]
     for name, (image, _) in zip(names, painted, strict=True):
-        write_picture(root / "images" / name, image)
+        write_image(root / "images" / name, image)
     write_csv(root / "keypoints.csv", names, np.stack([points for _, points in painted]))
     return root
 
@@ -67,10 +67,15 @@ def copy(clean: Path, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_a_clean_set_has_no_error_and_lies_on_its_faces(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clean_set_has_no_error_and_lies_on_its_faces(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(labels, "GROUPS", 6)
     found = examined(clean)
-    assert {check for level, check in found if level != "note"} <= {"unlike a face", "beside the face"}
+    assert {check for level, check in found if level != "note"} <= {
+        "unlike a face",
+        "beside the face",
+    }
     assert abs(found["note", "shift"].figures["percent_of_points_width"]) < 0.8
 
 
@@ -81,7 +86,9 @@ def test_labels_that_lie_beside_the_faces_are_told_by_how_much(
     monkeypatch.setattr(labels, "GROUPS", 6)
     names, points = names_and_points(copy)
     width = np.ptp(points[:, :, 0], axis=1)
-    write_csv(copy / "keypoints.csv", names, points + np.stack([share * width, 0 * width], 1)[:, None])
+    write_csv(
+        copy / "keypoints.csv", names, points + np.stack([share * width, 0 * width], 1)[:, None]
+    )
     finding = examined(copy)["warning", "shift"]
     assert finding.figures["percent_of_points_width"] == pytest.approx(100 * share, abs=0.8)
 
@@ -118,15 +125,17 @@ def turned(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
 
 
 def tiny(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    image = read_picture(root / "images" / names[i])
+    image = read_image(root / "images" / names[i])
     factor = 25 / image.shape[0]
-    write_picture(root / "images" / names[i], cv2.resize(image, (25, 25), interpolation=cv2.INTER_AREA))
+    write_image(
+        root / "images" / names[i], cv2.resize(image, (25, 25), interpolation=cv2.INTER_AREA)
+    )
     points[i] *= factor
 
 
 def twin(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
     """The same bytes under the name of a person in another part."""
-    parts = LabelledCsv(str(root)).read().parts("identity")
+    parts = LabelledCsv(str(root)).read().split_indices("identity")
     other = parts["test"][0] if i in parts["train"] else parts["train"][0]
     shutil.copy(root / "images" / names[i], root / "images" / names[other])
     points[other] = points[i] + 0.01
@@ -134,8 +143,8 @@ def twin(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
 
 def near_twin(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
     twin(root, names, points, i)
-    image = read_picture(root / "images" / names[i])
-    write_picture(root / "images" / names[i], np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8))
+    image = read_image(root / "images" / names[i])
+    write_image(root / "images" / names[i], np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8))
 
 
 def outside(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
@@ -143,7 +152,7 @@ def outside(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
 
 
 def far_outside(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    points[i] += 0.5 * max(read_picture(root / "images" / names[i]).shape)
+    points[i] += 0.5 * max(read_image(root / "images" / names[i]).shape)
 
 
 def without_label(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
@@ -151,7 +160,7 @@ def without_label(root: Path, names: list[str], points: np.ndarray, i: int) -> N
 
 
 def swapped(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    points[i] = points[i, IBUG68.flip]
+    points[i] = points[i, IBUG68.flip_indices]
 
 
 def broken(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
@@ -212,13 +221,18 @@ def test_people_shared_by_the_publishers_split_are_told(faces_folder: Path) -> N
     options = {"file": "training_frames_keypoints.csv", "images": "training"}
     options |= {"test_file": "test_frames_keypoints.csv", "test_images": "test"}
     assert len(examined(faces_folder, **options)["warning", "people shared"].cases) == 8
-    assert len(examined(faces_folder, **options, split="official")["error", "people shared"].cases) == 8
+    assert (
+        len(examined(faces_folder, **options, protocol="official")["error", "people shared"].cases)
+        == 8
+    )
 
 
 def call_doctor(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fkp.doctor", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment
+    )
 
 
 @pytest.mark.slow
@@ -227,7 +241,7 @@ def test_the_command_ends_with_its_counts_and_an_exit_code(copy: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["errors"] == 0
     (run,) = (tmp_path / "outputs/doctor").iterdir()
-    assert read_picture(run / "worst.png").shape[1] == 4 * 224
+    assert read_image(run / "worst.png").shape[1] == 4 * 224
     (copy / "images/face003_0.png").unlink()
     done = call_doctor("data=csv", f"data.root={copy}", cwd=tmp_path)
     assert done.returncode == 1 and "keypoints.csv:5" in done.stdout
@@ -246,7 +260,9 @@ def test_the_real_sets(shared: Path) -> None:
     """What is known of them: the leak, PNGs named .jpg, the shift to the right, labels that are really wrong."""
     from fkp.data.youtube_faces import YoutubeFaces
 
-    findings, _ = examine(YoutubeFaces(str(shared / "data/youtube_faces"), split="official"), worst=4)
+    findings, _ = examine(
+        YoutubeFaces(str(shared / "data/youtube_faces"), protocol="official"), worst=4
+    )
     found = {(finding.level, finding.check): finding for finding in findings}
     assert len(found["error", "people shared"].cases) == 770
     assert len(found["warning", "misnamed"].cases) >= 770

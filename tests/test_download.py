@@ -104,7 +104,9 @@ def whole(into: Path) -> bool:
     """The set is complete, and nothing else lies beside it."""
     beside = [path.name for path in into.parent.iterdir()]
     return (
-        len(list((into / "training").iterdir())) == 20 and beside == [into.name] and not (into / "README.md").exists()
+        len(list((into / "training").iterdir())) == 20
+        and beside == [into.name]
+        and not (into / "README.md").exists()
     )
 
 
@@ -146,7 +148,9 @@ def test_a_changed_archive_is_not_mixed_with_the_old(server: Server, tmp_path: P
     assert whole(fetch(server, tmp_path / "faces"))
 
 
-def test_a_killed_process_leaves_no_half_set_and_is_taken_up(server: Server, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_half_set_and_is_taken_up(
+    server: Server, tmp_path: Path
+) -> None:
     server.pause_s = 0.05
     code = (
         "from pathlib import Path; from fkp.files.download import fetch_archive\n"
@@ -170,12 +174,20 @@ def test_a_killed_process_leaves_no_half_set_and_is_taken_up(server: Server, tmp
         (b"not a zip", "damaged"),
         (archive()[:-3000], "damaged"),
         (archive(**{"P1-6e55/data/../../evil.txt": b"x"}), "would leave the folder"),
-        (archive(zipfile.ZIP_DEFLATED, **{"P1-6e55/data/bomb": b"\0" * 60_000_000}), "as a zip bomb does"),
+        (
+            archive(zipfile.ZIP_DEFLATED, **{"P1-6e55/data/bomb": b"\0" * 60_000_000}),
+            "as a zip bomb does",
+        ),
         (archive(**{"P1-6e55/data/test_frames.csv": b""}).replace(CSV, CSV[::-1]), "damaged"),
-        (archive(**{"P1-6e55/data/é.csv": b""}).replace("é.csv".encode(), b"\xff\xff.csv", 1), "damaged"),
+        (
+            archive(**{"P1-6e55/data/é.csv": b""}).replace("é.csv".encode(), b"\xff\xff.csv", 1),
+            "damaged",
+        ),
     ],
 )
-def test_an_unsound_archive_leaves_nothing(server: Server, tmp_path: Path, body: bytes, message: str) -> None:
+def test_an_unsound_archive_leaves_nothing(
+    server: Server, tmp_path: Path, body: bytes, message: str
+) -> None:
     server.body = body
     (tmp_path / "in").mkdir()
     with pytest.raises(FkpError, match=message):
@@ -220,7 +232,9 @@ def test_a_second_caller_says_that_it_waits_and_fetches_nothing(
 
 def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(FkpError, match="SHA-256"):
-        fetch_archive(server.url, tmp_path / "faces", folder="data", checksums={next(iter(SUMS)): "0" * 64})
+        fetch_archive(
+            server.url, tmp_path / "faces", folder="data", checksums={next(iter(SUMS)): "0" * 64}
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -245,7 +259,9 @@ def test_the_source_downloads_when_asked(server: Server, tmp_path: Path) -> None
     assert len(server.asked) == 1 and not (tmp_path / "faces").exists()
 
 
-def test_one_file_is_fetched_checked_and_goes_on_after_a_loss(server: Server, tmp_path: Path) -> None:
+def test_one_file_is_fetched_checked_and_goes_on_after_a_loss(
+    server: Server, tmp_path: Path
+) -> None:
     file = tmp_path / "models/one.bin"
     right = {"sha256": hashlib.sha256(server.body).hexdigest(), "by_hand": "Or take another."}
     with pytest.raises(FkpError, match=r"not the file expected(.|\n)*Or take another"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fkp import Predictor, painter
 from fkp.codecs import SoftArgmax
 from fkp.errors import FkpError
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 from fkp.geometry import face_box
 from fkp.inference import engines
 from fkp.inference.onnx_engine import OnnxEngine
@@ -37,10 +37,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, trained: Run) -> Path:
     network.train()(torch.rand(8, 1, 64, 64))
     recipe = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)["fkp"]
     recipe["network"] = {"_target_": "fkp.networks.HeatMaps", "width": 4}
-    recipe["codec"] = {"_target_": "fkp.codecs.SoftArgmax", "size": 64, "unit": 0.64, "calibration": [-3.0, -1.0]}
-    recipe["transforms"]["rescale"]["size"] = recipe["transforms"]["crop"]["size"] = 64
+    recipe["codec"] = {
+        "_target_": "fkp.codecs.SoftArgmax",
+        "size": 64,
+        "unit": 0.64,
+        "calibration": [-3.0, -1.0],
+    }
+    recipe["transforms"]["rescale"]["size"] = recipe["transforms"]["random_crop"]["size"] = 64
     file = tmp_path_factory.mktemp("checkpoint") / "small.ckpt"
-    torch.save({"fkp": recipe, "state_dict": {f"network.{k}": v for k, v in network.state_dict().items()}}, file)
+    torch.save(
+        {"fkp": recipe, "state_dict": {f"network.{k}": v for k, v in network.state_dict().items()}},
+        file,
+    )
     return file
 
 
@@ -51,7 +59,9 @@ def exported(checkpoint: Path) -> Path:
     return file
 
 
-def test_whole_numbers_answer_nearly_the_same_from_a_smaller_file(checkpoint: Path, exported: Path) -> None:
+def test_whole_numbers_answer_nearly_the_same_from_a_smaller_file(
+    checkpoint: Path, exported: Path
+) -> None:
     file = exported.with_name("int8.onnx")
     assert 0 < export(checkpoint, file, CROPS, int8=True) < 0.5
     assert file.stat().st_size < exported.stat().st_size
@@ -59,9 +69,15 @@ def test_whole_numbers_answer_nearly_the_same_from_a_smaller_file(checkpoint: Pa
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_both_engines_answer_alike_for_any_number_of_crops(checkpoint: Path, exported: Path, count: int) -> None:
+def test_both_engines_answer_alike_for_any_number_of_crops(
+    checkpoint: Path, exported: Path, count: int
+) -> None:
     ours, theirs = engines.load(checkpoint, "cpu"), engines.load(exported)
-    assert isinstance(ours, TorchEngine) and isinstance(theirs, OnnxEngine) and ours.recipe == theirs.recipe
+    assert (
+        isinstance(ours, TorchEngine)
+        and isinstance(theirs, OnnxEngine)
+        and ours.recipe == theirs.recipe
+    )
     for a, b in zip(ours(CROPS[:count]), theirs(CROPS[:count]), strict=True):
         assert a.dtype == b.dtype == np.float32 and len(a) == count
         np.testing.assert_allclose(a, b, atol=0.01)
@@ -70,7 +86,9 @@ def test_both_engines_answer_alike_for_any_number_of_crops(checkpoint: Path, exp
 def test_predictors_of_both_answer_alike(checkpoint: Path, exported: Path) -> None:
     image, label = painter.paint(2, 0)
     boxes = np.stack([face_box(label), face_box(label) + 5])
-    for ours, theirs in zip(*(Predictor.load(f)(image, boxes=boxes) for f in (checkpoint, exported)), strict=True):
+    for ours, theirs in zip(
+        *(Predictor.load(f)(image, boxes=boxes) for f in (checkpoint, exported)), strict=True
+    ):
         np.testing.assert_allclose(ours.points, theirs.points, atol=0.05)
         np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=0.01)
 
@@ -90,19 +108,27 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def moved(self: SoftArgmax, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        points = self.points(self.coordinates(output)) if not torch.jit.is_tracing() else output.mean((2, 3))[..., None]
+        points = (
+            self.points(self.coordinates(output))
+            if not torch.jit.is_tracing()
+            else output.mean((2, 3))[..., None]
+        )
         return points.expand(-1, -1, 2), torch.ones_like(points[..., 0])
 
     monkeypatch.setattr(SoftArgmax, "decode", moved)
-    monkeypatch.setattr(SoftArgmax, "coordinates", lambda self, output: self.encode(self._moments(output)[0]))
+    monkeypatch.setattr(
+        SoftArgmax, "coordinates", lambda self, output: self.encode(self._moments(output)[0])
+    )
     with pytest.raises(FkpError, match=r"not kept, as it differs .* by \d+"):
         export(checkpoint, tmp_path / "wrong.onnx", CROPS)
     assert not list(tmp_path.iterdir())
 
 
-def test_prediction_from_an_exported_file_does_not_import_torch(exported: Path, tmp_path: Path) -> None:
+def test_prediction_from_an_exported_file_does_not_import_torch(
+    exported: Path, tmp_path: Path
+) -> None:
     image, label = painter.paint(2, 0)
-    photo = write_picture(tmp_path / "photo.png", image)
+    photo = write_image(tmp_path / "photo.png", image)
     code = f"""
 import sys
 from fkp import Predictor
@@ -139,7 +165,11 @@ def changed(recipe: Any, *keys: str, value: Any) -> Any:
     if not keys:
         return value
     copy = {name: old for name, old in recipe.items() if (name, value) != (keys[0], ...)}
-    return copy if value is ... else copy | {keys[0]: changed(recipe.get(keys[0]), *keys[1:], value=value)}
+    return (
+        copy
+        if value is ...
+        else copy | {keys[0]: changed(recipe.get(keys[0]), *keys[1:], value=value)}
+    )
 
 
 RECIPES = [
@@ -147,14 +177,17 @@ RECIPES = [
     (["version"], "new", "its recipe makes no sense"),
     ([], None, "made without a recipe"),
     ([], [1, 2], "made without a recipe"),
-    *(([name], ..., f"nothing usable of {name}") for name in ("network", "codec", "transforms", "gray", "markup")),
+    *(
+        ([name], ..., f"nothing usable of {name}")
+        for name in ("network", "codec", "transforms", "gray", "markup")
+    ),
     (["gray"], "yes", "nothing usable of gray"),
-    (["lean"], "much", "its recipe makes no sense"),
+    (["label_offset"], "much", "its recipe makes no sense"),
     (["more"], float("nan"), "nothing usable of plain values"),
     (["more"], list(range(20_000)), "nothing usable of plain values"),
     (["codec", "_target_"], "os.system", "names 'os.system', which is none of fkp's own parts"),
-    (["transforms", "crop", "_target_"], "fkp.networks.torch", "none of fkp's own parts"),
-    (["transforms", "crop", "size"], 10**6, "asks for a size that is not 1 to 1024"),
+    (["transforms", "random_crop", "_target_"], "fkp.networks.torch", "none of fkp's own parts"),
+    (["transforms", "random_crop", "size"], 10**6, "asks for a size that is not 1 to 1024"),
     (["transforms", "rescale", "size"], 10**9, "asks for a size that is not 1 to 1024"),
     (["transforms", "rescale"], "large", "asks for a size"),
     (
@@ -162,8 +195,8 @@ RECIPES = [
         {"frame": {"_target_": "fkp.transforms.FaceCrop", "scale": 1e5}},
         "its parts do not fit each other",
     ),
-    (["transforms", "frame", "scale"], "wide", "its parts do not fit each other"),
-    (["transforms", "frame", "width"], 3, "made by another version of fkp"),
+    (["transforms", "face_crop", "scale"], "wide", "its parts do not fit each other"),
+    (["transforms", "face_crop", "width"], 3, "made by another version of fkp"),
     (["network", "channels"], 10**5, "asks for a channels that is not 1 to 3"),
     (["network", "weights"], "/etc/passwd", "asks for weights from elsewhere"),
     (["markup", "points"], [1, 2], "its markup is none"),
@@ -195,9 +228,17 @@ def test_a_recipe_that_cannot_be_is_refused_by_both_engines(
     [
         (["more"], nested(), "nothing usable of plain values"),
         (["network", "width"], 10**6, "its weights do not fit its network"),
-        (["network"], {"_target_": "fkp.networks.TwoConv", "width": 2**40}, "do not fit its network|another version"),
+        (
+            ["network"],
+            {"_target_": "fkp.networks.TwoConv", "width": 2**40},
+            "do not fit its network|another version",
+        ),
         (["network"], {"_target_": "fkp.codecs.SoftArgmax"}, "another version"),
-        (["network"], {"_target_": "fkp.networks.Transfer", "backbone": "fasterrcnn_resnet50_fpn"}, "no such model"),
+        (
+            ["network"],
+            {"_target_": "fkp.networks.Transfer", "backbone": "fasterrcnn_resnet50_fpn"},
+            "no such model",
+        ),
         (["codec", "calibration"], [1, 2, 3], "its parts do not fit each other"),
         (["codec"], {"_target_": "fkp.codecs.Coordinates"}, "does not answer with 68 points"),
         (["codec"], {"_target_": "fkp.codecs.Codec"}, "another version"),
@@ -207,7 +248,9 @@ def test_parts_that_do_not_fit_are_refused_without_a_byte_for_them(
     checkpoint: Path, tmp_path: Path, keys: list[str], value: Any, reason: str
 ) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    torch.save(content | {"fkp": changed(content["fkp"], *keys, value=value)}, tmp_path / "hostile.ckpt")
+    torch.save(
+        content | {"fkp": changed(content["fkp"], *keys, value=value)}, tmp_path / "hostile.ckpt"
+    )
     with pytest.raises(FkpError, match=rf"hostile.ckpt: .*({reason})"):
         engines.load(tmp_path / "hostile.ckpt", "cpu")
 
@@ -215,7 +258,10 @@ def test_parts_that_do_not_fit_are_refused_without_a_byte_for_them(
 def test_little_memory_is_used_to_refuse_a_large_network(checkpoint: Path, tmp_path: Path) -> None:
     """Of 1000 kernels, it would take 10 GB."""
     content = torch.load(checkpoint, weights_only=True)
-    torch.save(content | {"fkp": changed(content["fkp"], "network", "width", value=1000)}, tmp_path / "hostile.ckpt")
+    torch.save(
+        content | {"fkp": changed(content["fkp"], "network", "width", value=1000)},
+        tmp_path / "hostile.ckpt",
+    )
     code = f"""
 import pathlib, resource
 from fkp.inference import engines
@@ -234,7 +280,13 @@ except Exception as error:
 def test_weights_for_other_points_or_none_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     for state, reason in [
-        ({name: weight[:5] if "maps" in name else weight for name, weight in content["state_dict"].items()}, "not fit"),
+        (
+            {
+                name: weight[:5] if "maps" in name else weight
+                for name, weight in content["state_dict"].items()
+            },
+            "not fit",
+        ),
         (dict.fromkeys(content["state_dict"], 3), "not fit"),
         ([1, 2], "not fit"),
         (
@@ -247,7 +299,12 @@ def test_weights_for_other_points_or_none_are_refused(checkpoint: Path, tmp_path
             engines.load(tmp_path / "hostile.ckpt", "cpu")
 
 
-def model(exported: Path, *nodes: Any, outputs: tuple[str, ...] = ("points", "confidence"), tensors: Any = ()) -> bytes:
+def model(
+    exported: Path,
+    *nodes: Any,
+    outputs: tuple[str, ...] = ("points", "confidence"),
+    tensors: Any = (),
+) -> bytes:
     """A file with the recipe of another, and a graph of one's own."""
     from onnx import TensorProto, helper
 
@@ -267,18 +324,29 @@ def test_graphs_that_are_no_networks_of_points_are_refused(exported: Path, tmp_p
     from onnx import TensorProto, helper
 
     (tmp_path / "secret").write_bytes(bytes(64))
-    outside = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[16], data_location=TensorProto.EXTERNAL)
+    outside = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[16], data_location=TensorProto.EXTERNAL
+    )
     outside.external_data.add(key="location", value="../secret")
-    few = [helper.make_node("Cast", ["crops"], [name], to=TensorProto.FLOAT) for name in ("points", "confidence")]
+    few = [
+        helper.make_node("Cast", ["crops"], [name], to=TensorProto.FLOAT)
+        for name in ("points", "confidence")
+    ]
     huge = helper.make_tensor("huge", TensorProto.INT64, [1], [2**40])
     fill = helper.make_node("ConstantOfShape", ["huge"], ["points"])
     (tmp_path / "folder").mkdir()
     file = tmp_path / "folder/hostile.onnx"
     for content, reason in [
-        (model(exported, *few, tensors=[outside]), "wants weights of another file, which is not read"),
+        (
+            model(exported, *few, tensors=[outside]),
+            "wants weights of another file, which is not read",
+        ),
         (model(exported, *few), "does not answer with 68 points"),
         (model(exported, few[0], outputs=("points",)), "onnxruntime cannot run it"),
-        (model(exported, fill, few[1], tensors=[huge]), "cannot run it|not a file that onnxruntime can run"),
+        (
+            model(exported, fill, few[1], tensors=[huge]),
+            "cannot run it|not a file that onnxruntime can run",
+        ),
     ]:
         file.write_bytes(content)
         with pytest.raises(FkpError, match=f"hostile.onnx: .*({reason})"):
@@ -287,9 +355,13 @@ def test_graphs_that_are_no_networks_of_points_are_refused(exported: Path, tmp_p
 
 @settings(max_examples=60, deadline=None)
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_of_an_exported_file_is_noticed(exported: Path, share: float, bit: int) -> None:
+def test_a_flipped_bit_of_an_exported_file_is_noticed(
+    exported: Path, share: float, bit: int
+) -> None:
     content = bytearray(exported.read_bytes())
-    place = int(share * (len(content) - 80))  # a flip in the seal itself at worst unseals what is whole
+    place = int(
+        share * (len(content) - 80)
+    )  # a flip in the seal itself at worst unseals what is whole
     content[place] ^= 1 << bit
     file = exported.with_name("flipped.onnx")
     file.write_bytes(content)
@@ -307,7 +379,7 @@ def test_the_script_exports_what_predict_takes(trained: Run, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "differs by" in done.stdout and (tmp_path / "models/model.onnx").is_file()
     image, _ = painter.paint(2, 0)
-    photo = write_picture(tmp_path / "photo.png", image)
+    photo = write_image(tmp_path / "photo.png", image)
     done = call("predict.py", f"image={photo}", "ckpt=models/model.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.glob("outputs/predictions/*/photo.json")

@@ -14,12 +14,12 @@ from fkp import Predictor, painter
 from fkp.data.datamodule import FacesDataModule
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import face_boxes
-from fkp.data.shapes import mean_shape, proposal, prove_flip
+from fkp.data.shapes import check_flip, mean_shape, proposal
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.files.images import write_picture
-from fkp.geometry import apply, centre_and_side, face_box, reframed, rotation, strayed, tilted_box
+from fkp.files.images import write_image
+from fkp.geometry import apply, centre_and_side, face_box, reframed, rolled_box, rotation, strayed
 from fkp.inference.evaluation import baseline, evaluate
 from fkp.markup import IBUG68, Markup, load_markup
 from fkp.metrics import nme
@@ -56,14 +56,19 @@ KINDS: dict[str, tuple[Any, list[int]]] = {
     "eyes only": (lambda p: p[:, 36:48], [0, 9]),
     "forehead": (lambda p: p[:, 17:28], [0, 9]),
     "mouth only": (lambda p: p[:, 48:68], [0, 6]),
-    "profile": (lambda p: p[:, [*range(9), *range(17, 22), *range(27, 32), *range(36, 42)]], [14, 8]),
+    "profile": (
+        lambda p: p[:, [*range(9), *range(17, 22), *range(27, 32), *range(36, 42)]],
+        [14, 8],
+    ),
     "98 points": (upsampled, []),
 }
 
 
 def markup_of(kind: str, **more: Any) -> Markup:
     count, pair = KINDS[kind][0](np.zeros((1, 68, 2))).shape[1], KINDS[kind][1]
-    return Markup(kind, [f"p{i}" for i in range(count)], [f"p{i}" for i in pair], mirror=False, **more)
+    return Markup(
+        kind, [f"p{i}" for i in range(count)], [f"p{i}" for i in pair], mirror=False, **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceTable:
     for i in range(TRAIN + TEST):
         image, label = painter.paint(5, i)
         sized = np.pad(image, ((0, 0), (0, 400 + i - image.shape[1]), (0, 0)))
-        paths.append(write_picture(folder / f"{i}.png", sized))
+        paths.append(write_image(folder / f"{i}.png", sized))
         points.append(label)
     names = [f"{i}" for i in range(len(paths))]
     return FaceTable(paths, np.stack(points), names, names, ["train"] * TRAIN + ["test"] * TEST)
@@ -139,12 +144,16 @@ class Oracle:
 
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         seen = [
-            (int(w), to_crop) for c in self.recorder.crops for (w, _), to_crop in zip(c.extents, c.to_crop, strict=True)
+            (int(w), to_crop)
+            for c in self.recorder.crops
+            for (w, _), to_crop in zip(c.extents, c.to_crop, strict=True)
         ]
         self.recorder.crops.clear()
         assert len(seen) == len(crops)
         points = np.stack([apply(to_crop, self.labels[width]) for width, to_crop in seen])
-        points += (self.mean - points) / 6 + self.random.normal(0, 0.01 * crops.shape[2], points.shape)
+        points += (self.mean - points) / 6 + self.random.normal(
+            0, 0.01 * crops.shape[2], points.shape
+        )
         return points.astype(np.float32), np.ones(points.shape[:2], np.float32)
 
 
@@ -168,16 +177,22 @@ def own(faces: FaceTable, kind: str) -> FaceTable:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_detectors_boxes_are_as_good_as_the_labels(kind: str, faces: FaceTable, detector: Detector) -> None:
+def test_the_detectors_boxes_are_as_good_as_the_labels(
+    kind: str, faces: FaceTable, detector: Detector
+) -> None:
     table = own(faces, kind)
     markup = measured(table.select(slice(TRAIN)), markup_of(kind))
-    assert Markup(**json.loads(json.dumps(markup.as_dict()))) == markup and markup.frame is not None  # as in a file
+    assert (
+        Markup(**json.loads(json.dumps(markup.as_dict()))) == markup and markup.frame is not None
+    )  # as in a file
     predictor = trained(table, markup, detector)
     # The markup of the file says nothing of the frame: that of the checkpoint counts.
     rows, count = evaluate(predictor, Set(table, markup_of(kind)), "test")
     nme = {name: row["nme"] for name, row in rows.items()}
     assert count == TEST and rows["detector"]["missed"] <= 1, rows["detector"]
-    assert nme["detector"] < 1.5 * nme["label_box"] and nme["label_box"] < 1.5 * nme["as_trained"], nme
+    assert (
+        nme["detector"] < 1.5 * nme["label_box"] and nme["label_box"] < 1.5 * nme["as_trained"]
+    ), nme
     assert nme["detector"] < nme["mean_shape"] or kind == "one point", nme
 
 
@@ -186,7 +201,9 @@ def test_the_frame_is_right_on_median_for_boxes_of_any_convention(faces: FaceTab
         table = own(faces, kind).select(slice(TRAIN))
         wanted = np.array([face_box(points) for points in faces.points[:TRAIN]]) * 1.0
         x, y, side = centre_and_side(wanted)
-        table.boxes = np.stack([x - side, y - 0.9 * side, x + side, y + 1.1 * side], 1)  # twice as large, and lower
+        table.boxes = np.stack(
+            [x - side, y - 0.9 * side, x + side, y + 1.1 * side], 1
+        )  # twice as large, and lower
         markup = measured(table, markup_of(kind))
         table.boxes = table.boxes * np.nan
         found_x, found_y, found = centre_and_side(face_boxes(table, markup))
@@ -201,13 +218,15 @@ def test_declared_boxes_stay_as_they_are(faces: FaceTable) -> None:
     assert measured(own(faces, "face5"), face5) is face5
 
 
-@pytest.mark.parametrize("pair", [["nose", "mouth_left"], ["eye_left", "eye_right"], ["mouth_right", "eye_right"]])
+@pytest.mark.parametrize(
+    "pair", [["nose", "mouth_left"], ["eye_left", "eye_right"], ["mouth_right", "eye_right"]]
+)
 def test_a_pair_that_is_not_level_does_not_turn_the_crop(pair: list[str], faces: FaceTable) -> None:
     table = own(faces, "face5")
     markup = measured(table, replace(load_markup("face5"), pair=pair))
     for points in table.points:
-        box, tilt = tilted_box(points, markup)
-        declared, level = tilted_box(points, load_markup("face5"))
+        box, tilt = rolled_box(points, markup)
+        declared, level = rolled_box(points, load_markup("face5"))
         assert abs(tilt - level) < 15
         np.testing.assert_allclose(centre_and_side(box)[2], centre_and_side(declared)[2], rtol=0.25)
 
@@ -216,42 +235,51 @@ def test_frames_turn_and_scale_with_the_points(faces: FaceTable) -> None:
     table = own(faces, "face5")
     markup = measured(table, markup_of("face5"))
     points = table.points[0]
-    box, tilt = tilted_box(points, markup)
-    larger, turned = tilted_box(2 * apply(rotation(30, (50, 60)), points), markup)
-    assert turned - tilt == pytest.approx(30) and np.ptp(larger) == pytest.approx(2 * np.ptp(box), rel=1)
+    box, tilt = rolled_box(points, markup)
+    larger, turned = rolled_box(2 * apply(rotation(30, (50, 60)), points), markup)
+    assert turned - tilt == pytest.approx(30) and np.ptp(larger) == pytest.approx(
+        2 * np.ptp(box), rel=1
+    )
     x, y, side = centre_and_side(larger)
     middle = 2 * apply(rotation(30, (50, 60)), np.array(centre_and_side(box)[:2]))
     np.testing.assert_allclose([x, y, side], [*middle, 2 * centre_and_side(box)[2]], rtol=1e-4)
 
 
 def test_what_points_do_not_tell_of_size_and_tilt_stays_as_it_was(faces: FaceTable) -> None:
-    boxes, tilts = np.array([[10.0, 20, 110, 120]]), np.array([12.0])
+    boxes, rolls = np.array([[10.0, 20, 110, 120]]), np.array([12.0])
     one = measured(own(faces, "one point"), markup_of("one point"))
-    (box,), (tilt,) = reframed(np.array([[[300.0, 200]]]), boxes, tilts, one)
+    (box,), (tilt,) = reframed(np.array([[[300.0, 200]]]), boxes, rolls, one)
     assert tilt == 12 and centre_and_side(box)[2] == pytest.approx(100) and box[0] > 200
     two = measured(own(faces, "nostrils, near each other"), markup_of("nostrils, near each other"))
-    (box,), (tilt,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * tilts, two)
+    (box,), (tilt,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * rolls, two)
     assert 0.4 * 100 < centre_and_side(box)[2] < 110 and abs(tilt) < 25
 
 
 def test_a_box_far_off_is_told_from_one_near_by() -> None:
     given = np.array([[0.0, 0, 100, 100]] * 6)
     boxes = np.array(
-        [[5, 5, 95, 95], [30, 30, 60, 60], [45, 45, 50, 50], [-300, -300, 300, 300], [101, 0, 201, 100], [np.nan] * 4]
+        [
+            [5, 5, 95, 95],
+            [30, 30, 60, 60],
+            [45, 45, 50, 50],
+            [-300, -300, 300, 300],
+            [101, 0, 201, 100],
+            [np.nan] * 4,
+        ]
     )
     assert strayed(boxes, given).tolist() == [False, False, True, True, True, True]
 
 
-@pytest.mark.parametrize("passes", [2, 4])
+@pytest.mark.parametrize("refine_steps", [2, 4])
 @pytest.mark.parametrize("rule", ["declared", "measured"])
 @pytest.mark.parametrize("seen", ["one spot", "far away"])
 def test_a_refinement_step_that_leads_astray_is_not_taken(
-    seen: str, rule: str, passes: int, faces: FaceTable, detector: Detector
+    seen: str, rule: str, refine_steps: int, faces: FaceTable, detector: Detector
 ) -> None:
     table = own(faces, "face5")
     markup = measured(table, load_markup("face5") if rule == "declared" else markup_of("face5"))
     predictor = trained(table, markup, detector)
-    predictor.passes, looks = passes, 0
+    predictor.refine_steps, looks = refine_steps, 0
     label, box = table.points[0], face_boxes(table, markup)[:1]
     wrong = {"one spot": 0 * label + label[0], "far away": label + 500}[seen]
     label = label.astype(np.float32)
@@ -269,7 +297,9 @@ def test_a_refinement_step_that_leads_astray_is_not_taken(
     assert (face.confidence == 0.5).all()
 
 
-def test_without_boxes_and_found_faces_it_says_so(faces: FaceTable, monkeypatch: Any, caplog: Any) -> None:
+def test_without_boxes_and_found_faces_it_says_so(
+    faces: FaceTable, monkeypatch: Any, caplog: Any
+) -> None:
     blind = lambda _: (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))  # noqa: E731
     monkeypatch.setattr("fkp.data.framing.HaarCascade", lambda: blind)
     for kind in ("face5", "one point", "four points on one line"):
@@ -308,13 +338,19 @@ def test_missing_pairs_are_those_of_the_eyes_or_the_widest(faces: FaceTable) -> 
 NAMELESS = Markup("mine", ["p1", "p2", "p3", "p4", "p5"], ["p1", "p2"])
 
 
-def test_without_known_pairs_faces_are_trained_on_but_not_flipped(faces: FaceTable, caplog: Any) -> None:
+def test_without_known_pairs_faces_are_trained_on_but_not_flipped(
+    faces: FaceTable, caplog: Any
+) -> None:
     source = Set(own(faces, "face5"), NAMELESS)
-    module = FacesDataModule(source, {str(i): step for i, step in enumerate([*steps(), RandomFlip(0.0)])})
+    module = FacesDataModule(
+        source, {str(i): step for i, step in enumerate([*steps(), RandomFlip(0.0)])}
+    )
     module.setup()
     assert "pairs: [[p1, p2], [p4, p5]]" in caplog.text
-    assert not source.markup.flips and source.markup.frame is not None  # what the checkpoint will hold
-    item = module.parts["train"][0]
+    assert (
+        not source.markup.flips and source.markup.frame is not None
+    )  # what the checkpoint will hold
+    item = module.splits["train"][0]
     assert item["image"].shape == (1, 45, 45)
     # The side of the face box in the crop, which is 1.36 sides wide, and cut.
     assert float(item["side"]) == pytest.approx(50 / 1.36, rel=0.01)
@@ -322,18 +358,25 @@ def test_without_known_pairs_faces_are_trained_on_but_not_flipped(faces: FaceTab
 
 @pytest.mark.parametrize(
     "markup",
-    [NAMELESS, replace(NAMELESS, mirror=False), replace(NAMELESS, points=["p1", "p2", "nose_left", "p4", "p5"])],
+    [
+        NAMELESS,
+        replace(NAMELESS, mirror=False),
+        replace(NAMELESS, points=["p1", "p2", "nose_left", "p4", "p5"]),
+    ],
 )
 def test_flips_without_known_pairs_are_refused_with_the_pairs_of_the_mean_face(
     markup: Markup, faces: FaceTable
 ) -> None:
     table = own(faces, "face5")
     module = FacesDataModule(Set(table, markup), {"flip": RandomFlip(0.5)})
-    with pytest.raises(FkpError, match="crop.flip.share=0") as error:
+    with pytest.raises(FkpError, match="transforms.random_flip.p=0") as error:
         module._proven(table.points, markup)
     listed = str(error.value).rpartition("pairs: ")[2]
     pasted = replace(markup, pairs=yaml.safe_load(listed), mirror=True)
-    assert pasted.flip.tolist() == [1, 0, 2, 4, 3] and module._proven(table.points, pasted) == pasted
+    assert (
+        pasted.flip_indices.tolist() == [1, 0, 2, 4, 3]
+        and module._proven(table.points, pasted) == pasted
+    )
 
 
 @pytest.mark.parametrize("some", [slice(0, 68), slice(36, 48), slice(48, 68), slice(17, 27)])
@@ -341,10 +384,13 @@ def test_proposed_pairs_are_the_right_ones(some: slice, faces: FaceTable) -> Non
     points, names = faces.points[:, some], [f"p{i}" for i in range(68)][some]
     listed = proposal(mean_shape(points), Markup("mine", names)).rpartition("pairs: ")[2]
     pasted = Markup("mine", names, pairs=yaml.safe_load(listed))
-    prove_flip(points, pasted)
-    wanted = [f"p{i}" for i in IBUG68.flip[some]]
+    check_flip(points, pasted)
+    wanted = [f"p{i}" for i in IBUG68.flip_indices[some]]
     # Points that lie near each other, as of the lips, may change places.
-    assert np.mean([pasted.points[k] == name for k, name in zip(pasted.flip, wanted, strict=True)]) > 0.9
+    assert (
+        np.mean([pasted.points[k] == name for k, name in zip(pasted.flip, wanted, strict=True)])
+        > 0.9
+    )
 
 
 def test_pairs_are_not_proposed_for_a_side_of_a_face(faces: FaceTable) -> None:
@@ -359,11 +405,19 @@ def test_wrong_listed_pairs_are_refused_even_without_flips(faces: FaceTable) -> 
 
 
 def test_points_in_the_middle_need_no_pairs(faces: FaceTable) -> None:
-    points, middle = faces.points[:, [27, 30, 8]], Markup("middle", ["bridge", "tip", "chin"], ["bridge", "chin"])
-    assert FacesDataModule(Set(faces, middle), {"flip": RandomFlip(0.5)})._proven(points, middle) == middle
+    points, middle = (
+        faces.points[:, [27, 30, 8]],
+        Markup("middle", ["bridge", "tip", "chin"], ["bridge", "chin"]),
+    )
+    assert (
+        FacesDataModule(Set(faces, middle), {"flip": RandomFlip(0.5)})._proven(points, middle)
+        == middle
+    )
 
 
-def test_the_second_look_is_no_mirror_image_without_pairs(faces: FaceTable, detector: Detector) -> None:
+def test_the_second_look_is_no_mirror_image_without_pairs(
+    faces: FaceTable, detector: Detector
+) -> None:
     table = own(faces, "face5")
     markup, mirrors = measured(table, NAMELESS), []
     for one in (replace(markup, mirror=False), replace(markup, pairs=[["p1", "p2"], ["p4", "p5"]])):
@@ -383,10 +437,14 @@ def test_a_single_points_errors_are_in_box_sides() -> None:
     two = Markup("two", ["p1", "p2"], ["p1", "p2"])
     label, side = np.zeros((3, 1, 2)), np.array([10.0, 20, 50])
     np.testing.assert_allclose(nme(label + (3, 4), label, Markup("one", ["nose"]), side), 5 / side)
-    assert nme(label[0] + 1, np.eye(2), two, side[0]) == nme(label[0] + 1, np.eye(2), two)  # two have a distance
+    assert nme(label[0] + 1, np.eye(2), two, side[0]) == nme(
+        label[0] + 1, np.eye(2), two
+    )  # two have a distance
 
 
-def test_the_mean_face_in_the_box_is_what_a_network_must_beat(faces: FaceTable, capsys: Any) -> None:
+def test_the_mean_face_in_the_box_is_what_a_network_must_beat(
+    faces: FaceTable, capsys: Any
+) -> None:
     table = own(faces, "face5")
     markup = measured(table, NAMELESS)
     nme_of_mean = baseline(table, table, markup)
@@ -398,4 +456,6 @@ def test_the_mean_face_in_the_box_is_what_a_network_must_beat(faces: FaceTable, 
     assert not capsys.readouterr().out
     say_if_untrained(nme_of_mean, trainer)
     told = capsys.readouterr().out
-    assert "132 optimizer steps" in told and "trainer.max_epochs=30" in told and "experiment=" in told
+    assert (
+        "132 optimizer steps" in told and "trainer.max_epochs=30" in told and "experiment=" in told
+    )

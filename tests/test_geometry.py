@@ -12,7 +12,9 @@ numbers = st.floats(-300, 300)
 @st.composite
 def affines(draw: st.DrawFn) -> np.ndarray:
     turn = g.rotation(draw(st.floats(-180, 180)), (draw(numbers), draw(numbers)))
-    return g.compose(turn, g.rescaling(draw(st.floats(0.1, 10))), g.translation(draw(numbers), draw(numbers)))
+    return g.compose(
+        turn, g.rescaling(draw(st.floats(0.1, 10))), g.translation(draw(numbers), draw(numbers))
+    )
 
 
 POINTS = np.random.default_rng(0).uniform(-50, 300, (68, 2))
@@ -21,13 +23,17 @@ POINTS = np.random.default_rng(0).uniform(-50, 300, (68, 2))
 @settings(deadline=None)
 @given(affines())
 def test_there_and_back_is_identity(affine: np.ndarray) -> None:
-    np.testing.assert_allclose(g.apply(g.invert(affine), g.apply(affine, POINTS)), POINTS, atol=1e-6)
+    np.testing.assert_allclose(
+        g.apply(g.invert(affine), g.apply(affine, POINTS)), POINTS, atol=1e-6
+    )
 
 
 @settings(deadline=None)
 @given(affines(), affines())
 def test_compose_applies_the_first_first(a: np.ndarray, b: np.ndarray) -> None:
-    np.testing.assert_allclose(g.apply(g.compose(a, b), POINTS), g.apply(b, g.apply(a, POINTS)), atol=1e-5)
+    np.testing.assert_allclose(
+        g.apply(g.compose(a, b), POINTS), g.apply(b, g.apply(a, POINTS)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.25, 0.4, 0.7, 1.0, 1.6, 3.0])
@@ -35,7 +41,9 @@ def test_warp_moves_pixels_as_points(factor: float) -> None:
     """A blob's centre of mass in the warped picture is its centre, moved through the affine."""
     y, x = np.mgrid[:400, :400]
     centre = np.array([201.3, 187.6])
-    image = np.round(250 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 18**2))).astype(np.uint8)
+    image = np.round(
+        250 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 18**2))
+    ).astype(np.uint8)
     affine = g.compose(g.rotation(20, centre), g.translation(-60, -40), g.rescaling(factor))
     size = (round(300 * factor), round(300 * factor))
     crop = g.warp(image, affine, size).astype(float)
@@ -47,7 +55,9 @@ def test_warp_moves_pixels_as_points(factor: float) -> None:
 def test_rescaling_is_what_opencv_does() -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 80), np.uint8)
     own = g.warp(image, g.rescaling(2), (160, 120))
-    np.testing.assert_allclose(own[2:-2, 2:-2], cv2.resize(image, (160, 120))[2:-2, 2:-2].astype(int), atol=2)
+    np.testing.assert_allclose(
+        own[2:-2, 2:-2], cv2.resize(image, (160, 120))[2:-2, 2:-2].astype(int), atol=2
+    )
 
 
 def test_face_box_follows_the_points() -> None:
@@ -70,7 +80,11 @@ def test_overlap() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    numbers, centres, factors = rng.uniform(-200, 200, (4, 5)), rng.uniform(0, 300, (5, 2)), rng.uniform(0.1, 9, 5)
+    numbers, centres, factors = (
+        rng.uniform(-200, 200, (4, 5)),
+        rng.uniform(0, 300, (5, 2)),
+        rng.uniform(0.1, 9, 5),
+    )
     together = {
         "translation": g.translation(numbers[0], numbers[1]),
         "rescaling": g.rescaling(factors),
@@ -78,9 +92,13 @@ def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
         "mirroring": g.mirroring(numbers[3]),
     }
     for i in range(5):
-        np.testing.assert_array_equal(together["translation"][i], g.translation(numbers[0, i], numbers[1, i]))
+        np.testing.assert_array_equal(
+            together["translation"][i], g.translation(numbers[0, i], numbers[1, i])
+        )
         np.testing.assert_array_equal(together["rescaling"][i], g.rescaling(factors[i]))
-        np.testing.assert_allclose(together["rotation"][i], g.rotation(numbers[2, i], centres[i]), atol=1e-9)
+        np.testing.assert_allclose(
+            together["rotation"][i], g.rotation(numbers[2, i], centres[i]), atol=1e-9
+        )
         np.testing.assert_array_equal(together["mirroring"][i], g.mirroring(numbers[3, i]))
     whole, points = g.compose(*together.values()), rng.uniform(-50, 300, (5, 68, 2))
     moved, back = g.apply(whole, points), g.invert(whole)
@@ -95,14 +113,18 @@ def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
 @given(st.floats(1, 400))
 def test_a_mirror_swaps_the_edges_and_twice_is_identity(width: float) -> None:
     mirror = g.mirroring(width)
-    np.testing.assert_allclose(g.apply(mirror, [[-0.5, 3], [width - 0.5, 7]]), [[width - 0.5, 3], [-0.5, 7]], atol=1e-9)
+    np.testing.assert_allclose(
+        g.apply(mirror, [[-0.5, 3], [width - 0.5, 7]]), [[width - 0.5, 3], [-0.5, 7]], atol=1e-9
+    )
     np.testing.assert_allclose(g.compose(mirror, mirror), g.IDENTITY, atol=1e-9)
 
 
 @settings(deadline=None)
 @given(st.floats(0.1, 10), st.floats(0.1, 10))
 def test_resizing_twice_is_resizing_once(a: float, b: float) -> None:
-    np.testing.assert_allclose(g.compose(g.rescaling(a), g.rescaling(b)), g.rescaling(a * b), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        g.compose(g.rescaling(a), g.rescaling(b)), g.rescaling(a * b), rtol=1e-9, atol=1e-9
+    )
 
 
 @settings(deadline=None)
@@ -110,7 +132,9 @@ def test_resizing_twice_is_resizing_once(a: float, b: float) -> None:
 def test_turning_leaves_the_centre_and_goes_clockwise(degrees: float, x: float, y: float) -> None:
     turn, side = g.rotation(degrees, (x, y)), np.deg2rad(degrees)
     np.testing.assert_allclose(g.apply(turn, [x, y]), [x, y], atol=1e-9)
-    np.testing.assert_allclose(g.apply(turn, [x + 1, y]), [x + np.cos(side), y + np.sin(side)], atol=1e-9)
+    np.testing.assert_allclose(
+        g.apply(turn, [x + 1, y]), [x + np.cos(side), y + np.sin(side)], atol=1e-9
+    )
 
 
 @settings(deadline=None)
@@ -119,7 +143,10 @@ def test_squares_and_their_centres_agree(x: float, y: float, side: float, other:
     np.testing.assert_allclose(g.centre_and_side(g.square(x, y, side)), (x, y, side), atol=1e-6)
     oblong = [x, y, x + side, y + other]
     np.testing.assert_allclose(
-        g.centre_and_side(oblong), (x + side / 2, y + other / 2, np.sqrt(side * other)), rtol=1e-5, atol=1e-5
+        g.centre_and_side(oblong),
+        (x + side / 2, y + other / 2, np.sqrt(side * other)),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -132,18 +159,26 @@ def test_shrunk_pictures_keep_their_places_and_skip_no_pixel(factor: float) -> N
     size = (round(240 * factor), round(240 * factor))
     image, rest = g.shrunk(ramp, affine, size)
     assert np.sqrt(np.linalg.det(rest[:, :2])) > 0.5 + 1e-7
-    places = np.stack(np.meshgrid(np.arange(image.shape[1]), np.arange(image.shape[0])), -1).reshape(-1, 2)
+    places = np.stack(
+        np.meshgrid(np.arange(image.shape[1]), np.arange(image.shape[0])), -1
+    ).reshape(-1, 2)
     shown = image.reshape(-1, 2)
-    np.testing.assert_allclose(g.apply(affine, shown), g.apply(rest, places), atol=0.51 * max(factor, 0.5) * 1.5)
+    np.testing.assert_allclose(
+        g.apply(affine, shown), g.apply(rest, places), atol=0.51 * max(factor, 0.5) * 1.5
+    )
     assert (image is ramp) == (factor > 0.5)
 
 
 @given(st.floats(0.5, 2), st.floats(0, 180), st.floats(-50, 50), st.floats(-50, 50))
-def test_stretching_lengthens_narrows_and_leaves_areas(s: float, angle: float, x: float, y: float) -> None:
+def test_stretching_lengthens_narrows_and_leaves_areas(
+    s: float, angle: float, x: float, y: float
+) -> None:
     affine, centre = g.stretching(s, angle, (x, y)), np.array([x, y])
     along = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
     across = along[::-1] * (-1, 1)
     moved = g.apply(affine, np.stack([centre, centre + along, centre + across]))
     np.testing.assert_allclose(moved, [centre, centre + s * along, centre + across / s], atol=1e-8)
-    np.testing.assert_allclose(g.enlargement(affine), 1, atol=1e-9)
-    np.testing.assert_allclose(g.compose(affine, g.stretching(1 / s, angle, centre)), g.IDENTITY, atol=1e-8)
+    np.testing.assert_allclose(g.scale_of(affine), 1, atol=1e-9)
+    np.testing.assert_allclose(
+        g.compose(affine, g.stretching(1 / s, angle, centre)), g.IDENTITY, atol=1e-8
+    )

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fkp.files import images
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 from fkp.inference import media
 
 sys.path.append(str(ROOT / "benchmarks"))
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(media, "PIXELS", fuzz.PIXELS)
         patch.setenv("FKP_CACHE", "")  # which two of the readers set
         made = tmp_path_factory.mktemp("hostile")
-        write_picture(made / "a.png", np.zeros((8, 8), np.uint8))
+        write_image(made / "a.png", np.zeros((8, 8), np.uint8))
         yield made
 
 

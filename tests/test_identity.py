@@ -11,7 +11,7 @@ from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders, write_pts
 from fkp.data.table import FaceTable
 from fkp.errors import FkpError
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 
 POINTS = np.random.default_rng(0).uniform(1, 40, (60, 5, 2)).round(2)
 
@@ -20,19 +20,23 @@ def csv_set(folder: Path, names: list[str], images: list[np.ndarray] | None = No
     (folder / "images").mkdir()
     for i, name in enumerate(names):
         if images:
-            write_picture(folder / "images" / name, images[i])
+            write_image(folder / "images" / name, images[i])
         else:
             (folder / "images" / name).write_bytes(b"not decoded")
     write_csv(folder / "keypoints.csv", names, POINTS[: len(names)])
     return LabelledCsv(str(folder), markup="face5")
 
 
-@pytest.mark.parametrize("name", ["IMG_{:04d}.JPG", "img_{}.png", "DSC_{:05d}.jpg", "face_{:03d}.png"])
-def test_a_camera_is_not_a_person(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "name", ["IMG_{:04d}.JPG", "img_{}.png", "DSC_{:05d}.jpg", "face_{:03d}.png"]
+)
+def test_a_camera_is_not_a_person(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     faces = csv_set(tmp_path, [name.format(i) for i in range(40)]).read()
     assert len(set(faces.identity)) == 40 and faces.identity[3] == f"images/{name.format(3)}"
     assert "data.identity" in caplog.text and repr(name.split("_")[0]) in caplog.text
-    assert sum(map(len, faces.parts("identity").values())) == 40
+    assert sum(map(len, faces.split_indices("identity").values())) == 40
 
 
 def test_the_same_names_in_two_folders_are_two_people(tmp_path: Path) -> None:
@@ -41,7 +45,12 @@ def test_the_same_names_in_two_folders_are_two_people(tmp_path: Path) -> None:
         for i in range(12):
             (tmp_path / part / f"IMG_{i}.jpg").write_bytes(b"not decoded")
         write_csv(tmp_path / f"{part}.csv", [f"IMG_{i}.jpg" for i in range(12)], POINTS[:12])
-    files = {"file": "training.csv", "images": "training", "test_file": "test.csv", "test_images": "test"}
+    files = {
+        "file": "training.csv",
+        "images": "training",
+        "test_file": "test.csv",
+        "test_images": "test",
+    }
     assert len(set(LabelledCsv(str(tmp_path), markup="face5", **files).read().identity)) == 24  # type: ignore[arg-type]
 
 
@@ -55,7 +64,10 @@ def test_faces_on_one_image_stay_together(tmp_path: Path) -> None:
 def test_people_are_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [f"{'anna' if i % 2 else f'person{i // 6}'}_{i:02d}.png" for i in range(40)]
     source = csv_set(tmp_path, names)
-    assert set(source.read().identity) == {"anna", *(f"person{i}" for i in range(7))}  # half of the faces
+    assert set(source.read().identity) == {
+        "anna",
+        *(f"person{i}" for i in range(7)),
+    }  # half of the faces
     lines = (tmp_path / "keypoints.csv").read_text().splitlines()
     said = [lines[0] + ",identity", *(line + ",me" for line in lines[1:])]
     (tmp_path / "keypoints.csv").write_text("\n".join(said))
@@ -69,7 +81,7 @@ def test_people_are_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
 def test_an_empty_part_tells_who_the_people_are(tmp_path: Path) -> None:
     source = csv_set(tmp_path, [f"me_{i}.jpg" for i in range(5)])
     with pytest.raises(FkpError, match=r"no face for.*'me' \(5 faces\).*data.identity"):
-        source.read().parts("identity")
+        source.read().split_indices("identity")
     with pytest.raises(FkpError, match="0 faces of 0 people"):
         FaceTable([], np.zeros((0, 5, 2)), [], []).parts("identity")
 
@@ -81,7 +93,10 @@ def video(count: int, still: float) -> list[np.ndarray]:
     scene = np.repeat(np.repeat(scene[::8, ::8], 8, 0), 8, 1)
     other = rng.integers(0, 255, (count, 6, 6), np.uint8).repeat(8, 1).repeat(8, 2)
     frames = [scene[:48, i : i + 48] for i in range(count)]
-    return [(still * frame + (1 - still) * new).astype(np.uint8) for frame, new in zip(frames, other, strict=True)]
+    return [
+        (still * frame + (1 - still) * new).astype(np.uint8)
+        for frame, new in zip(frames, other, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", ["frame{:04d}.png", "clip_{:d}.png", "v1-{:06d}.png"])
@@ -103,9 +118,11 @@ def test_nothing_is_said_of_a_video_whose_frames_stay_together(
     assert not caplog.records
 
 
-def test_frames_beside_pts_files_are_warned_of_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_beside_pts_files_are_warned_of_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for i, frame in enumerate(video(20, 1.0)):
-        write_picture(tmp_path / f"{i:06d}.png", frame)
+        write_image(tmp_path / f"{i:06d}.png", frame)
         write_pts(tmp_path / f"{i:06d}.pts", POINTS[i])
     with caplog.at_level(logging.WARNING):
         assert len(set(PtsFolders(str(tmp_path), markup="face5").read().identity)) == 20
@@ -113,8 +130,10 @@ def test_frames_beside_pts_files_are_warned_of_too(tmp_path: Path, caplog: pytes
 
 
 def test_names_that_are_no_text_are_split(tmp_path: Path) -> None:
-    faces = FaceTable([tmp_path] * 50, np.zeros((50, 5, 2)), [f"\udcff{i}" for i in range(50)], ["a"] * 50)
-    assert sum(map(len, faces.parts("identity").values())) == 50
+    faces = FaceTable(
+        [tmp_path] * 50, np.zeros((50, 5, 2)), [f"\udcff{i}" for i in range(50)], ["a"] * 50
+    )
+    assert sum(map(len, faces.split_indices("identity").values())) == 50
 
 
 @pytest.mark.parametrize("expression", ["img", "(img", "*"])

@@ -57,7 +57,16 @@ MAY = {
         "sources",
         "transforms",
     },
-    "framing": {"canvases", "detectors", "geometry", "markup", "pictures", "progress", "shapes", "sources"},
+    "framing": {
+        "canvases",
+        "detectors",
+        "geometry",
+        "markup",
+        "pictures",
+        "progress",
+        "shapes",
+        "sources",
+    },
     "archive": set(),
     "networks": {"archive"},
     "losses": set(),
@@ -67,7 +76,16 @@ MAY = {
     "module": {"calibration", "codecs", "markup", "metrics"},
     "detectors": {"ranges", "cache", "download", "geometry", "pictures"},
     "engines": {"archive", "codecs", "engines", "markup", "networks", "transforms"},
-    "predictor": {"ranges", "detectors", "engines", "geometry", "markup", "pictures", "transforms", "weights"},
+    "predictor": {
+        "ranges",
+        "detectors",
+        "engines",
+        "geometry",
+        "markup",
+        "pictures",
+        "transforms",
+        "weights",
+    },
     "weights": {"weights"},
     "draw": {"dataset", "geometry", "markup", "predictor"},
     "evaluation": {
@@ -101,7 +119,17 @@ MAY = {
     },
     "media": {"files", "pictures"},
     "tracks": {"geometry", "markup", "predictor"},
-    "predictions": {"draw", "files", "markup", "media", "pictures", "predictor", "progress", "runs", "sources"},
+    "predictions": {
+        "draw",
+        "files",
+        "markup",
+        "media",
+        "pictures",
+        "predictor",
+        "progress",
+        "runs",
+        "sources",
+    },
     "callbacks": {"draw", "files", "geometry", "metrics", "module", "pictures"},
     "provenance": {"overrides"},
     "sweeps": {"provenance"},
@@ -140,7 +168,11 @@ def imported(room: str) -> set[str]:
                 parts = (node.module or "").split(".")[1:]
                 found |= {parts[0]} if parts else {alias.name for alias in node.names}
             elif isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fkp.")}
+                found |= {
+                    alias.name.split(".")[1]
+                    for alias in node.names
+                    if alias.name.startswith("fkp.")
+                }
     return found - {"errors"}
 
 
@@ -158,7 +190,10 @@ def test_every_room_is_named() -> None:
     [
         ("fkp", ["torch", "cv2", "pandas", "hydra"]),
         ("fkp.runs.command_line", ["torch", "cv2", "pandas"]),
-        ("fkp.inference.predictor", ["torch", "pytorch_lightning", "hydra", "pandas", "torchmetrics"]),
+        (
+            "fkp.inference.predictor",
+            ["torch", "pytorch_lightning", "hydra", "pandas", "torchmetrics"],
+        ),
     ],
 )
 def test_heavy_packages_are_not_waited_for(module: str, absent: list[str]) -> None:

@@ -45,14 +45,20 @@ def test_faces_come_source_by_source_with_prefixed_rows(root: Path) -> None:
     alone = [PtsFolders(str(root / "pts")).read(), LabelledCsv(str(root / "csv")).read()]
     np.testing.assert_array_equal(faces.points, np.concatenate([table.points for table in alone]))
     assert faces.paths.tolist() == [*alone[0].paths, *alone[1].paths]
-    assert faces.rows.tolist() == [f"pts/{row}" for row in alone[0].rows] + [f"csv/{row}" for row in alone[1].rows]
+    assert faces.rows.tolist() == [f"pts/{row}" for row in alone[0].rows] + [
+        f"csv/{row}" for row in alone[1].rows
+    ]
     assert joined.markup == IBUG68
 
 
 def test_a_persons_part_is_that_in_the_source_alone(root: Path) -> None:
     joined = Joined(["csv", "pts", "other"], known(), str(root)).read()
     parts = {part: set(faces.paths) for part, faces in joined.split("identity").items()}
-    for alone in (LabelledCsv(str(root / "csv")), PtsFolders(str(root / "pts")), LabelledCsv(str(root / "other"))):
+    for alone in (
+        LabelledCsv(str(root / "csv")),
+        PtsFolders(str(root / "pts")),
+        LabelledCsv(str(root / "other")),
+    ):
         for part, faces in alone.read().split("identity").items():
             assert len(faces) and set(faces.paths) <= parts[part]
     people = [set(faces.identity) for faces in joined.split("identity").values()]
@@ -89,7 +95,9 @@ def test_misuse_is_told(sources: list[str], weights: list[float] | None, told: s
 
 def test_different_markups_are_refused_whatever_they_are_called(tmp_path: Path) -> None:
     sources = {"a": LabelledCsv("csv"), "b": LabelledCsv("csv", markup="face5")}
-    with pytest.raises(FkpError, match="different markups, ibug68 and face5; join only like with like"):
+    with pytest.raises(
+        FkpError, match="different markups, ibug68 and face5; join only like with like"
+    ):
         Joined(["a", "b"], sources)
     renamed = IBUG68.as_dict() | {"points": IBUG68.points[::-1]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(renamed))
@@ -98,7 +106,9 @@ def test_different_markups_are_refused_whatever_they_are_called(tmp_path: Path) 
     Joined(["b"], sources)  # one alone may have any
 
 
-def test_bad_rows_of_all_sources_are_named_at_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_rows_of_all_sources_are_named_at_once(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (root / "csv/images/person3_03.png").unlink()
     (root / "pts/photo07.pts").write_text("1 2\n")
     with pytest.raises(FkpError, match="2 bad rows, 48 good ones") as error:

@@ -37,8 +37,13 @@ def faults(script: str, *overrides: str) -> list[str]:
         ("train", ["+batch_size=3"], "batch_size", "datamodule.batch_size"),
         ("train", ["+lr=99"], "lr", "model.optimizer.lr"),
         ("train", ["+detector=haar"], "detector", "no such key"),
-        ("train", ["+callbacks.early_stoping.patience=3"], "callbacks.early_stoping", "callbacks.early_stopping"),
-        ("train", ["+augment.blurr.share=0.1"], "augment.blurr", "augment.blur"),
+        (
+            "train",
+            ["+callbacks.early_stoping.patience=3"],
+            "callbacks.early_stoping",
+            "callbacks.early_stopping",
+        ),
+        ("train", ["+augment.blurr.p=0.1"], "augment.blurr", "augment.blur"),
         ("train", ["~model"], "model", "no option"),
         ("predict", ["image=x", "+confidence=0.9"], "confidence", "min_confidence"),
         ("predict", ["image=[a,b]"], "image", "one value"),
@@ -46,10 +51,12 @@ def faults(script: str, *overrides: str) -> list[str]:
         ("export", ["+opset=17"], "opset", "no such key"),
         ("doctor", ["+detector=yunet"], "detector", "no such key"),
         ("evaluate", ["part="], "part", "no value"),
-        ("predict", ["image=a.jpg", "passes=null"], "passes", "no value"),
+        ("predict", ["image=a.jpg", "refine_steps=null"], "refine_steps", "no value"),
     ],
 )
-def test_a_key_without_effect_is_named(script: str, overrides: list[str], fault: str, meant: str) -> None:
+def test_a_key_without_effect_is_named(
+    script: str, overrides: list[str], fault: str, meant: str
+) -> None:
     told = faults(script, *overrides)
     assert any(line.startswith(f"{fault}: ") and meant in line for line in told), told
 
@@ -62,11 +69,11 @@ def test_a_key_without_effect_is_named(script: str, overrides: list[str], fault:
         ("train", "trainer.max_epochs=0"),
         ("train", "model.optimizer.lr=-0.1"),
         ("train", "model.network.dropout=[0.1,2]"),
-        ("train", "crop.flip.share=1.5"),
+        ("train", "transforms.random_flip.p=1.5"),
         ("train", "data.count=0"),
         ("train", "seed=-1"),
-        ("evaluate", "passes=-3"),
-        ("evaluate", "passes=2.5"),
+        ("evaluate", "refine_steps=-3"),
+        ("evaluate", "refine_steps=2.5"),
         ("evaluate", "min_confidence=20"),
         ("evaluate", "min_confidence=nan"),
         ("evaluate", "detector.longest=0"),
@@ -80,16 +87,33 @@ def test_a_key_without_effect_is_named(script: str, overrides: list[str], fault:
 )
 def test_a_value_out_of_range_is_named(script: str, override: str) -> None:
     more = ["image=x"] if script == "predict" else []
-    assert any(line.startswith(override.partition("=")[0] + ": ") for line in faults(script, override, *more))
+    assert any(
+        line.startswith(override.partition("=")[0] + ": ")
+        for line in faults(script, override, *more)
+    )
 
 
 @pytest.mark.parametrize(
     ("script", "overrides"),
     [
-        ("train", ["+trainer.limit_train_batches=20", "trainer.logger=false", "~logger", "~callbacks"]),
-        ("train", ["+width=4", "model.network.width=${width}", "callbacks.sheets=null", "datamodule.margin=null"]),
-        ("train", ["resume=some/folder", "crop.flip.share=1", "trainer.gradient_clip_val=0.5"]),
-        ("evaluate", ["passes=1", "min_confidence=0", "detector=yunet"]),
+        (
+            "train",
+            ["+trainer.limit_train_batches=20", "trainer.logger=false", "~logger", "~callbacks"],
+        ),
+        (
+            "train",
+            [
+                "+width=4",
+                "model.network.width=${width}",
+                "callbacks.sheets=null",
+                "datamodule.margin=null",
+            ],
+        ),
+        (
+            "train",
+            ["resume=some/folder", "transforms.random_flip.p=1", "trainer.gradient_clip_val=0.5"],
+        ),
+        ("evaluate", ["refine_steps=1", "min_confidence=0", "detector=yunet"]),
         ("predict", ["image=x", "frames=3", "device=cuda"]),
     ],
 )
@@ -98,22 +122,38 @@ def test_no_false_alarm(script: str, overrides: list[str]) -> None:
 
 
 def test_constructors_refuse_what_is_out_of_range() -> None:
-    for made in (lambda: HaarCascade(scale_factor=1.0), lambda: HaarCascade(longest=0), lambda: YuNet(longest=-1)):
+    for made in (
+        lambda: HaarCascade(scale_factor=1.0),
+        lambda: HaarCascade(longest=0),
+        lambda: YuNet(longest=-1),
+    ):
         with pytest.raises(FkpError, match="longest|scale_factor"):
             made()
 
 
 def test_json_is_strict_and_rounded() -> None:
-    record = {"a": np.float32(381.09), "b": math.nan, "c": -math.inf, "d": np.int64(3), "e": True, "f": "x", "g": None}
+    record = {
+        "a": np.float32(381.09),
+        "b": math.nan,
+        "c": -math.inf,
+        "d": np.int64(3),
+        "e": True,
+        "f": "x",
+        "g": None,
+    }
     read = json.loads(results.as_json(record), parse_constant=pytest.fail)
     assert read == {"a": 381.09, "b": None, "c": None, "d": 3, "e": True, "f": "x", "g": None}
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "cp1252", "utf-8"])
-def test_a_console_without_a_sign_shows_a_plainer_one(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "cp1252", "utf-8"]
+)
+def test_a_console_without_a_sign_shows_a_plainer_one(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
-    command_line.settle()
+    command_line.tune_threads_and_malloc()
     for stream in (sys.stdout, sys.stderr):
         print("0:00 • 3 ± 1 … café ━━ 写真 \udce9", file=stream, flush=True)
         shown = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]

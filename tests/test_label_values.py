@@ -19,7 +19,7 @@ from fkp.doctor.__main__ import doctor
 from fkp.doctor.examination import examine
 from fkp.doctor.findings import Finding, make_folder, save
 from fkp.errors import FkpError
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 from fkp.markup import IBUG68, Markup, load_markup
 from fkp.transforms import FaceCrop, Rescale
 
@@ -38,8 +38,11 @@ class Faces:
         self.sizes = np.array([image.shape[1::-1] for image in images], float)
         self.names = [f"face{i:03d}_0.png" for i in range(COUNT)]
         for name, image in zip(self.names, images, strict=True):
-            write_picture(root / "images" / name, image)
-        paths, rows = [root / "images" / name for name in self.names], [f"keypoints.csv:{i + 2}" for i in range(COUNT)]
+            write_image(root / "images" / name, image)
+        paths, rows = (
+            [root / "images" / name for name in self.names],
+            [f"keypoints.csv:{i + 2}" for i in range(COUNT)],
+        )
         self.table = FaceTable(paths, self.points, self.names, rows)
         self.boxes = Search()(self.table, Frames.of(self.points, self.sizes), range(COUNT))
 
@@ -66,7 +69,9 @@ def some(share: float) -> np.ndarray:
     return chosen
 
 
-def planted(points: np.ndarray, sizes: np.ndarray, change: Change, chosen: np.ndarray) -> np.ndarray:
+def planted(
+    points: np.ndarray, sizes: np.ndarray, change: Change, chosen: np.ndarray
+) -> np.ndarray:
     return np.where(chosen[:, None, None], change(points, sizes[:, None]), points)
 
 
@@ -117,20 +122,28 @@ BY_NUMBER: dict[str, tuple[str, Change]] = {
 @pytest.mark.parametrize("share", [0, 0.15, 0.6, 1])
 @pytest.mark.parametrize("kind", BY_NUMBER)
 @pytest.mark.parametrize("markup", ["ibug68", "face5"])
-def test_labels_that_cannot_be_are_found_by_their_numbers(kind: str, share: float, markup: str, faces: Faces) -> None:
+def test_labels_that_cannot_be_are_found_by_their_numbers(
+    kind: str, share: float, markup: str, faces: Faces
+) -> None:
     check, change = BY_NUMBER[kind]
     good, chosen = faces.points if markup == "ibug68" else faces.five(), some(share)
     points = planted(good, faces.sizes, change, chosen)
     found = label_values.check(points, faces.sizes, load_markup(markup))
     assert {wrong.check for wrong in found} <= {check}
     missed = set(np.flatnonzero(chosen)) ^ {i for wrong in found for i in wrong.cases}
-    assert len(missed) <= (0.1 * chosen.sum() if check == "axes" else 0), missed  # a head that lies on its side
+    assert len(missed) <= (0.1 * chosen.sum() if check == "axes" else 0), (
+        missed
+    )  # a head that lies on its side
 
 
 @pytest.mark.parametrize("share", [0.15, 0.6, 1])
-def test_a_value_that_repeats_while_the_face_moves_stands_for_a_missing_point(share: float, faces: Faces) -> None:
+def test_a_value_that_repeats_while_the_face_moves_stands_for_a_missing_point(
+    share: float, faces: Faces
+) -> None:
     chosen = some(share)
-    (wrong,) = label_values.check(planted(faces.points, faces.sizes, marker(7, 3), chosen), faces.sizes, IBUG68)
+    (wrong,) = label_values.check(
+        planted(faces.points, faces.sizes, marker(7, 3), chosen), faces.sizes, IBUG68
+    )
     assert wrong.check == "missing as number" and set(wrong.cases) == set(np.flatnonzero(chosen))
     assert "jaw_right_3 (7, 3)" in next(iter(wrong.cases.values()))
 
@@ -151,7 +164,9 @@ def test_good_labels_are_left_alone(faces: Faces) -> None:
         assert not label_values.check(points, faces.sizes, IBUG68), name
     tiny = np.full_like(faces.sizes, 8)
     assert not label_values.check(8 * faces.points / faces.sizes[:, None], tiny, IBUG68)
-    corners_of_eyes = np.stack([faces.points[:, [36, 39, 42, 45, 27], 0], np.full((COUNT, 5), 50)], -1)
+    corners_of_eyes = np.stack(
+        [faces.points[:, [36, 39, 42, 45, 27], 0], np.full((COUNT, 5), 50)], -1
+    )
     assert not label_values.check(corners_of_eyes, faces.sizes, NAMELESS)
 
 
@@ -160,14 +175,19 @@ BY_FACES: dict[str, tuple[str, Change]] = {
     "thousandths": ("width / 1000", lambda points, sizes: 1000 * points / sizes),
     "half": ("multiply x and y by about", lambda points, sizes: points / 2),
     "twice": ("multiply x and y by about 0.", lambda points, sizes: 2 * points),
-    "longest side": ("longest side / ", lambda points, sizes: 600 * points / sizes.max(2, keepdims=True)),
+    "longest side": (
+        "longest side / ",
+        lambda points, sizes: 600 * points / sizes.max(2, keepdims=True),
+    ),
     "copies": ("multiply x by width", lambda points, sizes: points / sizes * (640, 480)),
 }
 
 
 @pytest.mark.parametrize("share", [0, 0.15, 0.6, 1])
 @pytest.mark.parametrize("kind", BY_FACES)
-def test_labels_of_another_size_are_told_by_the_faces_in_the_images(kind: str, share: float, faces: Faces) -> None:
+def test_labels_of_another_size_are_told_by_the_faces_in_the_images(
+    kind: str, share: float, faces: Faces
+) -> None:
     way_out, change = BY_FACES[kind]
     chosen = some(share)
     chosen[[i for i, boxes in faces.boxes.items() if not len(boxes)]] = False
@@ -175,14 +195,18 @@ def test_labels_of_another_size_are_told_by_the_faces_in_the_images(kind: str, s
     places = judge(IBUG68, Frames.of(points, faces.sizes), faces.boxes, alone=True)
     told = {i for wrong in places.wrong for i in wrong.cases}
     assert told <= set(np.flatnonzero(chosen))
-    assert len(told) >= 0.8 * chosen.sum() or (share == 0 and places.beside)  # one row alone may be of any kind
+    assert len(told) >= 0.8 * chosen.sum() or (
+        share == 0 and places.beside
+    )  # one row alone may be of any kind
     if chosen.sum() > 10:
         assert any(way_out in wrong.fix for wrong in places.wrong), places.wrong
 
 
 @pytest.mark.parametrize("kind", BY_FACES)
 @pytest.mark.parametrize("markup", ["face5", "own"])
-def test_so_are_those_of_points_that_the_shipped_model_does_not_know(kind: str, markup: str, faces: Faces) -> None:
+def test_so_are_those_of_points_that_the_shipped_model_does_not_know(
+    kind: str, markup: str, faces: Faces
+) -> None:
     good, own = faces.five(), load_markup("face5") if markup == "face5" else NAMELESS
     assert not judge(own, Frames.of(good, faces.sizes), faces.boxes).wrong
     wrong = BY_FACES[kind][1](good, faces.sizes[:, None])
@@ -195,7 +219,9 @@ def test_labels_of_other_images_are_an_error(faces: Faces) -> None:
     assert [wrong.level for wrong in label_places.beside_the_face(places)] == ["error"]
 
 
-def module(source: LabelledCsv, on_bad: OnBad = "stop", check_labels: bool = True) -> FacesDataModule:
+def module(
+    source: LabelledCsv, on_bad: OnBad = "stop", check_labels: bool = True
+) -> FacesDataModule:
     source.on_bad = on_bad
     crop = {"frame": FaceCrop(1.4), "rescale": Rescale(40)}
     return FacesDataModule(source, crop, batch_size=8, check_labels=check_labels)
@@ -218,11 +244,15 @@ def test_training_refuses_wrong_labels_with_the_way_out(
     assert all(word in str(error.value) for word in told), error.value
 
 
-def test_rows_with_wrong_labels_can_be_left_out(faces: Faces, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_with_wrong_labels_can_be_left_out(
+    faces: Faces, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     points = planted(faces.points, faces.sizes, marker(0, 0), some(0.15))
     trained = module(faces.written(tmp_path, points), "skip")
     trained.setup()
-    assert sum(map(len, trained.parts.values())) == COUNT - 5 and "5 bad rows left out" in caplog.text
+    assert (
+        sum(map(len, trained.parts.values())) == COUNT - 5 and "5 bad rows left out" in caplog.text
+    )
 
 
 def test_labels_are_not_compared_with_faces_if_so_asked(faces: Faces, tmp_path: Path) -> None:
@@ -234,11 +264,23 @@ def test_a_face_that_is_labelled_twice_is_told_with_both_rows(
 ) -> None:
     faces.written(tmp_path, faces.points)
     again = faces.points[[5, 6]] + [[[0.5, 0]], [[200, 0]]]  # the same face; another one beside it
-    write_csv(tmp_path / "keypoints.csv", [*faces.names, *faces.names[5:7]], np.concatenate([faces.points, again]))
+    write_csv(
+        tmp_path / "keypoints.csv",
+        [*faces.names, *faces.names[5:7]],
+        np.concatenate([faces.points, again]),
+    )
     source = LabelledCsv(str(tmp_path))
     twice = label_values.twice(source.read())
-    assert twice is not None and twice.cases == {COUNT: "as keypoints.csv:7"} and twice.level == "warning"
-    write_csv(tmp_path / "keypoints.csv", [*faces.names, faces.names[5]], np.concatenate([faces.points, again[:1]]))
+    assert (
+        twice is not None
+        and twice.cases == {COUNT: "as keypoints.csv:7"}
+        and twice.level == "warning"
+    )
+    write_csv(
+        tmp_path / "keypoints.csv",
+        [*faces.names, faces.names[5]],
+        np.concatenate([faces.points, again[:1]]),
+    )
     with caplog.at_level(logging.WARNING):
         module(LabelledCsv(str(tmp_path))).setup()
     assert f"keypoints.csv:{COUNT + 2}" in caplog.text and "keypoints.csv:7" in caplog.text
@@ -253,7 +295,9 @@ def test_a_face_that_is_labelled_twice_is_told_with_both_rows(
         ("order of points", lambda points, sizes: points[:, ::-1], 1),
     ],
 )
-def test_the_doctor_names_the_rows(check: str, change: Change, share: float, faces: Faces, tmp_path: Path) -> None:
+def test_the_doctor_names_the_rows(
+    check: str, change: Change, share: float, faces: Faces, tmp_path: Path
+) -> None:
     chosen = some(share)
     source = faces.written(tmp_path, planted(faces.points, faces.sizes, change, chosen))
     findings, sheet = examine(source, worst=3)
@@ -264,16 +308,25 @@ def test_the_doctor_names_the_rows(check: str, change: Change, share: float, fac
 
 
 def test_the_doctor_makes_its_folder_writes_strict_json_and_exits_with_1(
-    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    faces: Faces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     faces.written(tmp_path, faces.points / faces.sizes[:, None])
     out = tmp_path / "new" / "folder"
-    monkeypatch.setattr(sys, "argv", ["doctor", "data=csv", f"data.root={tmp_path}", f"run_dir={out}"])
+    monkeypatch.setattr(
+        sys, "argv", ["doctor", "data=csv", f"data.root={tmp_path}", f"run_dir={out}"]
+    )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         doctor()
-    assert end.value.code == 1 and json.loads(capsys.readouterr().out.splitlines()[-1])["errors"] == 1
-    (finding,) = [row for row in json.loads((out / "findings.json").read_text()) if row["level"] == "error"]
+    assert (
+        end.value.code == 1 and json.loads(capsys.readouterr().out.splitlines()[-1])["errors"] == 1
+    )
+    (finding,) = [
+        row for row in json.loads((out / "findings.json").read_text()) if row["level"] == "error"
+    ]
     assert len(finding["cases"]) == COUNT and (out / "worst.png").is_file()
 
 
@@ -281,7 +334,9 @@ def test_findings_are_strict_json_whatever_was_measured(tmp_path: Path) -> None:
     figures = {"a": float("nan"), "b": float("inf"), "c": float(np.float32(0.1)), "d": 0.25}
     save([Finding("note", "shift", "", figures=figures)], tmp_path / "findings.json")
     (row,) = json.loads((tmp_path / "findings.json").read_text(), parse_constant=pytest.fail)
-    assert row["figures"]["a"] is None and row["figures"]["b"] is None and row["figures"]["d"] == 0.25
+    assert (
+        row["figures"]["a"] is None and row["figures"]["b"] is None and row["figures"]["d"] == 0.25
+    )
     (tmp_path / "file").write_text("")
     with pytest.raises(FkpError, match="run_dir"):
         make_folder(tmp_path / "file")
@@ -297,7 +352,9 @@ def test_real_labels_are_no_false_alarm(shared: Path) -> None:
         LabelledCsv(str(mesh), file="mesh12_test.csv", markup=str(mesh / "mesh12.yaml")),
     ):
         table = source.read()
-        sizes = np.array([label_places.read_picture(path).shape[1::-1] for path in table.paths[:].tolist()], float)
+        sizes = np.array(
+            [label_places.read_image(path).shape[1::-1] for path in table.paths[:].tolist()], float
+        )
         found = [
             *label_values.check(table.points, sizes, source.markup),
             *label_places.sample(table, sizes, source.markup),

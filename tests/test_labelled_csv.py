@@ -47,7 +47,10 @@ def headers(markup: Markup = FACE5) -> list[str]:
 
 
 def rows(points: np.ndarray) -> Cells:
-    return [[name, *face.ravel().tolist()] for name, face in zip(names(len(points)), points, strict=True)]
+    return [
+        [name, *face.ravel().tolist()]
+        for name, face in zip(names(len(points)), points, strict=True)
+    ]
 
 
 def write(folder: Path, header: list[str], lines: Cells, encoding: str = "utf-8") -> None:
@@ -73,7 +76,11 @@ def test_the_published_layout_is_read_as_it_was_written(folder: Path, markup: Ma
     np.testing.assert_array_equal(faces.points, points)
     assert [path.name for path in faces.paths] == names(5) and faces.identity[4] == "person4"
     assert faces.rows.tolist() == [f"keypoints.csv:{line}" for line in range(2, 7)]
-    assert np.isnan(faces.boxes).all() and (faces.weights == 1).all() and (faces.official == "train").all()
+    assert (
+        np.isnan(faces.boxes).all()
+        and (faces.weights == 1).all()
+        and (faces.official == "train").all()
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -81,13 +88,17 @@ def test_named_columns_in_any_order_are_the_published_ones(folder: Path, seed: i
     points = labels(6)
     points[1, 3] = np.nan
     whole = [*headers(), "identity", "box_left", "box_top", "box_right", "box_bottom"]
-    lines = [[*row[1:], f"somebody{i}", i, i + 1, i + 50.5, i + 60] for i, row in enumerate(rows(points))]
+    lines = [
+        [*row[1:], f"somebody{i}", i, i + 1, i + 50.5, i + 60] for i, row in enumerate(rows(points))
+    ]
     lines = [["" if cell != cell else cell for cell in line] for line in lines]
     published = ["", *(f"any {i}" for i in range(10)), *whole[10:]]
     write(folder, published, [[name, *line] for name, line in zip(names(6), lines, strict=True)])
     wanted = read(folder)
     order = np.random.default_rng(seed).permutation(len(whole))
-    shuffled = [[name, *(line[i] for i in order)] for name, line in zip(names(6), lines, strict=True)]
+    shuffled = [
+        [name, *(line[i] for i in order)] for name, line in zip(names(6), lines, strict=True)
+    ]
     write(folder, ["file", *(whole[i] for i in order)], shuffled)
     same(read(folder), wanted)
     np.testing.assert_array_equal(wanted.points, points)
@@ -98,7 +109,11 @@ def test_named_columns_in_any_order_are_the_published_ones(folder: Path, seed: i
 def test_points_without_a_column_are_not_labelled(folder: Path) -> None:
     points = labels(3)
     kept = [0, 2]
-    write(folder, ["", *(h for i in kept for h in headers()[2 * i : 2 * i + 2])], rows(points[:, kept]))
+    write(
+        folder,
+        ["", *(h for i in kept for h in headers()[2 * i : 2 * i + 2])],
+        rows(points[:, kept]),
+    )
     faces = read(folder)
     np.testing.assert_array_equal(faces.points[:, kept], points[:, kept])
     assert np.isnan(np.delete(faces.points, kept, 1)).all()
@@ -130,7 +145,10 @@ def test_a_byte_order_mark_and_blanks_do_not_matter(folder: Path, named: bool) -
         ({"nose_x": "nsoe_x"}, r"nsoe_x \(did you mean nose_x\?\)"),
         ({"eye_left_y": "left_eye_y"}, r"left_eye_y.*without their other coordinate: eye_left_x"),
         ({"nose_y": "nose_x"}, r"or twice: nose_x, nose_x"),
-        ({"nose_y": "zzz"}, r"does not know, or twice: zzz;.*other coordinate: nose_x; its points are eye_right, eye_"),
+        (
+            {"nose_y": "zzz"},
+            r"does not know, or twice: zzz;.*other coordinate: nose_x; its points are eye_right, eye_",
+        ),
     ],
 )
 def test_columns_that_are_not_known_are_told_with_what_was_meant(
@@ -154,7 +172,9 @@ def test_a_box_needs_all_its_columns(folder: Path) -> None:
 
 
 def test_another_number_of_columns_says_how_many(folder: Path) -> None:
-    write(folder, ["", *map(str, range(8)), "identity"], [[*row[:9], "A"] for row in rows(labels(2))])
+    write(
+        folder, ["", *map(str, range(8)), "identity"], [[*row[:9], "A"] for row in rows(labels(2))]
+    )
     with pytest.raises(FkpError, match="10 columns, but face5 needs 12: a file name and 5 pairs"):
         read(folder)
 
@@ -166,7 +186,9 @@ def test_what_is_no_csv_is_one_error(folder: Path, data: bytes) -> None:
         read(folder)
 
 
-def test_no_name_leads_out_of_the_folder_of_pictures(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_name_leads_out_of_the_folder_of_pictures(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     outside = tmp_path_factory.mktemp("outside")
     for place in (outside / "secret.png", folder / "secret.png"):
         place.write_bytes(b"not looked into")
@@ -174,19 +196,36 @@ def test_no_name_leads_out_of_the_folder_of_pictures(folder: Path, tmp_path_fact
     (images / "link.png").symlink_to(outside / "secret.png")
     (images / "linked").symlink_to(outside)
     (images / "inner.png").symlink_to(images / names(1)[0])
-    out = ["../secret.png", str(folder / "secret.png"), "link.png", "linked/secret.png", "../images/../secret.png"]
+    out = [
+        "../secret.png",
+        str(folder / "secret.png"),
+        "link.png",
+        "linked/secret.png",
+        "../images/../secret.png",
+    ]
     fine = [names(1)[0], "inner.png", f"../images/{names(1)[0]}", str(images / names(1)[0])]
     none = ["a\0b.png", "x" * 300, "", ".", "linked"]
     lines = [[name, *range(10)] for name in (*out, *fine, *none)]
     write(folder, ["", *headers()], lines)
     source = LabelledCsv(str(folder), markup="face5")
     table, faults = source.survey()
-    assert [path.relative_to(images).as_posix() if path.is_relative_to(images) else "" for path in table.paths]
-    assert table.rows.tolist() == [f"keypoints.csv:{line + 2}" for line in range(len(out), len(out) + len(fine))]
-    assert all("leads out of" in str(fault) for fault in faults[: len(out)]) and len(faults) == len(out) + len(none)
-    assert len(LabelledCsv(str(folder), images="/", markup="face5").survey()[0]) == 2  # both that are named from /
+    assert [
+        path.relative_to(images).as_posix() if path.is_relative_to(images) else ""
+        for path in table.paths
+    ]
+    assert table.rows.tolist() == [
+        f"keypoints.csv:{line + 2}" for line in range(len(out), len(out) + len(fine))
+    ]
+    assert all("leads out of" in str(fault) for fault in faults[: len(out)]) and len(faults) == len(
+        out
+    ) + len(none)
+    assert (
+        len(LabelledCsv(str(folder), images="/", markup="face5").survey()[0]) == 2
+    )  # both that are named from /
     (outside / "mine").symlink_to(images)  # a folder of the user's own that is a link
-    assert len(LabelledCsv(str(folder), images=str(outside / "mine"), markup="face5").survey()[0]) == len(fine)
+    assert len(
+        LabelledCsv(str(folder), images=str(outside / "mine"), markup="face5").survey()[0]
+    ) == len(fine)
 
 
 @pytest.mark.parametrize("cell", ["1e300", "-1e300", "9" * 400, "1048576", "1e1000", "0x10"])
@@ -198,16 +237,24 @@ def test_a_point_in_no_picture_is_none(folder: Path, cell: str) -> None:
 
 
 def test_very_many_columns_are_not_all_told_of(folder: Path) -> None:
-    write(folder, ["", *(f"strange{i}{'x' * 1000}_x" for i in range(2000))], [[names(1)[0], *range(2000)]])
+    write(
+        folder,
+        ["", *(f"strange{i}{'x' * 1000}_x" for i in range(2000))],
+        [[names(1)[0], *range(2000)]],
+    )
     with pytest.raises(FkpError, match="does not know, or twice") as error:
         read(folder)
     assert len(str(error.value)) < 20_000
 
 
-def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(folder, ["", *headers()], rows(labels(4)))
     monkeypatch.setattr(csv_reader, "LETTERS", 20)
-    with pytest.raises(FkpError, match="keypoints.csv: not a CSV of key points .a row of more than 20 letters"):
+    with pytest.raises(
+        FkpError, match="keypoints.csv: not a CSV of key points .a row of more than 20 letters"
+    ):
         read(folder)
     monkeypatch.undo()
     monkeypatch.setattr(csv_reader, "ROWS", 3)
@@ -218,14 +265,20 @@ def test_a_file_that_is_too_large_is_not_read(folder: Path, monkeypatch: pytest.
         read(folder)
 
 
-def test_rows_are_the_same_in_blocks_of_any_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_the_same_in_blocks_of_any_size(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = rows(labels(7))
     lines[3][0], lines[5] = "gone.png", lines[5][:-1]
     write(folder, ["", *headers()], lines)
     source = LabelledCsv(str(folder), markup="face5")
     whole, faults = source.survey()
     assert len(whole) == 5 and len(faults) == 2
-    for name, most in (("BLOCK", 1), ("BLOCK", 3), ("LETTERS", len(",".join(["", *headers()])) + 2)):
+    for name, most in (
+        ("BLOCK", 1),
+        ("BLOCK", 3),
+        ("LETTERS", len(",".join(["", *headers()])) + 2),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(csv_reader, name, most)
             table, bad = source.survey()
@@ -234,8 +287,16 @@ def test_rows_are_the_same_in_blocks_of_any_size(folder: Path, monkeypatch: pyte
             np.testing.assert_array_equal(values, vars(whole)[column], err_msg=column)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.sampled_from("=+-@\t\r\n ab,;\"'üß"), min_size=1, max_size=8), min_size=1, unique=True))
+@settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.text(st.sampled_from("=+-@\t\r\n ab,;\"'üß"), min_size=1, max_size=8),
+        min_size=1,
+        unique=True,
+    )
+)
 def test_no_cell_of_a_written_table_is_a_formula(folder: Path, stems: list[str]) -> None:
     """And the pictures are the same."""
     images = [f"{stem}.png" for stem in stems]
@@ -302,7 +363,9 @@ def test_skip_leaves_out_exactly_the_bad_rows_and_counts_them(
         assert fault in caplog.text
 
 
-def test_nothing_is_said_where_nothing_is_bad(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_where_nothing_is_bad(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(folder, ["", *headers()], rows(labels(2)))
     with caplog.at_level(logging.WARNING):
         LabelledCsv(str(folder), markup="face5", on_bad="skip").read()
@@ -313,7 +376,11 @@ def test_of_very_many_bad_rows_the_first_are_named_and_all_counted(folder: Path)
     write(folder, ["", *headers()], [[f"gone{i}.png", *range(10)] for i in range(33)])
     with pytest.raises(FkpError, match="33 bad rows, 0 good ones") as error:
         read(folder)
-    assert "13 more" in str(error.value) and "gone19" in str(error.value) and "gone20" not in str(error.value)
+    assert (
+        "13 more" in str(error.value)
+        and "gone19" in str(error.value)
+        and "gone20" not in str(error.value)
+    )
 
 
 def test_rows_may_all_have_the_wrong_number_of_cells(folder: Path) -> None:
@@ -326,15 +393,21 @@ def test_a_second_file_is_the_publishers_test_part(folder: Path) -> None:
     points = labels(24)
     write_csv(folder / "train.csv", names(16), points[:16])
     write_csv(folder / "test.csv", names(24)[16:], points[16:])
-    source = LabelledCsv(str(folder), file="train.csv", test_file="test.csv", split="official", markup="face5")
+    source = LabelledCsv(
+        str(folder), file="train.csv", test_file="test.csv", protocol="official", markup="face5"
+    )
     faces = source.read()
     assert (faces.official == "test").tolist() == [False] * 16 + [True] * 8
     np.testing.assert_array_equal(faces.points, points)
-    assert faces.parts("official")["test"].tolist() == list(range(16, 24))
+    assert faces.split_indices("official")["test"].tolist() == list(range(16, 24))
     assert faces.rows[16] == "test.csv:2"
 
 
-CUSTOM = {"name": "mine", "points": ["tip", "ear_left", "ear_right"], "pair": ["ear_left", "ear_right"]}
+CUSTOM = {
+    "name": "mine",
+    "points": ["tip", "ear_left", "ear_right"],
+    "pair": ["ear_left", "ear_right"],
+}
 
 
 @pytest.fixture()
@@ -347,7 +420,7 @@ def test_a_markup_of_ones_own_is_given_by_its_path(folder: Path, custom: str) ->
     write(folder, ["", "ear_right_x", "ear_right_y", "tip_y", "tip_x"], [[names(1)[0], 1, 2, 3, 4]])
     source = LabelledCsv(str(folder), markup=custom)
     np.testing.assert_array_equal(source.read().points, [[[4, 3], [np.nan] * 2, [1, 2]]])
-    assert source.markup.name == "mine" and source.markup.flip.tolist() == [0, 2, 1]
+    assert source.markup.name == "mine" and source.markup.flip_indices.tolist() == [0, 2, 1]
 
 
 @settings(deadline=None)
@@ -358,7 +431,9 @@ def test_pts_are_counted_from_one_with_a_header_or_bare(
     file, points = tmp_path_factory.getbasetemp() / "any.pts", labels(1, seed=seed)[0]
     write_pts(file, points)
     if bare:
-        file.write_text("\n".join(line for line in file.read_text().splitlines() if line[0] in "-0123456789"))
+        file.write_text(
+            "\n".join(line for line in file.read_text().splitlines() if line[0] in "-0123456789")
+        )
         first = [float(word) for word in file.read_text().splitlines()[0].split()]
         np.testing.assert_allclose(first, points[0] + 1, atol=1e-3)
     else:
@@ -374,7 +449,9 @@ def write_set(folder: Path, points: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("given", ["face5", "custom"])
-def test_pts_take_any_markup_and_refuse_other_counts(given: str, custom: str, tmp_path: Path) -> None:
+def test_pts_take_any_markup_and_refuse_other_counts(
+    given: str, custom: str, tmp_path: Path
+) -> None:
     markup = custom if given == "custom" else given
     count = len(load_markup(markup).points)
     (tmp_path / "set").mkdir()
@@ -382,7 +459,9 @@ def test_pts_take_any_markup_and_refuse_other_counts(given: str, custom: str, tm
     faces = PtsFolders(str(write_set(tmp_path / "set", points)), markup=markup).read()
     np.testing.assert_allclose(faces.points, points, atol=1e-3)
     write_pts(tmp_path / "set" / "2.pts", labels(1)[0, :2])
-    with pytest.raises(FkpError, match=f"1 bad rows, 3 good ones:\n  2.pts: 2 points, but .* has {count}"):
+    with pytest.raises(
+        FkpError, match=f"1 bad rows, 3 good ones:\n  2.pts: 2 points, but .* has {count}"
+    ):
         PtsFolders(str(tmp_path / "set"), markup=markup).read()
     kept = PtsFolders(str(tmp_path / "set"), markup=markup, on_bad="skip").read()
     assert [path.name for path in kept.paths] == ["0.jpg", "1.jpg", "3.jpg"]
@@ -395,21 +474,33 @@ def lines_of(*lines: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     "spoil, told",
     [
-        (lines_of("1 2", "nan 3", "1 1", "2 2", "3 3"), "2.pts: eye_left has one coordinate of two"),
-        (lines_of("1 2", "3 3", "inf inf", "2 2", "3 3"), "2.pts: nose is at a place in no picture"),
+        (
+            lines_of("1 2", "nan 3", "1 1", "2 2", "3 3"),
+            "2.pts: eye_left has one coordinate of two",
+        ),
+        (
+            lines_of("1 2", "3 3", "inf inf", "2 2", "3 3"),
+            "2.pts: nose is at a place in no picture",
+        ),
         (lines_of(*["nan nan"] * 5), "2.pts: no point is labelled"),
         (lines_of("{", "1 2", "1 2 3", "}"), "2.pts:3: '1 2 3' is not a point x y"),
         (lines_of("n_points: 4", "1 2"), "2.pts: says n_points: 4, but has 1"),
         (lines_of("n_points: ²", "1 2"), "2.pts: says n_points: -1, but has 1"),
         (lines_of("n_points: " + "9" * 5000, "1 2"), "2.pts: says n_points: 999999999, but has 1"),
-        (lines_of("1 2", "3 3", "2 2", "1e300 1", "3 3"), "2.pts: mouth_right is at a place in no picture"),
+        (
+            lines_of("1 2", "3 3", "2 2", "1e300 1", "3 3"),
+            "2.pts: mouth_right is at a place in no picture",
+        ),
         (lambda file: file.write_bytes(b"\0\1\xff\x1b[2J"), "2.pts:1: "),
         (lambda file: file.write_bytes(b"#" * 2_000_000), "2.pts: 2000000 bytes, more than the"),
         (lambda file: (file.unlink(), file.mkdir()), "2.pts: a folder, not a file"),
         (lambda file: (file.unlink(), os.mkfifo(file)), "2.pts: a pipe or a device, not a file"),
         (lambda file: (file.unlink(), file.symlink_to("/etc/passwd")), "2.pts: 2.pts leads out of"),
         (
-            lambda file: (file.with_suffix(".jpg").unlink(), file.with_suffix(".jpg").symlink_to("/etc/passwd")),
+            lambda file: (
+                file.with_suffix(".jpg").unlink(),
+                file.with_suffix(".jpg").symlink_to("/etc/passwd"),
+            ),
             "2.pts: 2.jpg",
         ),
     ],

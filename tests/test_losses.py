@@ -15,7 +15,9 @@ def test_wing_is_what_its_paper_says(width: float, curvature: float, error: floa
     x = abs(error)
     logarithm = width * math.log(1 + x / curvature)
     expected = logarithm if x < width else x - width + width * math.log(1 + width / curvature)
-    loss = WingLoss(width, curvature)(torch.tensor([error], dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    loss = WingLoss(width, curvature)(
+        torch.tensor([error], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    )
     assert loss.item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 

@@ -12,7 +12,7 @@ from fkp.markup import IBUG68, Markup, load_markup
 
 
 def test_flip_is_its_own_inverse_and_swaps_sides() -> None:
-    flip = IBUG68.flip
+    flip = IBUG68.flip_indices
     np.testing.assert_array_equal(flip[flip], np.arange(68))
     assert flip[36] == 45 and flip[0] == 16 and flip[8] == 8 and flip[48] == 54 and flip[60] == 64
 
@@ -21,7 +21,10 @@ def test_flipped_faces_look_like_faces_only_with_the_swap() -> None:
     faces = np.stack([painter.paint(0, i)[1] for i in range(20)])
     faces -= faces.mean(1, keepdims=True)
     mirrored = (faces * (-1, 1)).mean(0)
-    assert np.abs(mirrored[IBUG68.flip] - faces.mean(0)).mean() < 0.25 * np.abs(mirrored - faces.mean(0)).mean()
+    assert (
+        np.abs(mirrored[IBUG68.flip_indices] - faces.mean(0)).mean()
+        < 0.25 * np.abs(mirrored - faces.mean(0)).mean()
+    )
 
 
 def test_plain_values_make_it_again() -> None:
@@ -31,7 +34,9 @@ def test_plain_values_make_it_again() -> None:
 def test_regions_and_lines_cover_all_points() -> None:
     inside = sorted(i for first, last in IBUG68.regions.values() for i in range(first, last + 1))
     assert inside == list(range(68))
-    drawn = sorted(i for kind in IBUG68.lines.values() for first, last in kind for i in range(first, last + 1))
+    drawn = sorted(
+        i for kind in IBUG68.lines.values() for first, last in kind for i in range(first, last + 1)
+    )
     assert drawn == list(range(68))
 
 
@@ -67,13 +72,13 @@ def test_sides_are_read_from_names_of_any_style(names: list[str]) -> None:
     markup, swapped = Markup("mine", names), list(range(len(names)))
     for i in range(0, len(names) - 1, 2):
         swapped[i : i + 2] = [i + 1, i]
-    assert markup.flip.tolist() == swapped and markup.sided and markup.flips
+    assert markup.flip_indices.tolist() == swapped and markup.sided and markup.flips
 
 
 def test_listed_pairs_are_the_mirror_pairs_whatever_the_names_say() -> None:
     markup = Markup("mine", ["p1", "p2", "left_3"], pairs=[["p1", "left_3"]])
-    assert markup.flip.tolist() == [2, 1, 0] and markup.sided
-    assert Markup("mine", ["nose_left"], pairs=[]).flip.tolist() == [0]
+    assert markup.flip_indices.tolist() == [2, 1, 0] and markup.sided
+    assert Markup("mine", ["nose_left"], pairs=[]).flip_indices.tolist() == [0]
     assert Markup(**markup.as_dict()) == markup
 
 
@@ -82,11 +87,17 @@ def test_without_a_partner_there_is_no_flip_and_the_missing_one_is_named() -> No
     assert not profile.flips
     with pytest.raises(FkpError, match="leftEye has no partner rightEye"):
         _ = profile.flip
-    assert not Markup("mine", ["p1", "p2"]).sided and not Markup("mine", ["p1", "p2"], mirror=False).flips
+    assert (
+        not Markup("mine", ["p1", "p2"]).sided
+        and not Markup("mine", ["p1", "p2"], mirror=False).flips
+    )
 
 
 def test_markups_of_older_checkpoints_stay_as_they_are() -> None:
-    older = {name: IBUG68.as_dict()[name] for name in ("name", "points", "pair", "regions", "lines", "box")}
+    older = {
+        name: IBUG68.as_dict()[name]
+        for name in ("name", "points", "pair", "regions", "lines", "box")
+    }
     assert Markup(**older) == IBUG68 and IBUG68.frame is None
 
 
@@ -100,7 +111,9 @@ def test_a_pair_is_needed_only_where_errors_are_measured() -> None:
 def markups(draw: st.DrawFn) -> Markup:
     """Names of up to four words, some of them sides, in any order, each with its partner."""
     words = st.sampled_from(["right", "left", "eye", "ear", "1", "2", "upright"])
-    names = draw(st.lists(st.lists(words, min_size=1, max_size=4).map("_".join), min_size=2, max_size=9))
+    names = draw(
+        st.lists(st.lists(words, min_size=1, max_size=4).map("_".join), min_size=2, max_size=9)
+    )
     swap = {"right": "left", "left": "right"}
     partners = ["_".join(swap.get(word, word) for word in name.split("_")) for name in names]
     points = draw(st.permutations(sorted({*names, *partners})))
@@ -110,7 +123,7 @@ def markups(draw: st.DrawFn) -> Markup:
 @settings(deadline=None)
 @given(markups())
 def test_flip_of_any_names_is_an_involution_that_swaps_their_sides(markup: Markup) -> None:
-    flip = markup.flip
+    flip = markup.flip_indices
     np.testing.assert_array_equal(flip[flip], np.arange(len(markup.points)))
     for name, place in zip(markup.points, flip, strict=True):
         sides = [word for word in name.split("_") if word in ("right", "left")]
@@ -120,10 +133,14 @@ def test_flip_of_any_names_is_an_involution_that_swaps_their_sides(markup: Marku
 
 
 def test_face5_swaps_eyes_and_corners_of_the_mouth() -> None:
-    assert load_markup("face5").flip.tolist() == [1, 0, 2, 4, 3]
+    assert load_markup("face5").flip_indices.tolist() == [1, 0, 2, 4, 3]
 
 
-FINE = {"name": "mine", "points": ["tip", "ear_left", "ear_right"], "pair": ["ear_left", "ear_right"]}
+FINE = {
+    "name": "mine",
+    "points": ["tip", "ear_left", "ear_right"],
+    "pair": ["ear_left", "ear_right"],
+}
 FAULTS: dict[str, object] = {
     "nothing": None,
     "a list": [1, 2],
@@ -135,12 +152,14 @@ FAULTS: dict[str, object] = {
     "a mirror pair of strangers": FINE | {"pairs": [["ear_left", "nose"]]},
     "a mirror pair of one": FINE | {"pairs": [["ear_left"]]},
     "a mirror pair of itself": FINE | {"pairs": [["tip", "tip"]]},
-    "a point in two mirror pairs": FINE | {"pairs": [["ear_left", "ear_right"], ["ear_left", "tip"]]},
+    "a point in two mirror pairs": FINE
+    | {"pairs": [["ear_left", "ear_right"], ["ear_left", "tip"]]},
     "mirror pairs that are names": FINE | {"pairs": ["ear_left", "ear_right"]},
     "a mirror that is a word": FINE | {"mirror": "maybe"},
     "a frame of too few": FINE | {"frame": {"points": [[0, 0]], "roll": True, "share": 0.5}},
     "a frame of words": FINE | {"frame": {"points": ["a", "b", "c"], "roll": True, "share": 0.5}},
-    "a frame without end": FINE | {"frame": {"points": [[0, float("nan")]] * 3, "roll": True, "share": 0.5}},
+    "a frame without end": FINE
+    | {"frame": {"points": [[0, float("nan")]] * 3, "roll": True, "share": 0.5}},
     "a frame of nothing": FINE | {"frame": {"points": [None] * 3, "roll": True, "share": 0.5}},
     "a frame that is a word": FINE | {"frame": "wide"},
     "points that are numbers": FINE | {"points": [1, 2], "pair": [1, 2]},
@@ -168,25 +187,42 @@ FAULTS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_a_file_is_one_error_that_names_the_file_or_the_markup(fault: str, tmp_path: Path) -> None:
+def test_a_fault_in_a_file_is_one_error_that_names_the_file_or_the_markup(
+    fault: str, tmp_path: Path
+) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(FINE))
-    assert load_markup(str(file)).flip.tolist() == [0, 2, 1]
+    assert load_markup(str(file)).flip_indices.tolist() == [0, 2, 1]
     file.write_text(yaml.safe_dump(FAULTS[fault]))
     with pytest.raises(FkpError, match=r"mine") as error:
         load_markup(str(file))
     assert len(str(error.value).splitlines()) == 1
 
 
-BOMB = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [%s]\n" % (i, i, b"*%c, " % (i - 1) * 9) for i in range(98, 122))
-HOSTILE = [BOMB, b"points: " + b"[" * 30_000, b"#" * 70_000, b"name: !!python/object/apply:os.system [ls]"]
-HOSTILE += [b"name: !!int ''", b"name: 9999-99-99", b"a: " + b"9" * 5000, b"? [a, b]\n: c", b"name: !!bool maybe"]
+BOMB = b"a: &a [x, x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (i, i, b"*%c, " % (i - 1) * 9) for i in range(98, 122)
+)
+HOSTILE = [
+    BOMB,
+    b"points: " + b"[" * 30_000,
+    b"#" * 70_000,
+    b"name: !!python/object/apply:os.system [ls]",
+]
+HOSTILE += [
+    b"name: !!int ''",
+    b"name: 9999-99-99",
+    b"a: " + b"9" * 5000,
+    b"? [a, b]\n: c",
+    b"name: !!bool maybe",
+]
 
 
 @pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_file_is_one_short_error(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(data)
-    with pytest.raises(FkpError, match=r"mine.yaml: (not a markup|70000 bytes, more than)") as error:
+    with pytest.raises(
+        FkpError, match=r"mine.yaml: (not a markup|70000 bytes, more than)"
+    ) as error:
         load_markup(str(tmp_path / "mine.yaml"))
     assert len(str(error.value)) < 1000
 
@@ -194,7 +230,9 @@ def test_a_hostile_file_is_one_short_error(data: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"points: [a, b", b"\xff\xfe\x00", b"", b"a: b: c"])
 def test_what_is_no_yaml_is_one_error(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(data)
-    with pytest.raises(FkpError, match=r"mine.yaml: not (a markup.*see fkp/markups/face5.yaml|text in UTF-8)"):
+    with pytest.raises(
+        FkpError, match=r"mine.yaml: not (a markup.*see fkp/markups/face5.yaml|text in UTF-8)"
+    ):
         load_markup(str(tmp_path / "mine.yaml"))
 
 

@@ -8,36 +8,43 @@ import numpy as np
 import pytest
 
 from fkp.errors import FkpError
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 from fkp.inference import media
-from fkp.inference.media import Album, Film, find
+from fkp.inference.media import ImageCollection, Video, find
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 
 
 @pytest.fixture()
 def folder(tmp_path: Path) -> Path:
-    for name in ("b.png", "a.jpg", "a.png", "deep er/ü/c.d.webp", ".hidden/x.png", "outputs/drawn.png"):
-        write_picture(tmp_path / name, PIXELS)
+    for name in (
+        "b.png",
+        "a.jpg",
+        "a.png",
+        "deep er/ü/c.d.webp",
+        ".hidden/x.png",
+        "outputs/drawn.png",
+    ):
+        write_image(tmp_path / name, PIXELS)
     (tmp_path / "notes.md").write_text("no picture")
     return tmp_path
 
 
 def found(image: str, folder: Path) -> list[str]:
     album = find(image, without=folder / "outputs")
-    assert isinstance(album, Album)
+    assert isinstance(album, ImageCollection)
     return [path.relative_to(folder).as_posix() for path in album.paths]
 
 
 def test_a_folder_is_walked_without_hidden_files_and_results(folder: Path) -> None:
     assert found(str(folder), folder) == ["a.jpg", "a.png", "b.png", "deep er/ü/c.d.webp"]
     album = find(str(folder / "outputs"), without=folder / "outputs")
-    assert isinstance(album, Album) and len(album.paths) == 1
+    assert isinstance(album, ImageCollection) and len(album.paths) == 1
 
 
 def test_every_picture_has_a_name_of_its_own(folder: Path) -> None:
     album = find(str(folder), without=folder / "outputs")
-    assert isinstance(album, Album)
+    assert isinstance(album, ImageCollection)
     names = [name.as_posix() for name in album.names()]
     assert names == ["a.jpg", "a.png", "b", "deep er/ü/c.d"]
 
@@ -45,14 +52,16 @@ def test_every_picture_has_a_name_of_its_own(folder: Path) -> None:
 def test_patterns_and_lists(folder: Path) -> None:
     assert found(str(folder / "*.png"), folder) == ["a.png", "b.png"]
     assert found(str(folder / "**/*.webp"), folder) == ["deep er/ü/c.d.webp"]
-    (folder / "list.txt").write_text("# mine\n\nb.png\ndeep er/ü/c.d.webp\ngone.jpg\nb.png\n", encoding="utf-8")
+    (folder / "list.txt").write_text(
+        "# mine\n\nb.png\ndeep er/ü/c.d.webp\ngone.jpg\nb.png\n", encoding="utf-8"
+    )
     assert found(str(folder / "list.txt"), folder) == ["b.png", "deep er/ü/c.d.webp", "gone.jpg"]
 
 
 def test_a_list_may_lead_elsewhere_but_no_result_does(folder: Path) -> None:
     (folder / "deep er/list.txt").write_text("../b.png\nü/../../a.jpg\n", encoding="utf-8")
     album = find(str(folder / "deep er/list.txt"))
-    assert isinstance(album, Album)
+    assert isinstance(album, ImageCollection)
     assert all(".." not in name.parts and not name.is_absolute() for name in album.names())
     assert all(path.is_file() for path in album.paths)
 
@@ -75,21 +84,32 @@ def test_nothing_to_look_at_is_said(tmp_path: Path, image: str, message: str) ->
 
 
 def test_one_picture_is_one_even_if_its_name_looks_like_a_pattern(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a[1]*.png", PIXELS)
+    write_image(tmp_path / "a[1]*.png", PIXELS)
     assert find(str(tmp_path / "a[1]*.png")) == tmp_path / "a[1]*.png"
     assert find("nowhere.jpg") == Path("nowhere.jpg")
 
 
 def test_a_film_gives_its_frames_in_order(tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48)
+    )
     for level in (0, 80, 160):
         writer.write(np.full((48, 64, 3), (level, 0, 0), np.uint8))
     writer.release()
     film = find(str(tmp_path / "film.mp4"))
-    assert isinstance(film, Film) and film.rate == pytest.approx(10) and film.count == 3 and not film.live
+    assert (
+        isinstance(film, Video)
+        and film.rate == pytest.approx(10)
+        and film.count == 3
+        and not film.live
+    )
     frames = list(film)
     assert [frame.shape for frame in frames] == [(48, 64, 3)] * 3
-    assert [round(float(frame[..., 2].mean()) / 80) for frame in frames] == [0, 1, 2]  # RGB, where it was written BGR
+    assert [round(float(frame[..., 2].mean()) / 80) for frame in frames] == [
+        0,
+        1,
+        2,
+    ]  # RGB, where it was written BGR
 
 
 def filmed(file: Path, size: tuple[int, int] = (64, 48)) -> Path:
@@ -107,7 +127,9 @@ PLAYLISTS = {
 
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_playlist_called_a_film_leads_nowhere(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_playlist_called_a_film_leads_nowhere(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filmed(tmp_path / "film.mp4")
     (tmp_path / "list.mp4").write_text(PLAYLISTS[kind].format(folder=tmp_path))
     if kind == "concat":  # which FFmpeg would follow
@@ -128,16 +150,18 @@ def test_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_film_is_read_whose_name_is_no_text(tmp_path: Path) -> None:
     film = filmed(tmp_path / "film.mp4").rename(tmp_path / os.fsdecode(b"caf\xe9 \xc3\xbc.mp4"))
-    assert len(list(Film(film))) == 1
+    assert len(list(Video(film))) == 1
 
 
-def test_frames_larger_than_pictures_may_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_larger_than_pictures_may_be_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filmed(tmp_path / "film.mp4")
     monkeypatch.setattr(media, "PIXELS", 64 * 48)
-    assert len(list(Film(tmp_path / "film.mp4"))) == 1
+    assert len(list(Video(tmp_path / "film.mp4"))) == 1
     monkeypatch.setattr(media, "PIXELS", 64 * 48 - 1)
     with pytest.raises(FkpError, match="frames of 64 x 48 pixels; fkp reads 3071 at most"):
-        Film(tmp_path / "film.mp4")
+        Video(tmp_path / "film.mp4")
 
 
 def test_films_that_are_none(tmp_path: Path) -> None:
@@ -171,22 +195,26 @@ VARIED = [0, 40, 80, 120, 160, 1160, 2160, 2200, 2240, 3000]
 
 
 def test_each_frame_has_its_own_time_and_a_copy_finds_a_rate_for_all(tmp_path: Path) -> None:
-    film = Film(varied(tmp_path / "varied.mkv", VARIED))
+    film = Video(varied(tmp_path / "varied.mkv", VARIED))
     assert film.constant_rate() == pytest.approx(25)
-    assert [seconds for seconds, _ in film.timed()] == pytest.approx([time / 1000 for time in VARIED])
-    steady = Film(written(tmp_path / "steady.avi", codec="MJPG"))
-    assert steady.constant_rate() == 10 and [seconds for seconds, _ in steady.timed()][-1] == pytest.approx(1.1)
+    assert [seconds for seconds, _ in film.timed()] == pytest.approx(
+        [time / 1000 for time in VARIED]
+    )
+    steady = Video(written(tmp_path / "steady.avi", codec="MJPG"))
+    assert steady.constant_rate() == 10 and [seconds for seconds, _ in steady.timed()][
+        -1
+    ] == pytest.approx(1.1)
 
 
 def test_a_gap_of_hours_makes_no_copy_of_a_million_frames(tmp_path: Path) -> None:
-    film = Film(varied(tmp_path / "gap.mkv", [0, 40, 80, 120, 32000]))
+    film = Video(varied(tmp_path / "gap.mkv", [0, 40, 80, 120, 32000]))
     assert film.constant_rate() * 32 < 10 * 5
 
 
 @pytest.mark.real
 def test_times_of_a_phones_video(shared: Path) -> None:
     for kind in ("mkv", "mp4"):
-        film = Film(shared / f"cases/film_vfr/vfr.{kind}")
+        film = Video(shared / f"cases/film_vfr/vfr.{kind}")
         assert film.constant_rate() == pytest.approx(25)
         times = [seconds for seconds, _ in film.timed()]
         assert (times[10], times[11], times[-1]) == pytest.approx((0.4, 0.6, 4.2))
@@ -194,7 +222,7 @@ def test_times_of_a_phones_video(shared: Path) -> None:
 
 
 def test_frames_without_times_follow_each_other_and_it_is_noted(tmp_path: Path) -> None:
-    film = Film(varied(tmp_path / "none.mkv", [0] * 6))
+    film = Video(varied(tmp_path / "none.mkv", [0] * 6))
     times = [seconds for seconds, _ in film.timed()]
     assert times == pytest.approx([i / 10 for i in range(6)])
     (note,) = film.remarks(6, times[-1])
@@ -207,7 +235,7 @@ def test_a_video_that_is_cut_off_gives_its_frames_and_a_note(tmp_path: Path) -> 
     (tmp_path / "cut.avi").write_bytes(data[: (data.index(b"00dc") + data.rindex(b"idx1")) // 2])
     notes = {}
     for name in ("whole", "cut"):
-        film = Film(tmp_path / f"{name}.avi")
+        film = Video(tmp_path / f"{name}.avi")
         times = [seconds for seconds, _ in film.timed()]
         assert len(times) == 30 if name == "whole" else 0 < len(times) < 25
         notes[name] = film.remarks(len(times), times[-1])
@@ -215,7 +243,7 @@ def test_a_video_that_is_cut_off_gives_its_frames_and_a_note(tmp_path: Path) -> 
 
 
 def test_a_video_of_one_frame(tmp_path: Path) -> None:
-    film = Film(filmed(tmp_path / "one.mp4"))
+    film = Video(filmed(tmp_path / "one.mp4"))
     assert film.constant_rate() == 10
     ((seconds, _),) = film.timed()
     assert seconds == 0 and film.remarks(1, 0.0) == []
@@ -227,11 +255,27 @@ def test_a_turned_phones_video_is_upright(tmp_path: Path) -> None:
     assert struct.unpack_from(">9i", data, at) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
     struct.pack_into(">9i", data, at, 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
     (tmp_path / "phone.mp4").write_bytes(data)
-    assert [frame.shape for frame in Film(tmp_path / "phone.mp4")] == [(64, 48, 3)]
+    assert [frame.shape for frame in Video(tmp_path / "phone.mp4")] == [(64, 48, 3)]
 
 
-CODECS = {"mp4": "mp4v", "mkv": "mp4v", "avi": "MJPG", "mov": "mp4v", "m4v": "mp4v", "3gp": "mp4v", "flv": "FLV1"}
-CODECS |= {"wmv": "WMV2", "ts": "mp2v", "mts": "mp2v", "mpg": "mp2v", "webm": "VP80", "asf": "WMV2", "vob": "mp2v"}
+CODECS = {
+    "mp4": "mp4v",
+    "mkv": "mp4v",
+    "avi": "MJPG",
+    "mov": "mp4v",
+    "m4v": "mp4v",
+    "3gp": "mp4v",
+    "flv": "FLV1",
+}
+CODECS |= {
+    "wmv": "WMV2",
+    "ts": "mp2v",
+    "mts": "mp2v",
+    "mpg": "mp2v",
+    "webm": "VP80",
+    "asf": "WMV2",
+    "vob": "mp2v",
+}
 
 
 @pytest.mark.parametrize("ending", CODECS)
@@ -241,12 +285,14 @@ def test_every_container_is_a_video_whatever_it_is_called(ending: str, tmp_path:
         shutil.copy(file, tmp_path / "copy")
         (tmp_path / "copy").rename(tmp_path / name) if name != file.name else None
         film = find(str(tmp_path / name))
-        assert isinstance(film, Film) and len(list(film)) == 6, name
+        assert isinstance(film, Video) and len(list(film)) == 6, name
 
 
 def test_an_image_without_an_ending_is_one(tmp_path: Path) -> None:
     for ending in ("jpg", "png", "webp", "avif", "tif", "bmp"):
-        write_picture(tmp_path / f"a.{ending}", np.zeros((16, 16, 3), np.uint8)).rename(tmp_path / ending)
+        write_image(tmp_path / f"a.{ending}", np.zeros((16, 16, 3), np.uint8)).rename(
+            tmp_path / ending
+        )
         assert find(str(tmp_path / ending)) == tmp_path / ending
     (tmp_path / "phone").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     assert find(str(tmp_path / "phone")) == tmp_path / "phone"
@@ -259,7 +305,9 @@ def test_a_playlist_leads_nowhere_whatever_it_is_called(kind: str, tmp_path: Pat
         (tmp_path / name).write_text(PLAYLISTS[kind].format(folder=tmp_path))
         assert find(str(tmp_path / name)) == tmp_path / name  # to be refused as an image
     album = find(str(tmp_path))
-    assert isinstance(album, Album) and [path.name for path in album.paths] == ["film.mp4"]
+    assert isinstance(album, ImageCollection) and [path.name for path in album.paths] == [
+        "film.mp4"
+    ]
 
 
 def test_videos_lie_in_folders_patterns_and_lists(tmp_path: Path) -> None:
@@ -268,18 +316,20 @@ def test_videos_lie_in_folders_patterns_and_lists(tmp_path: Path) -> None:
         shutil.copy(filmed(tmp_path / "made.mp4"), tmp_path / name)
     (tmp_path / "made.mp4").rename(tmp_path / "odd.xyz")
     for name in ("a.png", "photo.HEIC"):
-        write_picture(tmp_path / "made.png", PIXELS).rename(tmp_path / name)
+        write_image(tmp_path / "made.png", PIXELS).rename(tmp_path / name)
     (tmp_path / "README").write_text("no video")
     (tmp_path / "list.txt").write_text("a.mp4\nodd.xyz\na.png\ngone.mov\n")
 
     def seen(image: str) -> dict[str, bool]:
         album = find(image)
-        assert isinstance(album, Album)
+        assert isinstance(album, ImageCollection)
         return {path.name: path in album.films for path in album.paths}
 
     some = {"a.mp4": True, "a.png": False}
     assert seen(str(tmp_path)) == some | {"photo.HEIC": False, "plain": True, "B.MOV": True}
-    assert seen(str(tmp_path / "a.*")) == some and seen(str(tmp_path / "**/*.MOV")) == {"B.MOV": True}
+    assert seen(str(tmp_path / "a.*")) == some and seen(str(tmp_path / "**/*.MOV")) == {
+        "B.MOV": True
+    }
     assert seen(str(tmp_path / "list.txt")) == some | {"odd.xyz": True, "gone.mov": True}
 
 
@@ -297,16 +347,24 @@ def test_no_two_results_have_the_same_name(tmp_path: Path) -> None:
         "b_2.png",
         "b.mp4",
     ]
-    names = [name.as_posix() for name in Album([tmp_path / file for file in files], tmp_path).names()]
+    names = [
+        name.as_posix()
+        for name in ImageCollection([tmp_path / file for file in files], tmp_path).names()
+    ]
     assert len({name.casefold() for name in names}) == len(files)
     assert not {"summary", "faces", "unfinished"} & {name.casefold() for name in names}
     assert names[7:10] == ["b.jpg", "b_1", "b_2"]
-    numbered = Album([tmp_path / "b.jpg", tmp_path / "b_1.jpg"], tmp_path).names(numbered=True)
-    assert [name.as_posix() for name in numbered] == ["b", "b_1.jpg"]  # b's own faces are b_1, b_2, …
+    numbered = ImageCollection([tmp_path / "b.jpg", tmp_path / "b_1.jpg"], tmp_path).names(
+        numbered=True
+    )
+    assert [name.as_posix() for name in numbered] == [
+        "b",
+        "b_1.jpg",
+    ]  # b's own faces are b_1, b_2, …
 
 
 def test_names_leave_room_for_endings_up_to_the_limit_of_the_file_system(tmp_path: Path) -> None:
     long = ["ä" * 125 + ".png", "ä" * 125 + ".jpg", "x" * 250 + "1.png", "x" * 250 + "2.png"]
-    names = Album([tmp_path / name for name in long], tmp_path).names()
+    names = ImageCollection([tmp_path / name for name in long], tmp_path).names()
     assert len(set(names)) == 4 and all(len(os.fsencode(name)) <= 230 for name in names)
     assert isinstance(find(str(tmp_path / ("x" * 5000))), Path)

@@ -13,7 +13,9 @@ def slow_nme(predicted: np.ndarray, label: np.ndarray) -> list[float]:
     """The formula, one point at a time."""
     faces = []
     for p, q in zip(predicted, label, strict=True):
-        distances = [((p[k] - q[k]) ** 2).sum() ** 0.5 for k in range(68) if not np.isnan(q[k]).any()]
+        distances = [
+            ((p[k] - q[k]) ** 2).sum() ** 0.5 for k in range(68) if not np.isnan(q[k]).any()
+        ]
         faces.append(sum(distances) / len(distances) / (((q[36] - q[45]) ** 2).sum() ** 0.5))
     return faces
 
@@ -43,7 +45,11 @@ def test_summary_against_a_counted_ced_curve() -> None:
 
 def test_a_missed_face_is_a_failure_but_has_no_distance() -> None:
     figures = summary(np.array([0.05, np.inf]))
-    assert figures["nme"] == pytest.approx(5) and figures["fr10"] == 50 and figures["auc10"] == pytest.approx(25)
+    assert (
+        figures["nme"] == pytest.approx(5)
+        and figures["fr10"] == 50
+        and figures["auc10"] == pytest.approx(25)
+    )
 
 
 def test_epoch_figures_do_not_depend_on_batches() -> None:
@@ -63,7 +69,11 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say() -> None:
         low, high = interval(errors, people, draws=300, seed=seed)
         hits += low <= 5 <= high
     assert 0.8 < hits / 60 <= 1
-    assert interval(errors, np.arange(400), draws=300)[1] - interval(errors, np.arange(400), draws=300)[0] < high - low
+    assert (
+        interval(errors, np.arange(400), draws=300)[1]
+        - interval(errors, np.arange(400), draws=300)[0]
+        < high - low
+    )
 
 
 def test_missed_faces_have_no_part_in_an_interval() -> None:

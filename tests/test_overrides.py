@@ -58,7 +58,9 @@ def test_a_path_is_taken_as_it_is(key: str, path: str) -> None:
     assert read(f"{key}={path}") == path
 
 
-@pytest.mark.parametrize("key", ["image", "out", "data.markup", "hydra.run.dir", "+any.key.of.tomorrow"])
+@pytest.mark.parametrize(
+    "key", ["image", "out", "data.markup", "hydra.run.dir", "+any.key.of.tomorrow"]
+)
 @pytest.mark.parametrize("typed", ["~/a b, c", '"~/a b, c"', "'~/a b, c'"])
 def test_a_tilde_is_home_quoted_or_not(home: str, key: str, typed: str) -> None:
     assert read(f"{key}={typed}") == f"{home}/a b, c"
@@ -68,15 +70,26 @@ def test_a_tilde_is_home_quoted_or_not(home: str, key: str, typed: str) -> None:
 def test_a_tilde_in_a_list_and_in_an_option_is_home(home: str) -> None:
     assert read("x=[~/a,~/b c, d]") == [f"{home}/a", f"{home}/b c", "d"]
     assert read("+x={a: ~/b, c: 3}") == {"a": f"{home}/b", "c": 3}
-    assert overrides.typed(["--config-dir=~/conf", "~data.root"], GROUPS) == [f"--config-dir={home}/conf", "~data.root"]
+    assert overrides.typed(["--config-dir=~/conf", "~data.root"], GROUPS) == [
+        f"--config-dir={home}/conf",
+        "~data.root",
+    ]
 
 
 def test_a_tilde_in_a_file_is_home(home: str) -> None:
     cfg = OmegaConf.create(
-        {"root": "~/a", "parts": [{"root": "~"}, 3], "other": "a~/b", "same": "${root}", "no": "???"}
+        {
+            "root": "~/a",
+            "parts": [{"root": "~"}, 3],
+            "other": "a~/b",
+            "same": "${root}",
+            "no": "???",
+        }
     )
     overrides.expand_home(cfg)
-    assert cfg.root == cfg.same == f"{home}/a" and cfg.parts[0].root == home and cfg.other == "a~/b"
+    assert (
+        cfg.root == cfg.same == f"{home}/a" and cfg.splits[0].root == home and cfg.other == "a~/b"
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +105,10 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
 )
 def test_with_m_a_comma_separates_jobs(typed: str, values: list[str]) -> None:
     assert read("-m", typed) == values
-    assert overrides.typed([typed, "--multirun", "a=1"], GROUPS)[::2] == ["--multirun", "a=1"]  # Hydra wants them apart
+    assert overrides.typed([typed, "--multirun", "a=1"], GROUPS)[::2] == [
+        "--multirun",
+        "a=1",
+    ]  # Hydra wants them apart
 
 
 def test_with_m_each_tilde_is_home(home: str) -> None:
@@ -101,7 +117,17 @@ def test_with_m_each_tilde_is_home(home: str) -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["ckpt=null", "resume=true", "seed=1,2", "model=a,b", "x=[1", "data.weights=[0.5, 2]", "image=???", "--help", "x"],
+    [
+        "ckpt=null",
+        "resume=true",
+        "seed=1,2",
+        "model=a,b",
+        "x=[1",
+        "data.weights=[0.5, 2]",
+        "image=???",
+        "--help",
+        "x",
+    ],
 )
 def test_what_hydra_is_to_read_stays(argument: str) -> None:
     assert overrides.typed([argument], GROUPS) == [argument]

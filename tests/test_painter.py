@@ -33,7 +33,9 @@ def test_a_face_is_the_same_in_another_process(faces):
         "import hashlib; from fkp.painter import paint; image, points = paint(7, 5);"
         "print(hashlib.sha256(image.tobytes() + points.tobytes()).hexdigest())"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     assert told.strip() == digest(*faces[5])
 
 
@@ -51,7 +53,10 @@ def test_image_and_points_have_their_types_and_sizes(faces):
 
 
 def test_points_lie_almost_all_inside_the_image(faces):
-    inside = [((points >= 0) & (points <= np.array(image.shape[1::-1]) - 1)).all(axis=1) for image, points in faces]
+    inside = [
+        ((points >= 0) & (points <= np.array(image.shape[1::-1]) - 1)).all(axis=1)
+        for image, points in faces
+    ]
     assert np.mean(inside) > 0.97
 
 
@@ -108,8 +113,12 @@ def test_face_ends_at_the_jaw_points(faces):
         for image, points in faces:
             jaw = points[3:14]
             away = jaw - points[27:36].mean(axis=0)
-            away *= np.linalg.norm(points[45] - points[36]) / np.linalg.norm(away, axis=1, keepdims=True)
-            inner, outer = (gray_at(image, jaw + (outwards + side * 0.06) * away) for side in (-1, 1))
+            away *= np.linalg.norm(points[45] - points[36]) / np.linalg.norm(
+                away, axis=1, keepdims=True
+            )
+            inner, outer = (
+                gray_at(image, jaw + (outwards + side * 0.06) * away) for side in (-1, 1)
+            )
             steps.append(np.abs(inner - outer).mean())
         return float(np.mean(steps))
 

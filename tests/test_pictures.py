@@ -17,11 +17,13 @@ from PIL import Image
 from fkp import painter
 from fkp.errors import FkpError
 from fkp.files import images
-from fkp.files.images import count_frames, header, read_picture, write_picture
+from fkp.files.images import count_frames, header, read_image, write_image
 
 SIDE = 30_000  # its square is less than what OpenCV itself refuses: 2.7 GB of pixels
 KINDS = ("png", "jpg", "gif", "bmp", "ppm", "pbm", "tif", "jp2", "webp", "avif")
-LARGE = KINDS[:-2]  # WebP has at most 16383 pixels a side; an AVIF that lies of its size is none to Pillow
+LARGE = KINDS[
+    :-2
+]  # WebP has at most 16383 pixels a side; an AVIF that lies of its size is none to Pillow
 PILLOWS = {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "pbm": "ppm"}
 
 
@@ -62,31 +64,35 @@ def bomb(kind: str, side: int = SIDE) -> bytes:
 def test_the_header_says_what_is_decoded(kind: str, tmp_path: Path) -> None:
     file = tmp_path / f"picture.{kind}"
     file.write_bytes(saved(kind))
-    image = read_picture(file)
+    image = read_image(file)
     assert header(file.read_bytes()).size == image.shape[1::-1] == (24, 16)
-    assert read_picture(file, gray=True).shape == (16, 24)
+    assert read_image(file, gray=True).shape == (16, 24)
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_too_many_pixels_are_refused_by_the_header_and_the_limit_is_named(kind: str, tmp_path: Path) -> None:
+def test_too_many_pixels_are_refused_by_the_header_and_the_limit_is_named(
+    kind: str, tmp_path: Path
+) -> None:
     file = tmp_path / f"bomb.{kind}"
     file.write_bytes(bomb(kind))
-    with pytest.raises(FkpError, match=f"bomb.{kind}: {SIDE} x {SIDE} pixels, more than the 200000000"):
-        read_picture(file)
+    with pytest.raises(
+        FkpError, match=f"bomb.{kind}: {SIDE} x {SIDE} pixels, more than the 200000000"
+    ):
+        read_image(file)
 
 
 def test_exactly_as_many_pixels_as_may_be_are_read_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_picture(tmp_path / "some.png", np.zeros((40, 50), np.uint8))
+    file = write_image(tmp_path / "some.png", np.zeros((40, 50), np.uint8))
     monkeypatch.setattr(images, "PIXELS", 2000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)  # at which Pillow itself would warn
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_picture(file).shape == (40, 50, 3)
+        assert read_image(file).shape == (40, 50, 3)
     monkeypatch.setattr(images, "PIXELS", 1999)
     with pytest.raises(FkpError, match="50 x 40 pixels, more than the 1999"):
-        read_picture(file)
+        read_image(file)
 
 
 # Reads every file of a folder; says by how many MB the largest memory has grown.
@@ -94,14 +100,14 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from fkp.errors import FkpError
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 
 good, *files = sorted(Path(sys.argv[1]).iterdir())
-read_picture(good)
+read_image(good)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for file in files:
     try:
-        read_picture(file)
+        read_image(file)
         print(file, "was read")
     except FkpError as error:
         print(error, file=sys.stderr)
@@ -111,35 +117,56 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
 def test_refusing_costs_no_memory(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     for kind in LARGE:
         for side in (SIDE, 65_000 if kind in ("jpg", "gif") else 100_000):
             (tmp_path / f"bomb{side}.{kind}").write_bytes(bomb(kind, side))
     lying = bytearray(saved("png"))
     at = lying.index(b"IDAT")
-    lying[at - 4 : at] = struct.pack(">I", 0x7FFFFFF0)  # bytes of a chunk, for which OpenCV would make room
+    lying[at - 4 : at] = struct.pack(
+        ">I", 0x7FFFFFF0
+    )  # bytes of a chunk, for which OpenCV would make room
     (tmp_path / "lying.png").write_bytes(lying)
-    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 30, done.stdout + done.stderr  # MB; one of them decoded would be 2700
     assert len(done.stderr.splitlines()) == 2 * len(LARGE) + 1
 
 
-def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_regular_file_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
-    for name, told in (("pipe", "a pipe or a device"), ("endless", "a pipe or a device"), ("folder", "a folder")):
+    for name, told in (
+        ("pipe", "a pipe or a device"),
+        ("endless", "a pipe or a device"),
+        ("folder", "a folder"),
+    ):
         with pytest.raises(FkpError, match=f"{name}.png: {told}, not a file"):
-            read_picture(tmp_path / f"{name}.png")
-    file = write_picture(tmp_path / "large.bmp", np.zeros((40, 50), np.uint8))
+            read_image(tmp_path / f"{name}.png")
+    file = write_image(tmp_path / "large.bmp", np.zeros((40, 50), np.uint8))
     monkeypatch.setattr(images, "BYTES", 1000)
     with pytest.raises(FkpError, match=r"large.bmp: \d{4} bytes, more than the 1000"):
-        read_picture(file)
+        read_image(file)
 
 
-TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE"}
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+}
 TURNS |= {8: "ROTATE_90"}
-EXACT = {"jpeg": {"quality": 100}, "webp": {"lossless": True}, "avif": {"quality": 100, "subsampling": "4:4:4"}}
+EXACT = {
+    "jpeg": {"quality": 100},
+    "webp": {"lossless": True},
+    "avif": {"quality": 100, "subsampling": "4:4:4"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -170,39 +197,55 @@ def test_every_orientation_of_every_kind_is_read_as_a_viewer_shows_it(
         file = oriented(corner, kind, tmp_path / f"{orientation}.{kind}", orientation)
         turn = TURNS.get(orientation)
         wanted = np.asarray(corner.transpose(Image.Transpose[turn]) if turn else corner).astype(int)
-        image = read_picture(file)
+        image = read_image(file)
         assert image.shape == wanted.shape and np.abs(image - wanted).mean() < 4, orientation
-        gray = read_picture(file, gray=True)
-        assert gray.shape == wanted.shape[:2] and np.abs(gray - wanted[..., 0]).mean() < 4, orientation
+        gray = read_image(file, gray=True)
+        assert gray.shape == wanted.shape[:2] and np.abs(gray - wanted[..., 0]).mean() < 4, (
+            orientation
+        )
     assert capfd.readouterr().err == ""  # of an orientation that does not exist
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_exif_behind_the_pixels_counts_and_damaged_exif_does_not(corner: Image.Image, tmp_path: Path) -> None:
+def test_exif_behind_the_pixels_counts_and_damaged_exif_does_not(
+    corner: Image.Image, tmp_path: Path
+) -> None:
     png = oriented(corner, "png", tmp_path / "a.png", 6).read_bytes()
     at = png.index(b"eXIf") - 4
     chunk = png[at : at + 12 + int.from_bytes(png[at : at + 4], "big")]
     rest = png.replace(chunk, b"")
     (tmp_path / "late.png").write_bytes(rest[:-12] + chunk + rest[-12:])
-    assert read_picture(tmp_path / "late.png").shape == (48, 32, 3)
-    for name, exif in (("word", b"Exif\0\0no tags"), ("cut", b"Exif\0\0II*\0\x08\0\0\0\x01\0"), ("none", b"")):
+    assert read_image(tmp_path / "late.png").shape == (48, 32, 3)
+    for name, exif in (
+        ("word", b"Exif\0\0no tags"),
+        ("cut", b"Exif\0\0II*\0\x08\0\0\0\x01\0"),
+        ("none", b""),
+    ):
         corner.save(tmp_path / f"{name}.jpg", exif=exif)
-        assert read_picture(tmp_path / f"{name}.jpg").shape == (32, 48, 3)
+        assert read_image(tmp_path / f"{name}.jpg").shape == (32, 48, 3)
 
 
-def test_what_numbers_mean_is_a_rule_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_numbers_mean_is_a_rule_or_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     levels = np.linspace(0, 1, 12 * 16).reshape(12, 16).astype(np.float32)
     eight = (levels * 255).round().astype(np.uint8)
     sixteen = (levels * 65535).astype(np.uint16)
     for name, values, wanted in [
         ("float.tif", levels, eight),
-        ("overshoot.tif", levels * 1.1 - 0.05, ((levels * 1.1 - 0.05).clip(0, 1) * 255).round().astype(np.uint8)),
+        (
+            "overshoot.tif",
+            levels * 1.1 - 0.05,
+            ((levels * 1.1 - 0.05).clip(0, 1) * 255).round().astype(np.uint8),
+        ),
         ("sixteen.tif", sixteen, sixteen >> 8),
         ("sixteen.png", sixteen, sixteen >> 8),
     ]:
         Image.fromarray(values).save(tmp_path / name)
-        np.testing.assert_array_equal(read_picture(tmp_path / name, gray=True), wanted)
-        np.testing.assert_array_equal(read_picture(tmp_path / name), np.repeat(wanted[..., None], 3, 2))
+        np.testing.assert_array_equal(read_image(tmp_path / name, gray=True), wanted)
+        np.testing.assert_array_equal(
+            read_image(tmp_path / name), np.repeat(wanted[..., None], 3, 2)
+        )
     holed = levels.copy()
     holed[3, 4] = np.nan
     for name, values in [
@@ -221,7 +264,7 @@ def test_what_numbers_mean_is_a_rule_or_refused(tmp_path: Path, capfd: pytest.Ca
         assert cv2.imwrite(str(tmp_path / name), array)
     for name in ["large", "negative", "nan", "int32", "colours", "double", "int16", "int8"]:
         with pytest.raises(FkpError, match=rf"{name}.tif: .*(save|convert)"):
-            read_picture(tmp_path / f"{name}.tif")
+            read_image(tmp_path / f"{name}.tif")
     assert capfd.readouterr().err == ""
 
 
@@ -232,15 +275,15 @@ def test_heic_is_read_or_the_message_says_how(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)
         with pytest.raises(FkpError, match=r"a.heic: .*fkp\[heic\].*convert"):
-            read_picture(tmp_path / "a.heic")
+            read_image(tmp_path / "a.heic")
     pytest.importorskip("pillow_heif").register_heif_opener()
     with pytest.raises(FkpError, match=r"a.heic: not a picture"):
-        read_picture(tmp_path / "a.heic")
+        read_image(tmp_path / "a.heic")
     corner.save(tmp_path / "b.heic", quality=90)
     whole = (tmp_path / "b.heic").read_bytes()
     (tmp_path / "c.heic").write_bytes(whole[:-200])
     with pytest.raises(FkpError, match=r"c.heic: cut off or damaged"):
-        read_picture(tmp_path / "c.heic")
+        read_image(tmp_path / "c.heic")
 
 
 @pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff", "avif"])
@@ -249,4 +292,4 @@ def test_frames_are_counted_and_the_first_is_read(kind: str, tmp_path: Path) -> 
     frames[0].save(tmp_path / "many", kind, save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "one", kind)
     assert count_frames(tmp_path / "many") == 3 and count_frames(tmp_path / "one") == 1
-    assert abs(int(read_picture(tmp_path / "many")[0, 0, 0]) - 10) < 4
+    assert abs(int(read_image(tmp_path / "many")[0, 0, 0]) - 10) < 4

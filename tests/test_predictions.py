@@ -24,10 +24,10 @@ from fkp import Face, Predictor, painter
 from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.pts_folders import read_pts
 from fkp.errors import FkpError
-from fkp.files.images import write_picture
-from fkp.inference.media import Album, Film, find
+from fkp.files.images import write_image
+from fkp.inference.media import ImageCollection, Video, find
 from fkp.inference.tracking import Tracker
-from fkp.inference.writers import UNFINISHED, Predictions, _Copy, going_on
+from fkp.inference.writers import UNFINISHED, PredictionWriter, _Copy, find_unfinished
 from fkp.markup import IBUG68
 
 Run = tuple[Path, str]
@@ -41,7 +41,12 @@ class Middle:
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = image.shape[:2]
         side = 0.5 * min(height, width)
-        box = [width / 2 - side / 2, height / 2 - side / 2, width / 2 + side / 2, height / 2 + side / 2]
+        box = [
+            width / 2 - side / 2,
+            height / 2 - side / 2,
+            width / 2 + side / 2,
+            height / 2 + side / 2,
+        ]
         found = np.array([box], np.float32) if image.mean() > 5 else np.zeros((0, 4), np.float32)
         return found, np.ones(len(found), np.float32)
 
@@ -58,9 +63,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tiefer/ünter", "(brackets), commas"):
         (root / name).mkdir(parents=True)
     for i in range(20):
-        write_picture(root / "tiefer/ünter" / f"{i:02d}.png", painter.paint(5, i)[0])
+        write_image(root / "tiefer/ünter" / f"{i:02d}.png", painter.paint(5, i)[0])
     image = Image.fromarray(painter.paint(5, 99)[0])
-    for mode, name in [("L", "gray.png"), ("P", "palette.png"), ("RGBA", "rgba.png"), ("CMYK", "cmyk.jpg")]:
+    for mode, name in [
+        ("L", "gray.png"),
+        ("P", "palette.png"),
+        ("RGBA", "rgba.png"),
+        ("CMYK", "cmyk.jpg"),
+    ]:
         image.convert(mode).save(root / name)
     for name in ("a.webp", "a.bmp", "a.tif", "a.jpg", "(brackets), commas/=1+1.jpg"):
         image.save(root / name)
@@ -92,32 +102,55 @@ def test_a_folder_of_mixed_files_is_seen_through(trained: Run, mixed: Path, tmp_
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("outputs/predictions/*/summary.json")
     summary = json.loads(file.read_text())
-    assert sorted(Path(name).name for name in summary["failed"]) == ["cut.jpg", "empty.jpg", "gone.jpg", "text.png"]
-    assert "no such file" in summary["failed"][str(mixed / "gone.jpg")] and "gone.jpg: no such file" in done.stdout
+    assert sorted(Path(name).name for name in summary["failed"]) == [
+        "cut.jpg",
+        "empty.jpg",
+        "gone.jpg",
+        "text.png",
+    ]
+    assert (
+        "no such file" in summary["failed"][str(mixed / "gone.jpg")]
+        and "gone.jpg: no such file" in done.stdout
+    )
     records = [path for path in file.parent.rglob("*.json") if path not in (file,)]
     assert summary["pictures"] == 48 and len(records) == 44
     found = {path: json.loads(path.read_text())["faces"] for path in records}
-    assert summary["faces"] == sum(map(len, found.values())) and summary["without_face"] == list(found.values()).count(
-        []
-    )
+    assert summary["faces"] == sum(map(len, found.values())) and summary["without_face"] == list(
+        found.values()
+    ).count([])
     assert not (file.parent / UNFINISHED).exists() and not list(file.parent.rglob("*.part"))
     with (file.parent / "faces.csv").open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     assert len(rows) == summary["faces"]
-    drawn = {path.relative_to(file.parent).with_suffix("").as_posix() for path in file.parent.rglob("*.jpg")}
+    drawn = {
+        path.relative_to(file.parent).with_suffix("").as_posix()
+        for path in file.parent.rglob("*.jpg")
+    }
     assert drawn == {path.relative_to(file.parent).with_suffix("").as_posix() for path in records}
 
 
 def test_pictures_of_every_kind_hold_the_same_face(predictor: Predictor, mixed: Path) -> None:
-    names = ["a.jpg", "rgba.png", "cmyk.jpg", "a.webp", "a.bmp", "a.tif", "sixteen.png", "moving.gif", "palette.png"]
+    names = [
+        "a.jpg",
+        "rgba.png",
+        "cmyk.jpg",
+        "a.webp",
+        "a.bmp",
+        "a.tif",
+        "sixteen.png",
+        "moving.gif",
+        "palette.png",
+    ]
     seen = [predictor(mixed / name)[0].points for name in ("gray.png", *names)]
     for name, points in zip(names, seen[1:], strict=True):
         assert np.linalg.norm(points - seen[0], axis=1).mean() < 3, name
 
 
-def test_the_table_is_a_csv_that_fkp_reads(predictor: Predictor, mixed: Path, tmp_path: Path) -> None:
+def test_the_table_is_a_csv_that_fkp_reads(
+    predictor: Predictor, mixed: Path, tmp_path: Path
+) -> None:
     paths = sorted(mixed.glob("tiefer/**/*.png"))
-    Predictions(predictor, tmp_path, {}, drawn=None).album(Album(paths, mixed))
+    PredictionWriter(predictor, tmp_path, {}, drawn=None).album(ImageCollection(paths, mixed))
     table = LabelledCsv(str(tmp_path), file="faces.csv", images="/").read()
     assert len(table) == len(paths)
     faces = list(predictor.stream(paths))
@@ -126,9 +159,13 @@ def test_the_table_is_a_csv_that_fkp_reads(predictor: Predictor, mixed: Path, tm
 
 def test_pts_count_from_one_and_come_back(predictor: Predictor, tmp_path: Path) -> None:
     image, _ = painter.paint(5, 3)
-    picture = write_picture(tmp_path / "my.face.png", image)
-    (face,) = Predictions(predictor, tmp_path / "out", {}, pts=True).picture(picture)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"my.face.png", "my.face.json", "my.face.pts"}
+    picture = write_image(tmp_path / "my.face.png", image)
+    (face,) = PredictionWriter(predictor, tmp_path / "out", {}, pts=True).picture(picture)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "my.face.png",
+        "my.face.json",
+        "my.face.pts",
+    }
     np.testing.assert_allclose(read_pts(tmp_path / "out/my.face.pts"), face.points, atol=1e-3)
 
 
@@ -137,8 +174,8 @@ WAITING = """
 import runpy, sys, threading
 from fkp.inference import writers
 
-read = writers.read_picture
-writers.read_picture = lambda path: threading.Event().wait() if path.name == "40.png" else read(path)
+read = writers.read_image
+writers.read_image = lambda path: threading.Event().wait() if path.name == "40.png" else read(path)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -147,7 +184,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_killed_folder_goes_on_where_it_was(trained: Run, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     for i in range(41):
-        write_picture(folder / f"{i:02d}.png", painter.paint(5, i)[0])
+        write_image(folder / f"{i:02d}.png", painter.paint(5, i)[0])
     arguments = (f"image={folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", "drawn=null")
     script = [sys.executable, "-c", WAITING, str(ROOT / "predict.py"), *arguments]
     process = subprocess.Popen(script, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -157,10 +194,14 @@ def test_a_killed_folder_goes_on_where_it_was(trained: Run, tmp_path: Path) -> N
     assert process.wait() == -signal.SIGKILL
     (run,) = tmp_path.glob("outputs/predictions/*")
     done = [path for path in run.rglob("*.json") if path.name != UNFINISHED]
-    assert 0 < len(done) <= 32 and (run / UNFINISHED).is_file() and not (run / "summary.json").exists()
+    assert (
+        0 < len(done) <= 32 and (run / UNFINISHED).is_file() and not (run / "summary.json").exists()
+    )
     kept = {path: path.stat().st_mtime_ns for path in done}
 
-    other = call("predict.py", *arguments[:2], "drawn=jpg", "pts=true", cwd=tmp_path)  # asks something else
+    other = call(
+        "predict.py", *arguments[:2], "drawn=jpg", "pts=true", cwd=tmp_path
+    )  # asks something else
     again = call("predict.py", *arguments, cwd=tmp_path)
     anew = call("predict.py", *arguments, cwd=tmp_path)  # nothing is left to go on with
     assert (other.returncode, again.returncode, anew.returncode) == (0, 0, 0), again.stderr
@@ -186,28 +227,51 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_a_stop_has_left_broken_is_done_anew(kind: str, predictor: Predictor, tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "pictures/a.png", painter.paint(5, 3)[0])
-    out, album = Predictions(predictor, tmp_path / "out", {"asked": 1}, drawn=None), Album([picture], picture.parent)
+def test_what_a_stop_has_left_broken_is_done_anew(
+    kind: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    picture = write_image(tmp_path / "pictures/a.png", painter.paint(5, 3)[0])
+    out, album = (
+        PredictionWriter(predictor, tmp_path / "out", {"asked": 1}, drawn=None),
+        ImageCollection([picture], picture.parent),
+    )
     assert out.album(album)["done_before"] == 0
     whole, table = (tmp_path / "out/a.json").read_bytes(), (tmp_path / "out/faces.csv").read_bytes()
     (tmp_path / "out/a.json").write_text(BROKEN[kind].replace("IMAGE", str(picture)))
     (tmp_path / "out" / UNFINISHED).write_text(BROKEN[kind])
-    assert going_on(tmp_path / "new", {"asked": 1}) == tmp_path / "new"
+    assert find_unfinished(tmp_path / "new", {"asked": 1}) == tmp_path / "new"
     assert out.album(album)["done_before"] == 0
-    assert (tmp_path / "out/a.json").read_bytes() == whole and (tmp_path / "out/faces.csv").read_bytes() == table
+    assert (tmp_path / "out/a.json").read_bytes() == whole and (
+        tmp_path / "out/faces.csv"
+    ).read_bytes() == table
     assert out.album(album)["done_before"] == 1
 
 
-NAMES = ["=1+1", "+1", "-1", "@a", "\ttab", "\rreturn", " blank", "a,b", 'a"b', "a\nb", "ünter", "a;=1", "a\r\nb"]
+NAMES = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@a",
+    "\ttab",
+    "\rreturn",
+    " blank",
+    "a,b",
+    'a"b',
+    "a\nb",
+    "ünter",
+    "a;=1",
+    "a\r\nb",
+]
 
 
 def test_no_cell_of_the_table_is_a_formula_and_it_names_the_same_pictures(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = [write_picture(Path(f"{name}.png"), painter.paint(5, i)[0]) for i, name in enumerate(NAMES)]
-    Predictions(predictor, Path("out"), {}, drawn=None).album(Album(paths, Path()))
+    paths = [
+        write_image(Path(f"{name}.png"), painter.paint(5, i)[0]) for i, name in enumerate(NAMES)
+    ]
+    PredictionWriter(predictor, Path("out"), {}, drawn=None).album(ImageCollection(paths, Path()))
     with Path("out/faces.csv").open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert {cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n ")} <= {
@@ -219,8 +283,8 @@ def test_no_cell_of_the_table_is_a_formula_and_it_names_the_same_pictures(
 
 def test_a_name_that_is_no_text_is_written_as_it_is(predictor: Predictor, tmp_path: Path) -> None:
     picture = tmp_path / os.fsdecode(b"caf\xe9.png")
-    shutil.copy(write_picture(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
-    Predictions(predictor, tmp_path / "out", {}).album(Album([picture], tmp_path))
+    shutil.copy(write_image(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
+    PredictionWriter(predictor, tmp_path / "out", {}).album(ImageCollection([picture], tmp_path))
     assert b"caf\xe9.png," in (tmp_path / "out/faces.csv").read_bytes()
 
 
@@ -229,34 +293,60 @@ def test_a_film_is_drawn_whose_name_is_no_text(predictor: Predictor, tmp_path: P
     writer = cv2.VideoWriter(os.fsencode(film), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 64))
     writer.write(np.zeros((64, 64, 3), np.uint8))
     writer.release()
-    assert Predictions(predictor, tmp_path / "out", {}).film(Film(film), Tracker())["frames"] == 1
-    assert os.listdir(os.fsencode(tmp_path / "out")) and (tmp_path / "out" / film.name).with_suffix(".mp4").is_file()
+    assert (
+        PredictionWriter(predictor, tmp_path / "out", {}).film(Video(film), Tracker())["frames"]
+        == 1
+    )
+    assert (
+        os.listdir(os.fsencode(tmp_path / "out"))
+        and (tmp_path / "out" / film.name).with_suffix(".mp4").is_file()
+    )
 
 
 def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path: Path) -> None:
     image, label = painter.paint(5, 7)
     frame = cv2.resize(image, (240, 240))
-    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (240, 240))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (240, 240)
+    )
     for i in range(12):
         writer.write(np.roll(frame, i, 1)[..., ::-1].copy() if i != 6 else np.zeros_like(frame))
     writer.release()
-    summary = Predictions(predictor, tmp_path / "out", {}).film(Film(tmp_path / "film.avi"), Tracker())
-    assert (summary["frames"], summary["faces"], summary["tracks"], summary["without_face"]) == (12, 11, 1, 1)
+    summary = PredictionWriter(predictor, tmp_path / "out", {}).film(
+        Video(tmp_path / "film.avi"), Tracker()
+    )
+    assert (summary["frames"], summary["faces"], summary["tracks"], summary["without_face"]) == (
+        12,
+        11,
+        1,
+        1,
+    )
     with (tmp_path / "out/film.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["frame"]) for row in rows] == [i for i in range(12) if i != 6]
-    assert float(rows[-1]["seconds"]) == pytest.approx(11 / 20) and {row["track"] for row in rows} == {"1"}
-    drawn = Film(tmp_path / "out/film.mp4")
+    assert float(rows[-1]["seconds"]) == pytest.approx(11 / 20) and {
+        row["track"] for row in rows
+    } == {"1"}
+    drawn = Video(tmp_path / "out/film.mp4")
     assert drawn.rate == pytest.approx(20) and len(list(drawn)) == 12
-    short = Predictions(predictor, tmp_path / "short", {}, drawn=None).film(
-        Film(tmp_path / "film.avi"), Tracker(), most=3
+    short = PredictionWriter(predictor, tmp_path / "short", {}, drawn=None).film(
+        Video(tmp_path / "film.avi"), Tracker(), most=3
     )
     assert short["frames"] == 3 and not list((tmp_path / "short").glob("*.mp4"))
 
 
 def test_a_camera_that_is_not_there_is_one_message(trained: Run, tmp_path: Path) -> None:
-    done = call("predict.py", "image=camera:77", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
-    assert done.returncode == 2 and "camera:77: cannot be opened" in done.stderr and "Traceback" not in done.stderr
+    done = call(
+        "predict.py",
+        "image=camera:77",
+        f"ckpt={trained[0] / 'checkpoints/best.ckpt'}",
+        cwd=tmp_path,
+    )
+    assert (
+        done.returncode == 2
+        and "camera:77: cannot be opened" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
@@ -266,11 +356,13 @@ def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
     paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
     for path in paths:
         assert len(path.name.encode()) == 255
-        write_picture(path, np.zeros((9, 9, 3), np.uint8))
-    out = Predictions(stub, tmp_path / "out", {}, drawn="jpg", pts=True)
-    assert out.album(Album(paths, tmp_path))["faces"] == 8
-    assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len([*(tmp_path / "out").glob(".*.lock")])
-    assert out.album(Album(paths, tmp_path))["done_before"] == 4
+        write_image(path, np.zeros((9, 9, 3), np.uint8))
+    out = PredictionWriter(stub, tmp_path / "out", {}, drawn="jpg", pts=True)
+    assert out.album(ImageCollection(paths, tmp_path))["faces"] == 8
+    assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len(
+        [*(tmp_path / "out").glob(".*.lock")]
+    )
+    assert out.album(ImageCollection(paths, tmp_path))["done_before"] == 4
 
 
 def video(file: Path, frames: int = 4, times: list[int] | None = None) -> Path:
@@ -298,19 +390,21 @@ def strict(file: Path) -> Any:
     return json.loads(file.read_text(encoding="ascii"), parse_constant=refused)
 
 
-def test_a_video_of_varying_rate_keeps_its_times_and_its_length(predictor: Predictor, tmp_path: Path) -> None:
-    film = Film(video(tmp_path / "a.mkv", times=[0, 40, 80, 280, 480, 1000]))
+def test_a_video_of_varying_rate_keeps_its_times_and_its_length(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    film = Video(video(tmp_path / "a.mkv", times=[0, 40, 80, 280, 480, 1000]))
     seen: list[float] = []
 
     def follow(faces: list[Face], seconds: float) -> list[Face]:
         seen.append(seconds)
         return faces
 
-    Predictions(predictor, tmp_path / "out", {}).film(film, follow)
+    PredictionWriter(predictor, tmp_path / "out", {}).film(film, follow)
     with (tmp_path / "out/a.csv").open(encoding="utf-8", newline="") as file:
         times = [float(row["seconds"]) for row in csv.DictReader(file)]
     assert times == pytest.approx([0, 0.04, 0.08, 0.28, 0.48, 1.0]) and seen == pytest.approx(times)
-    drawn = Film(tmp_path / "out/a.mp4")
+    drawn = Video(tmp_path / "out/a.mp4")
     assert drawn.rate == pytest.approx(25) and len(list(drawn)) == 26
 
 
@@ -319,7 +413,7 @@ def test_frames_of_another_size_are_drawn_too(predictor: Predictor, tmp_path: Pa
     for number, side in enumerate((64, 48, 64)):
         copy.write(np.zeros((side, side, 3), np.uint8), number / 10)
     copy.close()
-    assert [frame.shape for frame in Film(tmp_path / "a.mp4")] == [(64, 64, 3)] * 3
+    assert [frame.shape for frame in Video(tmp_path / "a.mp4")] == [(64, 64, 3)] * 3
 
 
 def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
@@ -327,48 +421,68 @@ def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
 ) -> None:
     folder = tmp_path / "mixed"
     image = Image.fromarray(painter.paint(5, 3)[0])
-    image_file = write_picture(folder / "clip.png", np.asarray(image))
+    image_file = write_image(folder / "clip.png", np.asarray(image))
     image.save(folder / "moving.gif", save_all=True, append_images=[image.rotate(90)])
     video(folder / "clip.avi")
     video(folder / "PHONE.MOV")
     video(folder / "broken.mp4").write_bytes(b"no video")
     album, out = find(str(folder)), tmp_path / "out"
-    assert isinstance(album, Album)
-    predictions = Predictions(predictor, out, {"ckpt": "a"}, drawn="png")
-    summary = writers.album(album, Tracker, 3)
-    assert (summary["pictures"], summary["videos"], list(summary["failed"])) == (2, 3, [str(folder / "broken.mp4")])
+    assert isinstance(album, ImageCollection)
+    predictions = PredictionWriter(predictor, out, {"ckpt": "a"}, drawn="png")
+    summary = predictions.album(album, Tracker, 3)
+    assert (summary["pictures"], summary["videos"], list(summary["failed"])) == (
+        2,
+        3,
+        [str(folder / "broken.mp4")],
+    )
     assert summary["notes"] == {str(folder / "moving.gif"): "first of 2 frames"}
-    assert strict(out / "summary.json") == summary and strict(out / "moving.json")["notes"] == ["first of 2 frames"]
+    assert strict(out / "summary.json") == summary and strict(out / "moving.json")["notes"] == [
+        "first of 2 frames"
+    ]
     assert strict(out / "clip.png.json")["image"] == str(image_file)
     record = strict(out / "clip.avi.json")
     assert (record["video"], record["frames"], record["tracks"]) == (str(folder / "clip.avi"), 3, 1)
-    assert (out / "PHONE.csv").is_file() and (out / "PHONE.mp4").is_file() and not (out / "broken.csv").exists()
+    assert (
+        (out / "PHONE.csv").is_file()
+        and (out / "PHONE.mp4").is_file()
+        and not (out / "broken.csv").exists()
+    )
     before = {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")}
-    assert writers.album(album, Tracker, 3)["notes"] == summary["notes"]
+    assert predictions.album(album, Tracker, 3)["notes"] == summary["notes"]
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")} == before  # done before
-    Predictions(predictor, tmp_path / "one", {}).picture(folder / "moving.gif")
+    PredictionWriter(predictor, tmp_path / "one", {}).picture(folder / "moving.gif")
     assert "moving.gif: first of 2 frames" in capsys.readouterr().out
 
 
-def test_an_interrupted_video_of_a_folder_is_done_anew(predictor: Predictor, tmp_path: Path) -> None:
+def test_an_interrupted_video_of_a_folder_is_done_anew(
+    predictor: Predictor, tmp_path: Path
+) -> None:
     video(tmp_path / "in.avi")
-    album, presses = Album([tmp_path / "in.avi"], tmp_path, {tmp_path / "in.avi"}), iter([False, True])
+    album, presses = (
+        ImageCollection([tmp_path / "in.avi"], tmp_path, {tmp_path / "in.avi"}),
+        iter([False, True]),
+    )
 
     def follow(faces: list[Face], seconds: float) -> list[Face]:
         if next(presses, False):
             raise KeyboardInterrupt
         return faces
 
-    out = Predictions(predictor, tmp_path / "out", {}, drawn=None)
+    out = PredictionWriter(predictor, tmp_path / "out", {}, drawn=None)
     with pytest.raises(KeyboardInterrupt):
         out.album(album, lambda: follow)
     assert (tmp_path / "out" / UNFINISHED).exists()
-    assert out.album(album, lambda: follow)["videos"] == 1 and strict(tmp_path / "out/in.json")["frames"] == 4
+    assert (
+        out.album(album, lambda: follow)["videos"] == 1
+        and strict(tmp_path / "out/in.json")["frames"] == 4
+    )
 
 
-def test_json_is_strict_whatever_was_found_and_names_are_escaped(tmp_path: Path, predictor: Predictor) -> None:
+def test_json_is_strict_whatever_was_found_and_names_are_escaped(
+    tmp_path: Path, predictor: Predictor
+) -> None:
     face = Face(np.full((68, 2), np.nan), np.full(68, np.inf), np.arange(4.0), -np.inf)
-    out = Predictions(predictor, tmp_path, {"ckpt": os.fsdecode(b"m\xf6.ckpt")}, drawn=None)
+    out = PredictionWriter(predictor, tmp_path, {"ckpt": os.fsdecode(b"m\xf6.ckpt")}, drawn=None)
     picture = tmp_path / os.fsdecode(b"caf\xe9.png")
     out._write(picture, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
     record = strict(tmp_path / "a.json")
@@ -379,8 +493,10 @@ def test_json_is_strict_whatever_was_found_and_names_are_escaped(tmp_path: Path,
 
 
 def test_numbers_are_rounded_as_they_are_read(predictor: Predictor, tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "a.png", painter.paint(5, 3)[0])
-    Predictions(predictor, tmp_path / "out", {}, drawn=None).album(Album([picture], tmp_path))
+    picture = write_image(tmp_path / "a.png", painter.paint(5, 3)[0])
+    PredictionWriter(predictor, tmp_path / "out", {}, drawn=None).album(
+        ImageCollection([picture], tmp_path)
+    )
     text = (tmp_path / "out/a.json").read_text() + (tmp_path / "out/faces.csv").read_text()
     assert not re.search(r"[0-9]\.[0-9]{5}", text)
 
@@ -388,30 +504,36 @@ def test_numbers_are_rounded_as_they_are_read(predictor: Predictor, tmp_path: Pa
 @pytest.mark.parametrize("letters", ["x" * 251, "ä" * 125])
 def test_the_longest_name_has_results(letters: str, predictor: Predictor, tmp_path: Path) -> None:
     picture = tmp_path / f"{letters}.png"
-    shutil.copy(write_picture(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
-    out = Predictions(predictor, tmp_path / "out", {}, pts=True)
+    shutil.copy(write_image(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
+    out = PredictionWriter(predictor, tmp_path / "out", {}, pts=True)
     out.picture(picture)
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".png", ".pts"]
-    assert out.album(Album([picture], tmp_path))["done_before"] == 1
+    assert out.album(ImageCollection([picture], tmp_path))["done_before"] == 1
 
 
 def test_no_result_overwrites_what_was_asked_about(predictor: Predictor, tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "a.png", painter.paint(5, 3)[0])
+    picture = write_image(tmp_path / "a.png", painter.paint(5, 3)[0])
     film = video(tmp_path / "b.mp4")
     before = picture.read_bytes(), film.read_bytes()
-    out = Predictions(predictor, tmp_path, {})
+    out = PredictionWriter(predictor, tmp_path, {})
     with pytest.raises(FkpError, match="a.png: .*run_dir"):
         out.picture(picture)
     with pytest.raises(FkpError, match="b.mp4: .*run_dir"):
-        out.film(Film(film), Tracker())
-    assert set(out.album(Album([picture, film], tmp_path, {film}))["failed"]) == {str(picture), str(film)}
+        out.film(Video(film), Tracker())
+    assert set(out.album(ImageCollection([picture, film], tmp_path, {film}))["failed"]) == {
+        str(picture),
+        str(film),
+    }
     assert (picture.read_bytes(), film.read_bytes()) == before
 
 
 @pytest.mark.parametrize("most", [0, -3, 2.5, "two"])
 def test_a_number_of_frames_is_one(most: Any, predictor: Predictor, tmp_path: Path) -> None:
     film = video(tmp_path / "a.avi")
-    out = Predictions(predictor, tmp_path / "out", {})
-    for call_it in (lambda: out.film(Film(film), Tracker(), most), lambda: out.album(Album([], tmp_path), None, most)):
+    out = PredictionWriter(predictor, tmp_path / "out", {})
+    for call_it in (
+        lambda: out.film(Video(film), Tracker(), most),
+        lambda: out.album(ImageCollection([], tmp_path), None, most),
+    ):
         with pytest.raises(FkpError, match=f"frames={most}"):
             call_it()

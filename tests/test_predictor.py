@@ -11,16 +11,16 @@ from fkp import Face, Predictor, painter
 from fkp.detectors import HaarCascade, YuNet
 from fkp.draw import draw, visualize_output
 from fkp.errors import FkpError
-from fkp.files.images import read_picture, to_gray
+from fkp.files.images import read_image, to_gray
 from fkp.geometry import (
     apply,
     centre_and_side,
     compose,
     face_box,
     overlap,
+    rolled_box,
     rotation,
     square,
-    tilted_box,
     translation,
     warp,
 )
@@ -55,11 +55,14 @@ def test_faces_keep_the_order_and_number_of_boxes(predictor: Predictor) -> None:
     assert predictor(image, boxes=np.zeros((0, 4))) == []
 
 
-def test_a_stream_gives_what_calls_give_in_order_and_holds_few_pictures(predictor: Predictor) -> None:
+def test_a_stream_gives_what_calls_give_in_order_and_holds_few_pictures(
+    predictor: Predictor,
+) -> None:
     drawn = [painter.paint(2, i) for i in range(9)]
     images = [image for image, _ in drawn]
     boxes = [
-        np.repeat(face_box(label)[None], i % 4, 0) + 2 * np.arange(i % 4)[:, None] for i, (_, label) in enumerate(drawn)
+        np.repeat(face_box(label)[None], i % 4, 0) + 2 * np.arange(i % 4)[:, None]
+        for i, (_, label) in enumerate(drawn)
     ]
     narrow = Predictor(predictor.engine, predictor.transforms, predictor.markup, batch_size=4)
     ahead = 0
@@ -84,26 +87,36 @@ def test_a_stream_gives_what_calls_give_in_order_and_holds_few_pictures(predicto
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000, 3), (3000, 1), (20, 20, 3), (19, 2000)])
-def test_the_smallest_and_thinnest_pictures_have_no_face(predictor: Predictor, shape: tuple[int, ...]) -> None:
+def test_the_smallest_and_thinnest_pictures_have_no_face(
+    predictor: Predictor, shape: tuple[int, ...]
+) -> None:
     assert predictor(np.zeros(shape, np.uint8)) == []
 
 
-def looking(predictor: Predictor, passes: int) -> Predictor:
-    return Predictor(predictor.engine, predictor.transforms, predictor.markup, passes=passes)
+def looking(predictor: Predictor, refine_steps: int) -> Predictor:
+    return Predictor(
+        predictor.engine, predictor.transforms, predictor.markup, refine_steps=refine_steps
+    )
 
 
-def test_later_looks_are_drawn_round_earlier_ones_in_the_mirror_by_turns_and_count_more(predictor: Predictor) -> None:
+def test_later_looks_are_drawn_round_earlier_ones_in_the_mirror_by_turns_and_count_more(
+    predictor: Predictor,
+) -> None:
     image, label = painter.paint(2, 3)
     gray, box = to_gray(image), face_box(label)[None]
-    first, second, third = (looking(predictor, passes)(image, boxes=box)[0] for passes in (1, 2, 3))
+    first, second, third = (
+        looking(predictor, refine_steps)(image, boxes=box)[0] for refine_steps in (1, 2, 3)
+    )
     alone, _ = predictor.predict(gray, box)
     np.testing.assert_array_equal(first.points, alone[0])
     for before, after, look in ((first, second, 1), (second, third, 2)):
-        frame, tilt = tilted_box(before.points)
-        seen, _ = predictor.predict(gray, frame[None], tilts=np.array([tilt]), mirrored=look == 1)
+        frame, tilt = rolled_box(before.points)
+        seen, _ = predictor.predict(gray, frame[None], rolls=np.array([tilt]), mirrored=look == 1)
         apart = np.linalg.norm(seen[0] - before.points, axis=1).mean()
         share = 2 / (look + 2) if apart < AGREEING * np.sqrt(np.ptp(seen[0], axis=0).prod()) else 1
-        np.testing.assert_allclose(after.points, (1 - share) * before.points + share * seen[0], atol=1e-3)
+        np.testing.assert_allclose(
+            after.points, (1 - share) * before.points + share * seen[0], atol=1e-3
+        )
         np.testing.assert_array_equal(after.box, before.box)
 
 
@@ -113,7 +126,9 @@ def test_a_first_look_that_the_second_finds_far_off_does_not_count(predictor: Pr
     twice = looking(predictor, 2)
     answers = (far, label.astype(np.float32)[None])
     twice._found = lambda *_: (answers[next(looks)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
-    np.testing.assert_allclose(twice(image, boxes=face_box(label)[None])[0].points, label, atol=1e-3)
+    np.testing.assert_allclose(
+        twice(image, boxes=face_box(label)[None])[0].points, label, atol=1e-3
+    )
 
 
 def test_in_the_mirror_a_mirrored_face_is_seen_as_it_is(predictor: Predictor) -> None:
@@ -121,18 +136,24 @@ def test_in_the_mirror_a_mirrored_face_is_seen_as_it_is(predictor: Predictor) ->
     gray, width, box = to_gray(image), image.shape[1], face_box(label)
     mirrored_box = np.array([width - 1 - box[2], box[1], width - 1 - box[0], box[3]])
     here, _ = predictor.predict(gray, box[None])
-    there, _ = predictor.predict(np.ascontiguousarray(gray[:, ::-1]), mirrored_box[None], mirrored=True)
-    back = there[0][predictor.markup.flip] * (-1, 1) + (width - 1, 0)
+    there, _ = predictor.predict(
+        np.ascontiguousarray(gray[:, ::-1]), mirrored_box[None], mirrored=True
+    )
+    back = there[0][predictor.markup.flip_indices] * (-1, 1) + (width - 1, 0)
     np.testing.assert_allclose(here[0], back, atol=0.1)
-    assert np.abs(predictor.predict(gray, box[None], mirrored=True)[0] - here).max() > 0.1  # it does look in the mirror
+    assert (
+        np.abs(predictor.predict(gray, box[None], mirrored=True)[0] - here).max() > 0.1
+    )  # it does look in the mirror
 
 
 def test_points_lean_to_the_right_in_the_mirror_too(predictor: Predictor) -> None:
     image, label = painter.paint(2, 4)
-    for passes in (1, 2):
-        straight, leaning = looking(predictor, passes), looking(predictor, passes)
-        leaning.lean = 0.02
-        (before,), (after,) = (one(image, boxes=face_box(label)[None]) for one in (straight, leaning))
+    for refine_steps in (1, 2):
+        straight, leaning = looking(predictor, refine_steps), looking(predictor, refine_steps)
+        leaning.label_offset = 0.02
+        (before,), (after,) = (
+            one(image, boxes=face_box(label)[None]) for one in (straight, leaning)
+        )
         moved = before.points + 0.02 * (before.points[45] - before.points[36])
         np.testing.assert_allclose(after.points, moved, atol=1e-3)
 
@@ -142,10 +163,10 @@ def test_a_turned_picture_turns_the_points(predictor: Predictor) -> None:
     gray, height, width = to_gray(image), *image.shape[:2]
     about = rotation(30.0, ((width - 1) / 2, (height - 1) / 2))
     turned = warp(gray, about, (width, height))
-    box, tilt = tilted_box(label)
-    upright, _ = predictor.predict(gray, box[None], tilts=np.array([tilt]))
-    box, tilt = tilted_box(apply(about, label))
-    tilted, _ = predictor.predict(turned, box[None], tilts=np.array([tilt]))
+    box, tilt = rolled_box(label)
+    upright, _ = predictor.predict(gray, box[None], rolls=np.array([tilt]))
+    box, tilt = rolled_box(apply(about, label))
+    tilted, _ = predictor.predict(turned, box[None], rolls=np.array([tilt]))
     off = np.linalg.norm(tilted[0] - apply(about, upright[0]), axis=1)
     assert np.median(off) < 0.02 * (box[2] - box[0])
 
@@ -167,7 +188,9 @@ def test_gray_and_colour_are_the_same_face(predictor: Predictor) -> None:
         (5, "not int"),
     ],
 )
-def test_what_is_not_a_picture_is_refused(predictor: Predictor, image: object, message: str) -> None:
+def test_what_is_not_a_picture_is_refused(
+    predictor: Predictor, image: object, message: str
+) -> None:
     with pytest.raises(FkpError, match=message):
         predictor(image)  # type: ignore[arg-type]
 
@@ -190,7 +213,12 @@ def test_a_checkpoint_is_plain_data(trained: Run) -> None:
 
 def test_foreign_parts_are_not_loaded(trained: Run, tmp_path: Path) -> None:
     checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
-    for target in ("os.system", "fkp.files.images.write_picture", "fkp.networks.torch", "fkp.networks.nothing"):
+    for target in (
+        "os.system",
+        "fkp.files.images.write_image",
+        "fkp.networks.torch",
+        "fkp.networks.nothing",
+    ):
         checkpoint["fkp"]["network"] = {"_target_": target, "command": "true"}
         torch.save(checkpoint, tmp_path / "bad.ckpt")
         with pytest.raises(FkpError, match="not loaded"):
@@ -200,7 +228,11 @@ def test_foreign_parts_are_not_loaded(trained: Run, tmp_path: Path) -> None:
 def test_no_checkpoint_and_not_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(FkpError, match="train one with"):
         Predictor.load(tmp_path / "none.ckpt")
-    for content, reason in ((b"", "empty"), (b"hello", "not a file of torch"), (b"PK\x03\x04 broken", "damaged")):
+    for content, reason in (
+        (b"", "empty"),
+        (b"hello", "not a file of torch"),
+        (b"PK\x03\x04 broken", "damaged"),
+    ):
         (tmp_path / "bad.ckpt").write_bytes(content)
         with pytest.raises(FkpError, match=f"bad.ckpt: {reason}"):
             Predictor.load(tmp_path / "bad.ckpt")
@@ -234,9 +266,11 @@ def test_haar_finds_nothing_in_an_empty_picture_and_knows_its_cascades() -> None
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("photo", "people"), [("obamas.jpg", 2), ("the_beatles.jpg", 4), ("mona_lisa.jpg", 1)])
+@pytest.mark.parametrize(
+    ("photo", "people"), [("obamas.jpg", 2), ("the_beatles.jpg", 4), ("mona_lisa.jpg", 1)]
+)
 def test_haar_finds_the_people_in_photos(shared: Path, photo: str, people: int) -> None:
-    boxes, scores = HaarCascade()(read_picture(shared / "photos" / photo))
+    boxes, scores = HaarCascade()(read_image(shared / "photos" / photo))
     assert len(boxes) == people
     assert (np.diff(scores) <= 0).all()
 
@@ -247,11 +281,13 @@ def yunet(shared: Path) -> YuNet:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("photo", "people"), [("obamas.jpg", 2), ("the_beatles.jpg", 4), ("mona_lisa.jpg", 1)])
+@pytest.mark.parametrize(
+    ("photo", "people"), [("obamas.jpg", 2), ("the_beatles.jpg", 4), ("mona_lisa.jpg", 1)]
+)
 def test_yunet_finds_the_people_in_photos_where_haar_does_and_turned(
     shared: Path, yunet: YuNet, photo: str, people: int
 ) -> None:
-    image = read_picture(shared / "photos" / photo)
+    image = read_image(shared / "photos" / photo)
     boxes, scores = yunet(image)
     assert len(boxes) == people and (np.diff(scores) <= 0).all()
     for box in HaarCascade()(image)[0]:
@@ -261,7 +297,12 @@ def test_yunet_finds_the_people_in_photos_where_haar_does_and_turned(
     height, width = image.shape[:2]
     turned = warp(image, rotation(30.0, ((width - 1) / 2, (height - 1) / 2)), (width, height))
     assert len(yunet(turned)[0]) >= people - 1  # one may be turned out of the picture
-    for shape in 10 * [(1, 3000), (8, 640), (16, 640), (3000, 1)]:  # what it saw before is no part of the answer
+    for shape in 10 * [
+        (1, 3000),
+        (8, 640),
+        (16, 640),
+        (3000, 1),
+    ]:  # what it saw before is no part of the answer
         assert len(yunet(image)[0]) == people and len(yunet(np.zeros(shape, np.uint8))[0]) == 0
 
 
@@ -282,17 +323,26 @@ def test_yunet_says_what_stands_in_its_way(tmp_path: Path, monkeypatch: pytest.M
 def test_face_box_is_where_haar_draws_it(shared: Path) -> None:
     from fkp.data.youtube_faces import YoutubeFaces
 
-    faces = YoutubeFaces(str(shared / "data/youtube_faces")).read().split("identity")["val"].select(slice(0, 200, 4))
+    faces = (
+        YoutubeFaces(str(shared / "data/youtube_faces"))
+        .read()
+        .split("identity")["val"]
+        .select(slice(0, 200, 4))
+    )
     found = 0
     for path, points in zip(faces.paths, faces.points, strict=True):
-        boxes, _ = HaarCascade()(read_picture(path, gray=True))
+        boxes, _ = HaarCascade()(read_image(path, gray=True))
         found += any(overlap(box, face_box(points)) > 0.6 for box in boxes)
     assert found > 0.9 * len(faces)
 
 
-def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(predictor: Predictor) -> None:
+def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(
+    predictor: Predictor,
+) -> None:
     image, label = painter.paint(2, 3)
-    boxes = np.stack([face_box(label), face_box(label) + 3, face_box(label) + 6, face_box(label) + 9])
+    boxes = np.stack(
+        [face_box(label), face_box(label) + 3, face_box(label) + 6, face_box(label) + 9]
+    )
     picky = looking(predictor, 2)
     picky.detector = lambda _: (boxes, np.arange(4, dtype=np.float32))
     # The third is sure enough only of its second step, the fourth after a bad box quite sure.
@@ -326,11 +376,15 @@ def spun(image: np.ndarray, quarters: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error(face: Face, label: np.ndarray) -> float:
-    return float(np.linalg.norm(face.points - label, axis=1).mean() / np.linalg.norm(label[36] - label[45]))
+    return float(
+        np.linalg.norm(face.points - label, axis=1).mean() / np.linalg.norm(label[36] - label[45])
+    )
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_faces_that_lie_on_their_side_or_upside_down_are_right(shipped: Predictor, quarters: int) -> None:
+def test_faces_that_lie_on_their_side_or_upside_down_are_right(
+    shipped: Predictor, quarters: int
+) -> None:
     for i in range(4):
         image, label = painter.paint(5, i)
         (upright,) = shipped(image, boxes=face_box(label)[None])
@@ -344,23 +398,32 @@ def test_faces_that_lie_on_their_side_or_upside_down_are_right(shipped: Predicto
         assert face.confidence.mean() > shipped.min_confidence
 
 
-def test_clear_faces_are_not_seen_turned(shipped: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clear_faces_are_not_seen_turned(
+    shipped: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image, label = painter.paint(5, 0)
     seen: list[int] = []
     found = shipped._found
-    monkeypatch.setattr(shipped, "_found", lambda pixels, *rest: (seen.append(len(pixels)), found(pixels, *rest))[1])
+    monkeypatch.setattr(
+        shipped, "_found", lambda pixels, *rest: (seen.append(len(pixels)), found(pixels, *rest))[1]
+    )
     (face,) = shipped(image, boxes=face_box(label)[None])
     assert face.confidence.mean() > 0.5 and seen == [1, 1]
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("detector", ["haar", "yunet"])
-def test_no_face_of_a_turned_photo_is_reported_wrong(shared: Path, yunet: YuNet, detector: str) -> None:
+def test_no_face_of_a_turned_photo_is_reported_wrong(
+    shared: Path, yunet: YuNet, detector: str
+) -> None:
     """Upright, YuNet finds all three people."""
-    predictor, truth = Predictor.load(detector=yunet if detector == "yunet" else None), Predictor.load(detector=yunet)
+    predictor, truth = (
+        Predictor.load(detector=yunet if detector == "yunet" else None),
+        Predictor.load(detector=yunet),
+    )
     right = 0
     for photo in ("obamas.jpg", "mona_lisa.jpg"):
-        image = read_picture(shared / "photos" / photo)
+        image = read_image(shared / "photos" / photo)
         labels = [face.points for face in truth(image)]
         for quarters in (1, 2, 3):
             turned, there = spun(image, quarters)

@@ -36,13 +36,16 @@ def _supporters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def figures(run: Path) -> dict[str, float]:
-    return json.loads((run / "figures.json").read_text())
+    return json.loads((run / "metrics.json").read_text())
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(next((run / "tensorboard").iterdir())))
     events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def kill(at: dict[int, int], process: int, notes: Path) -> str:
@@ -51,7 +54,7 @@ def kill(at: dict[int, int], process: int, notes: Path) -> str:
     return f"+callbacks.kill{process}={{_target_: killer.Kill, at: {{{steps}}}, folder: {notes}, process: {process}}}"
 
 
-def way_on(run: Path) -> str:
+def resume_hint(run: Path) -> str:
     return f"python train.py resume=true goes on from {run}/checkpoints/last.ckpt"
 
 
@@ -77,7 +80,10 @@ def test_all_shares_together_are_the_batches_of_one(count: int, batch: int, proc
     """But for a last batch that has not a face for each process; also from within an epoch."""
     for skipped in (0, 1):
         whole = WeightedEpochs(np.ones(count), 3, batch)
-        shares = [WeightedEpochs(np.ones(count), 3, batch, process, processes) for process in range(processes)]
+        shares = [
+            WeightedEpochs(np.ones(count), 3, batch, process, processes)
+            for process in range(processes)
+        ]
         served = []
         for number, share in enumerate([whole, *shares]):
             size = batch if number == 0 else len(range(number - 1, batch, processes))
@@ -112,8 +118,12 @@ def test_every_face_is_served_to_one_process(faces_folder: Path, part: str, size
     served = []
     for rank in range(size):
         data = module(faces_folder, rank, size, 5)
-        served += [points for batch in getattr(data, f"{part}_dataloader")() for points in batch["points"].numpy()]
-    wanted = data.parts[part].table.points
+        served += [
+            points
+            for batch in getattr(data, f"{part}_dataloader")()
+            for points in batch["points"].numpy()
+        ]
+    wanted = data.splits[part].table.points
     left_out = len(wanted) % 5 if part == "train" and len(wanted) % 5 < size else 0
     assert len(served) == len(wanted) - left_out > size
     assert len(np.unique(np.round(served, 3), axis=0)) == len(served)
@@ -151,15 +161,17 @@ def test_one_process_leads_whoever_started_them(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert provenance.leads() == leading
+    assert provenance.is_rank_zero() == leading
 
 
-def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_lead_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     told = provenance.arguments(["seed=1", "run_dir=there"], tmp_path)
     assert told == ["seed=1", "run_dir=there", "hydra.run.dir=there", *provenance.QUIET]
     assert f"hydra.run.dir={tmp_path}" in provenance.arguments(["seed=1"], tmp_path)
-    values = {"resume": False, "repeat": None, "changed": False, "ckpt_path": None}
+    values = {"resume": False, "repeat": None, "allow_changes": False, "ckpt_path": None}
     run = provenance.begin(tmp_path / "run", values, ["seed=1"])
     run.made_of("data")
     assert not list(tmp_path.iterdir()) and not run.resumed
@@ -167,7 +179,9 @@ def test_a_process_that_does_not_lead_writes_nothing(tmp_path: Path, monkeypatch
 
 
 @slow
-def test_two_processes_come_to_what_one_does_and_write_once(faces_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_come_to_what_one_does_and_write_once(
+    faces_folder: Path, tmp_path: Path
+) -> None:
     """With batches that do not divide by two, a last one that is not full, and points without a label."""
     table = YoutubeFaces(str(faces_folder)).read().select(np.arange(32))
     points = np.where(np.random.default_rng(0).random((32, 68, 1)) < 0.3, np.nan, table.points)
@@ -187,7 +201,8 @@ def test_two_processes_come_to_what_one_does_and_write_once(faces_folder: Path, 
     one, two = (next((tmp_path / folder).glob("outputs/*/*")) for folder in ("one", "two"))
     assert len(list(tmp_path.glob("two/outputs/*/*"))) == 1
     names = [
-        sorted(str(path.relative_to(run)) for path in run.rglob("*") if "events" not in path.name) for run in (one, two)
+        sorted(str(path.relative_to(run)) for path in run.rglob("*") if "events" not in path.name)
+        for run in (one, two)
     ]
     assert names[0] == names[1]
     for key, value in weights(one).items():
@@ -202,10 +217,22 @@ def test_two_processes_come_to_what_one_does_and_write_once(faces_folder: Path, 
 @slow
 def test_batch_norm_validates_unequal_shares(faces_folder: Path, tmp_path: Path) -> None:
     """One process has a batch more than the other; the figures are those of the weights that are kept."""
-    options = [*TINY, "experiment=heatmap", "model.network.width=4", "datamodule.batch_size=2", *TWO]
-    done = call("train.py", *options, f"data.root={faces_folder}", f"run_dir={tmp_path}/run", cwd=tmp_path)
+    options = [
+        *TINY,
+        "experiment=heatmap",
+        "model.network.width=4",
+        "datamodule.batch_size=2",
+        *TWO,
+    ]
+    done = call(
+        "train.py", *options, f"data.root={faces_folder}", f"run_dir={tmp_path}/run", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    data = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={tmp_path}/run/checkpoints/best.ckpt"]
+    data = [
+        "data=youtube_faces",
+        f"data.root={faces_folder}",
+        f"ckpt={tmp_path}/run/checkpoints/best.ckpt",
+    ]
     found = json.loads(call("evaluate.py", *data, cwd=tmp_path).stdout.splitlines()[-1])
     assert found["nme_as_trained"] == pytest.approx(figures(tmp_path / "run")["test/nme"], rel=0.02)
 
@@ -216,19 +243,24 @@ def test_a_released_backbone_is_learnt_together(faces_folder: Path, tmp_path: Pa
 
     torch.save(shufflenet_v2_x0_5().state_dict(), tmp_path / "first.pth")
     transfer = ["experiment=transfer", "model.network.backbone=shufflenet_v2_x0_5", *TINY, *TWO]
-    transfer += [f"model.network.weights={tmp_path}/first.pth", "callbacks.release.unfreeze_backbone_at_epoch=1"]
+    transfer += [
+        f"model.network.weights={tmp_path}/first.pth",
+        "callbacks.release.unfreeze_backbone_at_epoch=1",
+    ]
     begun = [*transfer, f"data.root={faces_folder}", "+callbacks.alike={_target_: killer.Alike}"]
     done = call("train.py", *begun, f"run_dir={tmp_path}/run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     first = torch.load(tmp_path / "first.pth", weights_only=True)["conv5.0.weight"]
     assert not torch.equal(weights(tmp_path / "run")["network.backbone.5.0.weight"], first)
-    more = [f"resume={tmp_path}/run", "trainer.max_epochs=3", "changed=true"]
+    more = [f"resume={tmp_path}/run", "trainer.max_epochs=3", "allow_changes=true"]
     done = call("train.py", *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 @slow
-def test_two_processes_stopped_and_killed_are_in_the_end_the_same(faces_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_stopped_and_killed_are_in_the_end_the_same(
+    faces_folder: Path, tmp_path: Path
+) -> None:
     """Bit for bit, with dropout; whichever was stopped or killed, the other ended soon, and one message told it."""
     begun = [*TINY, *TWO, f"data.root={faces_folder}", "callbacks.last.minutes=0"]
     done = call("train.py", *begun, f"run_dir={tmp_path}/whole", cwd=tmp_path)
@@ -245,7 +277,9 @@ def test_two_processes_stopped_and_killed_are_in_the_end_the_same(faces_folder: 
         assert nobody_trains_in(run), number
         assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step
         if code != -9:
-            assert "Traceback" not in done.stderr and done.stderr.count(way_on(run)) == 1, done.stderr
+            assert "Traceback" not in done.stderr and done.stderr.count(resume_hint(run)) == 1, (
+                done.stderr
+            )
         if code == 2:
             assert "process 1 of those that train together was ended by SIGKILL" in done.stderr
     done = call("train.py", f"resume={run}", cwd=tmp_path)
@@ -265,7 +299,11 @@ def test_a_mistake_in_one_share_ends_both_with_one_message(
     begun = [*TINY, *TWO, f"data.root={faces_folder}", spoil, f"run_dir={tmp_path}/run"]
     done = call("train.py", *begun, "callbacks.last.minutes=0", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    told = "the loss is nan in epoch 0, batch 2" if message is None else f"process 1 of those .* failed: {message}"
+    told = (
+        "the loss is nan in epoch 0, batch 2"
+        if message is None
+        else f"process 1 of those .* failed: {message}"
+    )
     (line,) = [line for line in done.stderr.splitlines() if "goes on from" in line]
     assert re.search(told, line) and line.count("goes on from") == 1
     assert nobody_trains_in(tmp_path / "run")
@@ -283,35 +321,63 @@ def test_torchrun_starts_them_too(faces_folder: Path, tmp_path: Path) -> None:
         "--nproc_per_node=2",
         str(ROOT / "train.py"),
     ]
-    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("go on with") == 1
     (run,) = tmp_path.glob("outputs/*/*")
-    assert [path.name for path in tmp_path.glob("*")] == ["outputs"] and (run / "figures.json").is_file()
+    assert [path.name for path in tmp_path.glob("*")] == ["outputs"] and (
+        run / "metrics.json"
+    ).is_file()
 
 
 @slow
 def test_slurm_starts_them_too(faces_folder: Path, tmp_path: Path) -> None:
     """With the numbers that srun gives to processes, and none of anybody else."""
-    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    job = {
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+    }
     job |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NAME": "fkp", "MASTER_ADDR": "127.0.0.1"}
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *TWO, f"data.root={faces_folder}", "trainer.max_epochs=1"]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *TINY,
+        *TWO,
+        f"data.root={faces_folder}",
+        "trainer.max_epochs=1",
+    ]
     started = []
     for number in "01":
         environment = {**os.environ, **job, "SLURM_PROCID": number, "SLURM_LOCALID": number}
         output = (tmp_path / number).open("w")
-        started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output))
+        started.append(
+            subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
+        )
     assert [process.wait(300) for process in started] == [0, 0], (tmp_path / "1").read_text()
-    assert "go on with" in (tmp_path / "0").read_text() and "go on with" not in (tmp_path / "1").read_text()
+    assert (
+        "go on with" in (tmp_path / "0").read_text()
+        and "go on with" not in (tmp_path / "1").read_text()
+    )
     (run,) = tmp_path.glob("outputs/*/*")
-    assert (run / "figures.json").is_file() and not list(tmp_path.glob("outputs/*.*"))
+    assert (run / "metrics.json").is_file() and not list(tmp_path.glob("outputs/*.*"))
 
 
 @slow
 def test_ctrl_c_stops_both(faces_folder: Path, tmp_path: Path) -> None:
     """A terminal sends it to the leader and to the other."""
     run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *TWO, f"data.root={faces_folder}", f"run_dir={run}"]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *TINY,
+        *TWO,
+        f"data.root={faces_folder}",
+        f"run_dir={run}",
+    ]
     process = subprocess.Popen(
         [*command, "trainer.max_epochs=1000"],
         cwd=tmp_path,
@@ -326,7 +392,9 @@ def test_ctrl_c_stops_both(faces_folder: Path, tmp_path: Path) -> None:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and said.count(way_on(run)) == 1 and "Traceback" not in said, said
+    assert (
+        process.returncode == 130 and said.count(resume_hint(run)) == 1 and "Traceback" not in said
+    ), said
     assert nobody_trains_in(run)
 
 
@@ -343,5 +411,7 @@ def test_a_half_epoch_is_counted_once_in_however_many_processes_it_goes_on(proce
             made._trainer = _Place(process, processes)
             made.on_load_checkpoint({"gathered": states})
             assert made.errors["train_errors"].update_count == 2
-            taken += [value for faces in made.errors["train_errors"].faces for value in faces.tolist()]
+            taken += [
+                value for faces in made.errors["train_errors"].faces for value in faces.tolist()
+            ]
         assert len(taken) == count and len(set(taken)) == count // 3

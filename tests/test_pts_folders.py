@@ -40,20 +40,47 @@ def test_images_of_all_kinds_in_any_letter_case(tmp_path: Path) -> None:
     add(tmp_path, *(f"{i:02d}{ending}" for i, ending in enumerate(endings)))
     add(tmp_path, *(f"{i:02d}.{'pts' if i % 3 else 'PTS'}" for i in range(len(endings))))
     faces, faults = survey(tmp_path)
-    assert not faults and names(tmp_path, faces) == [f"{i:02d}{ending}" for i, ending in enumerate(endings)]
+    assert not faults and names(tmp_path, faces) == [
+        f"{i:02d}{ending}" for i, ending in enumerate(endings)
+    ]
     np.testing.assert_allclose(faces.points, np.stack([POINTS] * len(endings)), atol=1e-3)
 
 
 def test_names_in_another_letter_case_or_normal_form(tmp_path: Path) -> None:
-    add(tmp_path, "Face_A.pts", "face_a.JPG", "mu\u0308ller.pts", "m\u00fcller.png", "both.pts", "both.jpg", "BOTH.jpg")
+    add(
+        tmp_path,
+        "Face_A.pts",
+        "face_a.JPG",
+        "mu\u0308ller.pts",
+        "m\u00fcller.png",
+        "both.pts",
+        "both.jpg",
+        "BOTH.jpg",
+    )
     add(tmp_path, "whole.jpg", "whole.jpg.pts", "._both.pts", "__MACOSX/both.pts")
     faces, faults = survey(tmp_path)
-    assert not faults and names(tmp_path, faces) == ["face_a.JPG", "both.jpg", "m\u00fcller.png", "whole.jpg"]
+    assert not faults and names(tmp_path, faces) == [
+        "face_a.JPG",
+        "both.jpg",
+        "m\u00fcller.png",
+        "whole.jpg",
+    ]
 
 
 def test_no_image_and_two_images_are_faults(tmp_path: Path) -> None:
     add(
-        tmp_path, "a.pts", "b.pts", "b.jpg", "b.PNG", "c.pts", "C.jpg", "c_.jpg", "d.pts", "D.jpg", "d.JPG", "sub/a.jpg"
+        tmp_path,
+        "a.pts",
+        "b.pts",
+        "b.jpg",
+        "b.PNG",
+        "c.pts",
+        "C.jpg",
+        "c_.jpg",
+        "d.pts",
+        "D.jpg",
+        "d.JPG",
+        "sub/a.jpg",
     )
     faces, faults = survey(tmp_path)
     assert names(tmp_path, faces) == ["C.jpg", "d.JPG"]
@@ -62,12 +89,29 @@ def test_no_image_and_two_images_are_faults(tmp_path: Path) -> None:
 
 
 def test_300w_as_it_is_shipped(tmp_path: Path) -> None:
-    photos = ["afw/1051618982", "helen/trainset/100032540", "helen/testset/30427236", "ibug/image_003"]
+    photos = [
+        "afw/1051618982",
+        "helen/trainset/100032540",
+        "helen/testset/30427236",
+        "ibug/image_003",
+    ]
     faces = [f"{photo}_{i}" for photo in photos for i in (1, 2)]
-    alone = ["01_Indoor/indoor_001", "02_Outdoor/outdoor_001", "lfpw/trainset/image_0001", "lfpw/testset/image_0001"]
+    alone = [
+        "01_Indoor/indoor_001",
+        "02_Outdoor/outdoor_001",
+        "lfpw/trainset/image_0001",
+        "lfpw/testset/image_0001",
+    ]
     copies = [f"{name}_mirror" for name in faces + alone]
-    kind = {name: ".png" if name.startswith(("0", "lfpw")) else ".jpg" for name in (*faces, *alone, *copies)}
-    add(tmp_path, *(name + ending for name, ending in kind.items()), *(f"{name}.pts" for name in kind))
+    kind = {
+        name: ".png" if name.startswith(("0", "lfpw")) else ".jpg"
+        for name in (*faces, *alone, *copies)
+    }
+    add(
+        tmp_path,
+        *(name + ending for name, ending in kind.items()),
+        *(f"{name}.pts" for name in kind),
+    )
     table, faults = survey(tmp_path)
     assert not faults and len(table) == len(kind)
     assert set(table.identity) == {*photos, *alone}
@@ -89,7 +133,8 @@ def test_300vw_without_frames_says_how_to_extract_them(tmp_path: Path) -> None:
     for clip in ("001", "002"):
         add(tmp_path, f"{clip}/vid.avi", *(f"{clip}/annot/{i:06d}.pts" for i in range(1, 4)))
     with pytest.raises(
-        FkpError, match=r"001/annot.*2 such videos.*ffmpeg -i .*001/vid.avi .*-start_number 1 .*%06d.png"
+        FkpError,
+        match=r"001/annot.*2 such videos.*ffmpeg -i .*001/vid.avi .*-start_number 1 .*%06d.png",
     ):
         survey(tmp_path)
     faces, faults = PtsFolders(str(tmp_path), markup="face5", on_bad="skip").survey()
@@ -102,9 +147,18 @@ def test_a_clip_that_is_most_of_the_set_stays_one(tmp_path: Path) -> None:
 
 
 def test_images_in_a_folder_of_their_own_but_not_those_of_other_labels(tmp_path: Path) -> None:
-    add(tmp_path, "own/images/a.jpg", "own/points/a.pts", "set/train/a.pts", "set/test/a.pts", "set/test/a.jpg")
+    add(
+        tmp_path,
+        "own/images/a.jpg",
+        "own/points/a.pts",
+        "set/train/a.pts",
+        "set/test/a.pts",
+        "set/test/a.jpg",
+    )
     faces, faults = survey(tmp_path)
-    assert names(tmp_path, faces) == ["own/images/a.jpg", "set/test/a.jpg"] and faults[0].startswith("set/train/a.pts")
+    assert names(tmp_path, faces) == ["own/images/a.jpg", "set/test/a.jpg"] and faults[
+        0
+    ].startswith("set/train/a.pts")
 
 
 HEAD = ["version: 1", "n_points: 5", "{"]
@@ -115,7 +169,9 @@ HEAD = ["version: 1", "n_points: 5", "{"]
     [
         "\r\n".join([*HEAD, *LINES, "}", ""]).encode(),
         "\r".join([*HEAD, *LINES, "}"]).encode(),
-        "\n".join([*HEAD, *(f"\t{line.replace(' ', chr(9))}  " for line in LINES), " } ", "", ""]).encode(),
+        "\n".join(
+            [*HEAD, *(f"\t{line.replace(' ', chr(9))}  " for line in LINES), " } ", "", ""]
+        ).encode(),
         "\n".join(["version:1", "", "n_points:  5 ", "{", *LINES, "}"]).encode("utf-8-sig"),
         "\n".join([*HEAD, *LINES, "}"]).encode("utf-16"),
         "\n".join(["n_points: 5", "{", *LINES, "}"]).encode(),

@@ -14,7 +14,9 @@ from fkp.runs import provenance, report, sweeps
 
 def faces(nme: np.ndarray, people: int = 20) -> pd.DataFrame:
     index = pd.Index([f"{i}.png" for i in range(len(nme))], name="face")
-    return pd.DataFrame({"identity": [str(i % people) for i in range(len(nme))], "nme": nme}, index=index)
+    return pd.DataFrame(
+        {"identity": [str(i % people) for i in range(len(nme))], "nme": nme}, index=index
+    )
 
 
 def finish(folder: Path, nme: np.ndarray) -> None:
@@ -27,7 +29,10 @@ def finish(folder: Path, nme: np.ndarray) -> None:
 def test_a_setting_is_no_better_than_itself_and_better_than_a_worse_one() -> None:
     rng = np.random.default_rng(0)
     errors = rng.gamma(4, 1, 200)
-    one, same = {"0": faces(errors)}, {"0": faces(errors).sample(frac=1, random_state=0)}  # in whatever order
+    one, same = (
+        {"0": faces(errors)},
+        {"0": faces(errors).sample(frac=1, random_state=0)},
+    )  # in whatever order
     assert report.paired(one, same) == (0, 0)
     low, high = report.paired({"0": faces(errors + 0.5)}, one)
     assert low == pytest.approx(0.5) and high == pytest.approx(0.5)
@@ -43,11 +48,16 @@ def test_seeds_widen_the_interval() -> None:
     low, high = report.paired(others, best)
     assert low < 0 < high and high - low > 0.3
     unpaired = {f"other {seed}": table for seed, table in others.items()}
-    assert np.allclose(report.paired(unpaired, best), 0.025)  # the mean over seeds, of the same shift everywhere
+    assert np.allclose(
+        report.paired(unpaired, best), 0.025
+    )  # the mean over seeds, of the same shift everywhere
 
 
 def test_every_job_is_a_row_whatever_became_of_it(tmp_path: Path) -> None:
-    names, rng = ("good", "bad", "running", "failed", "killed", "waiting", "<b>"), np.random.default_rng(0)
+    names, rng = (
+        ("good", "bad", "running", "failed", "killed", "waiting", "<b>"),
+        np.random.default_rng(0),
+    )
     told = {name: [f"lr={i}", "seed=0"] for i, name in enumerate(names)}
     (tmp_path / sweeps.EXPECTED).write_text(json.dumps({"swept": ["lr", "seed"], "jobs": told}))
     errors = rng.gamma(4, 1, 100)
@@ -64,7 +74,9 @@ def test_every_job_is_a_row_whatever_became_of_it(tmp_path: Path) -> None:
     assert list(made.jobs["state"]) == states
     assert list(made.settings["setting"]) == ["lr 0", "lr 1"]
     assert list(made.settings["verdict"]) == ["best", "the best is better"]
-    assert made.settings["test_nme"][0] == 9 and np.isnan(made.settings["test_nme"][1])  # nobody is to choose by it
+    assert made.settings["test_nme"][0] == 9 and np.isnan(
+        made.settings["test_nme"][1]
+    )  # nobody is to choose by it
     report.write(made, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "<b>" not in page and "&lt;b&gt;" in page and "the best is better" in page

@@ -13,7 +13,7 @@ from conftest import TINY, call, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fkp.inference.predictor import Predictor
-from fkp.runs.resume import ASK, Last
+from fkp.runs.resume import ASK, LastCheckpoint
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -22,7 +22,10 @@ pytestmark = pytest.mark.slow
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(next((run / "tensorboard").iterdir())))
     events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def test_a_run_stopped_and_killed_within_epochs_is_in_the_end_the_same(
@@ -40,7 +43,7 @@ def test_a_run_stopped_and_killed_within_epochs_is_in_the_end_the_same(
     for key, value in weights(trained[0]).items():
         assert torch.equal(weights(run)[key], value), key
     assert curves(run) == curves(trained[0])
-    assert (run / "figures.json").read_text() == (trained[0] / "figures.json").read_text()
+    assert (run / "metrics.json").read_text() == (trained[0] / "metrics.json").read_text()
     again = call("train.py", f"resume={run}", cwd=tmp_path)
     assert again.returncode == 2 and "is finished" in again.stderr
 
@@ -48,7 +51,7 @@ def test_a_run_stopped_and_killed_within_epochs_is_in_the_end_the_same(
 @pytest.mark.parametrize("number", ASK)
 def test_who_is_asked_twice_still_saves(number: int, tmp_path: Path) -> None:
     """A cluster asks the process, and so does its parent; only Ctrl-C is impatient."""
-    last = Last(str(tmp_path))
+    last = LastCheckpoint(str(tmp_path))
     last._ask(number, None)
     again = pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext()
     with again:
@@ -56,10 +59,21 @@ def test_who_is_asked_twice_still_saves(number: int, tmp_path: Path) -> None:
     assert last.stop == number
 
 
-def test_a_dead_loader_process_is_one_message(faces_folder: Path, tmp_path: Path, kill: Callable[..., str]) -> None:
-    options = [*TINY, f"data.root={faces_folder}", "datamodule.num_workers=1", "callbacks.last.minutes=0"]
+def test_a_dead_loader_process_is_one_message(
+    faces_folder: Path, tmp_path: Path, kill: Callable[..., str]
+) -> None:
+    options = [
+        *TINY,
+        f"data.root={faces_folder}",
+        "datamodule.num_workers=1",
+        "callbacks.last.minutes=0",
+    ]
     done = call("train.py", *options, kill({2: signal.SIGKILL}, child=True), cwd=tmp_path)
-    assert done.returncode == 2 and "loader process died" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "loader process died" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert "resume=true goes on from" in done.stderr
     (last,) = tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")
     torch.load(last, weights_only=True)
@@ -73,11 +87,19 @@ def test_a_full_disk_is_one_message_and_leaves_the_checkpoint_before(
     room = int(2.7 * (trained[0] / "checkpoints/last.ckpt").stat().st_size)
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("this machine mounts no tmpfs")
     try:
-        done = call("train.py", *TINY, f"data.root={faces_folder}", f"run_dir={disk / 'run'}", cwd=tmp_path)
-        assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
+        done = call(
+            "train.py", *TINY, f"data.root={faces_folder}", f"run_dir={disk / 'run'}", cwd=tmp_path
+        )
+        assert (
+            done.returncode == 2
+            and "No space left" in done.stderr
+            and "Traceback" not in done.stderr
+        )
         assert torch.load(disk / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
         assert not list(disk.rglob("*.part"))
     finally:
@@ -92,10 +114,16 @@ def test_a_run_is_repeated_from_its_folder(trained: Run, tmp_path: Path) -> None
         assert torch.equal(weights(run)[key], value), key
 
 
-def test_a_run_that_validates_now_and_then_goes_on_as_if_unbroken(faces_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_validates_now_and_then_goes_on_as_if_unbroken(
+    faces_folder: Path, tmp_path: Path
+) -> None:
     """Its checkpoints are written before the end of their epoch."""
     short = ["model=heatmap", *TINY, f"data.root={faces_folder}", "model.scheduler.total_steps=4"]
-    short += ["+trainer.check_val_every_n_epoch=2", "crop.rescale.size=64", "crop.crop.size=64"]
+    short += [
+        "+trainer.check_val_every_n_epoch=2",
+        "transforms.rescale.size=64",
+        "transforms.random_crop.size=64",
+    ]
     for folder, more in (
         ("whole", ["trainer.max_epochs=4"]),
         ("begun", ["trainer.max_epochs=2"]),
@@ -127,7 +155,12 @@ def test_a_released_backbone_goes_on_as_if_unbroken(faces_folder: Path, tmp_path
         "model.network.backbone=shufflenet_v2_x0_5",
         f"model.network.weights={tmp_path}/first.pth",
     ]
-    short = [*transfer, *TINY, f"data.root={faces_folder}", "callbacks.release.unfreeze_backbone_at_epoch=1"]
+    short = [
+        *transfer,
+        *TINY,
+        f"data.root={faces_folder}",
+        "callbacks.release.unfreeze_backbone_at_epoch=1",
+    ]
     for folder, more in (
         ("whole", ["trainer.max_epochs=3"]),
         ("begun", ["trainer.max_epochs=2"]),

@@ -9,7 +9,7 @@ import pytest
 from conftest import call
 
 from fkp import painter
-from fkp.files.images import read_picture, write_picture
+from fkp.files.images import read_image, write_image
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -23,17 +23,25 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(50):
         image, _ = painter.paint(11, index)
         if len(HaarCascade()(image)[0]) == 1:
-            return write_picture(tmp_path_factory.mktemp("photos") / "mein schönes photo (1).png", image)
+            return write_image(
+                tmp_path_factory.mktemp("photos") / "mein schönes photo (1).png", image
+            )
     raise AssertionError("the cascade finds none of 50 drawn faces")
 
 
 def test_predict_draws_and_writes_what_it_found(trained: Run, photo: Path, tmp_path: Path) -> None:
-    done = call("predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    done = call(
+        "predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.glob("outputs/predictions/*/*.json")
     (face,) = json.loads(record.read_text())["faces"]
-    assert np.shape(face["points"]) == (68, 2) and len(face["confidence"]) == 68 and len(face["box"]) == 4
-    drawn, image = read_picture(record.with_suffix(".png")), read_picture(photo)
+    assert (
+        np.shape(face["points"]) == (68, 2)
+        and len(face["confidence"]) == 68
+        and len(face["box"]) == 4
+    )
+    drawn, image = read_image(record.with_suffix(".png")), read_image(photo)
     assert drawn.shape == image.shape and not np.array_equal(drawn, image)
 
 
@@ -44,8 +52,10 @@ def test_predict_takes_the_last_trained_model(trained: Run, photo: Path) -> None
 
 
 def test_no_face_is_not_an_error(trained: Run, tmp_path: Path) -> None:
-    photo = write_picture(tmp_path / "wall.png", np.full((200, 300, 3), 90, np.uint8))
-    done = call("predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    photo = write_image(tmp_path / "wall.png", np.full((200, 300, 3), 90, np.uint8))
+    done = call(
+        "predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "no face found" in done.stdout
 
@@ -69,18 +79,26 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
         assert not list(tmp_path.glob("outputs/*/*"))  # no folder of a run that never was
 
 
-def test_evaluate_prints_and_saves_the_same_figures(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
-    arguments = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"]
-    done = call("evaluate.py", *arguments, "passes=1", "run_dir=new/folder", cwd=tmp_path)
+def test_evaluate_prints_and_saves_the_same_figures(
+    trained: Run, faces_folder: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "data=youtube_faces",
+        f"data.root={faces_folder}",
+        f"ckpt={trained[0] / 'checkpoints/best.ckpt'}",
+    ]
+    done = call("evaluate.py", *arguments, "refine_steps=1", "run_dir=new/folder", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout.splitlines()[-1])
-    saved = json.loads((tmp_path / "new/folder/figures.json").read_text())
+    saved = json.loads((tmp_path / "new/folder/metrics.json").read_text())
     assert printed.items() <= saved.items()
     for name in ("nme", "median", "fr8", "fr10", "auc10", "nme_eyes", "nme_jaw"):
-        assert {f"{name}_{row}" for row in ("label_box", "detector", "as_trained", "mean_shape")} <= set(printed)
+        assert {
+            f"{name}_{row}" for row in ("label_box", "detector", "as_trained", "mean_shape")
+        } <= set(printed)
     # Crops of the face, looked at once: the label's box is what training cut, and what the run itself has printed.
     assert printed["nme_label_box"] == pytest.approx(printed["nme_as_trained"], abs=1e-3)
-    own = json.loads((trained[0] / "figures.json").read_text())
+    own = json.loads((trained[0] / "metrics.json").read_text())
     assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)
     assert printed["missed_detector"] >= 0
 
@@ -95,12 +113,17 @@ def test_where_nothing_can_be_written_is_told_before_the_work(trained: Run, tmp_
     ):
         done = call(*arguments, cwd=tmp_path)
         assert done.returncode == 2 and "Traceback" not in done.stderr, arguments
-        assert arguments[-1].partition("=")[2].partition("/")[0] in done.stderr and "faces" not in done.stderr
+        assert (
+            arguments[-1].partition("=")[2].partition("/")[0] in done.stderr
+            and "faces" not in done.stderr
+        )
 
 
 def test_a_part_that_is_none_is_named(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     arguments = ["data=youtube_faces", f"data.root={faces_folder}", "part=tests"]
-    done = call("evaluate.py", *arguments, f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path)
+    done = call(
+        "evaluate.py", *arguments, f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path
+    )
     assert done.returncode == 2 and "there is train, val, test" in done.stderr
 
 
@@ -108,5 +131,7 @@ def test_csv_of_ones_own(trained: Run, faces_folder: Path, tmp_path: Path) -> No
     shutil.copytree(faces_folder / "training", tmp_path / "images")
     shutil.copy(faces_folder / "training_frames_keypoints.csv", tmp_path / "mine.csv")
     ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"
-    done = call("evaluate.py", "data=csv", f"data.root={tmp_path}", "data.file=mine.csv", ckpt, cwd=tmp_path)
+    done = call(
+        "evaluate.py", "data=csv", f"data.root={tmp_path}", "data.file=mine.csv", ckpt, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr

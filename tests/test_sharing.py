@@ -26,7 +26,11 @@ THREADS = 8
 def images() -> list[np.ndarray]:
     """Drawn faces, each in images of several sizes: detectors keep buffers that go with the size."""
     drawn = [painter.paint(3, i)[0] for i in range(2)]
-    return [cv2.resize(image, None, fx=scale, fy=scale) for image in drawn for scale in (0.6, 0.7, 0.85, 1.0)]
+    return [
+        cv2.resize(image, None, fx=scale, fy=scale)
+        for image in drawn
+        for scale in (0.6, 0.7, 0.85, 1.0)
+    ]
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "torch"])
@@ -67,7 +71,9 @@ def test_threads_share_a_yunet(shared: Path, images: list[np.ndarray]) -> None:
     alone = [detector(image) for image in images]
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in range(5):
-            for (boxes, scores), (others, sure) in zip(pool.map(detector, images), alone, strict=True):
+            for (boxes, scores), (others, sure) in zip(
+                pool.map(detector, images), alone, strict=True
+            ):
                 np.testing.assert_array_equal(boxes, others)
                 np.testing.assert_array_equal(scores, sure)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(detector))(images[0])[0], alone[0][0])
@@ -82,7 +88,9 @@ def test_a_detector_that_fails_in_one_thread_goes_on(images: list[np.ndarray]) -
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))], ids=str
+    "copied",
+    [copy.copy, copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))],
+    ids=str,
 )
 def test_copies_answer_alike(
     predictor: Predictor, images: list[np.ndarray], copied: Callable[[Predictor], Predictor]
@@ -126,7 +134,11 @@ def test_other_processes_answer_and_exit(engine: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     environment["OMP_WAIT_POLICY"] = "PASSIVE"  # quicker where others compute, too
     done = subprocess.run(
-        [sys.executable, "-c", PROCESSES, engine], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, "-c", PROCESSES, engine],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
 

@@ -20,7 +20,10 @@ def targets(node: object) -> set[str]:
 
 
 CONFIGURED = set().union(
-    *(targets(OmegaConf.to_container(OmegaConf.load(file))) for file in (ROOT / "conf").rglob("*.yaml"))
+    *(
+        targets(OmegaConf.to_container(OmegaConf.load(file)))
+        for file in (ROOT / "conf").rglob("*.yaml")
+    )
 )
 OTHERS = {
     "torch.optim.AdamW",
@@ -50,7 +53,11 @@ def imported(target: str) -> object:
 def test_static_signature_is_the_real_one(target: str) -> None:
     static = signatures.of(target)
     real = inspect.signature(imported(target)).parameters.values()  # type: ignore[arg-type]
-    named = {p.name: p.default is p.empty for p in real if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    named = {
+        p.name: p.default is p.empty
+        for p in real
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
     assert static is not None
     assert {name: p.required for name, p in static.parameters.items()} == named
     assert static.open == any(p.kind == p.VAR_KEYWORD for p in real)
@@ -162,12 +169,25 @@ def test_reexports_inheritance_stars_and_dataclasses_are_followed(package: str) 
     leaf, data = signatures.of(f"{package}.Renamed"), signatures.of(f"{package}.Data")
     assert leaf is not None and list(leaf.parameters) == ["a", "b"] and leaf.open
     assert leaf.parameters["a"].required and not leaf.parameters["b"].required
-    assert data is not None and {n: p.required for n, p in data.parameters.items()} == {"p": True, "q": False}
+    assert data is not None and {n: p.required for n, p in data.parameters.items()} == {
+        "p": True,
+        "q": False,
+    }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["Mixed", "Diamond", "Outer.load", "Inner.Deep", "Abstract", "New", "Fields", "Own", "Inherits"],
+    [
+        "Mixed",
+        "Diamond",
+        "Outer.load",
+        "Inner.Deep",
+        "Abstract",
+        "New",
+        "Fields",
+        "Own",
+        "Inherits",
+    ],
 )
 def test_classes_take_what_python_says(package: str, name: str) -> None:
     test_static_signature_is_the_real_one(f"{package}.classes.{name}")
@@ -175,7 +195,12 @@ def test_classes_take_what_python_says(package: str, name: str) -> None:
 
 def test_star_imports_are_followed_to_their_end(package: str) -> None:
     small, none = signatures.of(f"{package}.small"), signatures.of(f"{package}.none")
-    assert small is not None and list(small.parameters) == ["weights"] and small.open and not small.positional
+    assert (
+        small is not None
+        and list(small.parameters) == ["weights"]
+        and small.open
+        and not small.positional
+    )
     assert none is not None and none.positional == ["x"] and none.any_positional
     with pytest.raises(signatures.Unknown) as unknown:
         signatures.of(f"{package}.smal")
@@ -185,9 +210,23 @@ def test_star_imports_are_followed_to_their_end(package: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(f"classes.{n}" for n in ("Error", "Pair", "Kind", "Metaclassed", "ByName", "Decorated", "Assigned")),
-        *(f"classes.{n}" for n in ("Either", "Wrapped", "Looped", "First", "Error.nothing", "Assigned.__init__")),
-        *("writes.a", "compiled", "compiled.X", "stars_of_compiled.X", "broken.f", "one.Round", "namespace"),
+        *(
+            f"classes.{n}"
+            for n in ("Error", "Pair", "Kind", "Metaclassed", "ByName", "Decorated", "Assigned")
+        ),
+        *(
+            f"classes.{n}"
+            for n in ("Either", "Wrapped", "Looped", "First", "Error.nothing", "Assigned.__init__")
+        ),
+        *(
+            "writes.a",
+            "compiled",
+            "compiled.X",
+            "stars_of_compiled.X",
+            "broken.f",
+            "one.Round",
+            "namespace",
+        ),
     ],
 )
 def test_what_only_running_tells_is_accepted(package: str, name: str) -> None:
@@ -199,7 +238,9 @@ def test_a_namespace_package_is_looked_into(package: str) -> None:
     assert thing is not None and list(thing.parameters) == ["x"]
 
 
-@pytest.mark.parametrize("target", ["cv2.CascadeClassifier", "cv2.data.haarcascades", "enum.Enum", "numpy.array"])
+@pytest.mark.parametrize(
+    "target", ["cv2.CascadeClassifier", "cv2.data.haarcascades", "enum.Enum", "numpy.array"]
+)
 def test_compiled_and_generated_names_are_accepted(target: str) -> None:
     assert signatures.of(target) is None
 

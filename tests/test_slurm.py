@@ -29,14 +29,21 @@ def cluster() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def sweep(cluster: dict[str, str], faces_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Command:
+def sweep(
+    cluster: dict[str, str], faces_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Command:
     """Begins a sweep of slow little trainings on the cluster."""
 
     def begin(*overrides: str) -> subprocess.Popen[str]:
         fixed = [*TINY, f"data.root={faces_folder}", "hydra/launcher=slurm"]
         command = [sys.executable, str(ROOT / "train.py"), "-m", *fixed, *overrides]
         driver = subprocess.Popen(
-            command, cwd=tmp_path, env=cluster, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=tmp_path,
+            env=cluster,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         request.addfinalizer(driver.kill)
         return driver
@@ -51,12 +58,20 @@ def ask(cluster: dict[str, str], *command: str) -> str:
 def states(cluster: dict[str, str], job: str) -> dict[str, str]:
     """The index of each job in an array, and its state by the cluster's accounts."""
     lines = ask(cluster, "sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", job).splitlines()
-    return {one.partition("|")[0].partition("_")[2]: one.partition("|")[2].split()[0] for one in lines}
+    return {
+        one.partition("|")[0].partition("_")[2]: one.partition("|")[2].split()[0] for one in lines
+    }
 
 
 def newest(cluster: dict[str, str]) -> str:
     """The number of the last array that was submitted."""
-    return max((one.split("_")[0] for one in ask(cluster, "sacct", "-X", "-n", "-P", "-o", "JobID").split()), key=int)
+    return max(
+        (
+            one.split("_")[0]
+            for one in ask(cluster, "sacct", "-X", "-n", "-P", "-o", "JobID").split()
+        ),
+        key=int,
+    )
 
 
 def process(cluster: dict[str, str], index: int) -> int:
@@ -68,12 +83,18 @@ def process(cluster: dict[str, str], index: int) -> int:
             command = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if ours and b"submitit.core._submit" in command and Path(command[0].decode()).name.startswith("python"):
+        if (
+            ours
+            and b"submitit.core._submit" in command
+            and Path(command[0].decode()).name.startswith("python")
+        ):
             return int(folder.name)
     raise AssertionError(f"no process of job {index}")
 
 
-def test_a_sweep_survives_whatever_becomes_of_its_jobs(cluster: dict[str, str], sweep: Command, tmp_path: Path) -> None:
+def test_a_sweep_survives_whatever_becomes_of_its_jobs(
+    cluster: dict[str, str], sweep: Command, tmp_path: Path
+) -> None:
     """Of five jobs, in their second epoch, one is cancelled, one killed, one asked to make room, and one put back into
     the queue; then the same command again."""
     overrides = ["datamodule.batch_size=4", SLOW, "seed=0,1,2,3,4"]
@@ -89,7 +110,9 @@ def test_a_sweep_survives_whatever_becomes_of_its_jobs(cluster: dict[str, str], 
         """Wait until a job has begun the second step of its second epoch."""
         end = time.monotonic() + 180
         while sum(epoch for epoch, _ in steps(seed)) < 2:
-            assert driver.poll() is None and time.monotonic() < end, driver.communicate(timeout=1)[0]
+            assert driver.poll() is None and time.monotonic() < end, driver.communicate(timeout=1)[
+                0
+            ]
             time.sleep(0.1)
 
     deep(0)
@@ -104,39 +127,57 @@ def test_a_sweep_survives_whatever_becomes_of_its_jobs(cluster: dict[str, str], 
     time.sleep(3)  # by now the one before has saved
     ask(cluster, "scancel", "--signal=USR2", f"{job}_2")
     printed, _ = driver.communicate(timeout=300)
-    print(printed, ask(cluster, "sacct", "-D", "-X", "-o", "JobID,State,ExitCode,Start,End,NodeList", "-j", job))
+    print(
+        printed,
+        ask(
+            cluster, "sacct", "-D", "-X", "-o", "JobID,State,ExitCode,Start,End,NodeList", "-j", job
+        ),
+    )
     ended = {"0": "CANCELLED", "1": "FAILED", "2": "COMPLETED", "3": "COMPLETED", "4": "COMPLETED"}
     assert states(cluster, job) == ended
     assert driver.returncode == 2, "two jobs have failed, and the report says so"
     (folder,) = tmp_path.glob("outputs/sweeps/*")
     runs = [next(folder.glob(f"seed-{seed}_*")) for seed in range(5)]
-    assert [(run / "figures.json").exists() for run in runs] == [False, False, True, True, True]
+    assert [(run / "metrics.json").exists() for run in runs] == [False, False, True, True, True]
     whole = steps(4)
     assert steps(2) == whole, "who is asked keeps all that it has done"
-    assert set(steps(3)) == set(whole) and steps(3).count((0, 0)) == 1, "who is taken off may lose steps of an epoch"
+    assert set(steps(3)) == set(whole) and steps(3).count((0, 0)) == 1, (
+        "who is taken off may lose steps of an epoch"
+    )
 
-    before = [(run / "figures.json").stat().st_mtime for run in runs[2:]]
+    before = [(run / "metrics.json").stat().st_mtime for run in runs[2:]]
     again = sweep(*overrides)
     printed, _ = again.communicate(timeout=300)
     print(printed)
     assert again.returncode == 0, printed
     assert states(cluster, newest(cluster)) == {"0": "COMPLETED", "1": "COMPLETED"}
-    assert [(run / "figures.json").stat().st_mtime for run in runs[2:]] == before
+    assert [(run / "metrics.json").stat().st_mtime for run in runs[2:]] == before
     for seed in range(2):
-        assert set(steps(seed)) == set(whole) and steps(seed).count((0, 0)) == 1, "they have gone on"
+        assert set(steps(seed)) == set(whole) and steps(seed).count((0, 0)) == 1, (
+            "they have gone on"
+        )
     records = [yaml.safe_load((run / "run.yaml").read_text()) for run in runs]
     assert [len(record.get("resumed", [])) for record in records] == [1, 1, 1, 1, 0]
 
 
 def test_two_nodes_train_one_model(cluster: dict[str, str], sweep: Command, tmp_path: Path) -> None:
     """SLURM starts a process on each."""
-    two = ["hydra.launcher.nodes=2", "+trainer.num_nodes=2", "trainer.devices=1", "+trainer.strategy=ddp"]
+    two = [
+        "hydra.launcher.nodes=2",
+        "+trainer.num_nodes=2",
+        "trainer.devices=1",
+        "+trainer.strategy=ddp",
+    ]
     driver = sweep(*two, SLOW)
     printed, _ = driver.communicate(timeout=300)
-    print(printed, ask(cluster, "sacct", "-o", "JobID,State,NTasks,NodeList", "-j", newest(cluster)))
+    print(
+        printed, ask(cluster, "sacct", "-o", "JobID,State,NTasks,NodeList", "-j", newest(cluster))
+    )
     assert driver.returncode == 0, printed
-    (figures,) = tmp_path.glob("outputs/sweeps/*/*/figures.json")
-    assert {line.split()[2] for line in (figures.parent / "steps.txt").read_text().splitlines()} == {"2"}
+    (figures,) = tmp_path.glob("outputs/sweeps/*/*/metrics.json")
+    assert {
+        line.split()[2] for line in (figures.parent / "steps.txt").read_text().splitlines()
+    } == {"2"}
 
 
 def test_processes_that_slurm_does_not_start_are_refused(sweep: Command, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from fkp.markup import IBUG68
 def table(people: int, frames: int = 3) -> FaceTable:
     names = [f"person{i % people}" for i in range(people * frames)]
     count = len(names)
-    return FaceTable([Path(f"{i}.png") for i in range(count)], np.zeros((count, 68, 2)), names, names)
+    return FaceTable(
+        [Path(f"{i}.png") for i in range(count)], np.zeros((count, 68, 2)), names, names
+    )
 
 
 def test_people_are_never_shared_and_no_face_is_lost() -> None:
@@ -36,14 +38,20 @@ def full(count: int, seed: int = 0) -> FaceTable:
     rng, names = np.random.default_rng(seed), [f"{seed}-{i}" for i in range(count)]
     official = ["test" if i % 3 else "train" for i in range(count)]
     points, boxes = rng.random((count, 5, 2)), rng.random((count, 4))
-    return FaceTable([Path(n) for n in names], points, names, names, official, boxes, rng.random(count))
+    return FaceTable(
+        [Path(n) for n in names], points, names, names, official, boxes, rng.random(count)
+    )
 
 
 def test_faces_keep_all_their_columns_when_chosen_and_joined() -> None:
     one, other = full(7), full(4, seed=1)
     joined = FaceTable.joined([one, other])
     assert len(joined) == 11
-    assert len(set(one.weights)) == 7 and len(set(one.boxes.ravel())) == 28 and set(one.official) == {"test", "train"}
+    assert (
+        len(set(one.weights)) == 7
+        and len(set(one.boxes.ravel())) == 28
+        and set(one.official) == {"test", "train"}
+    )
     for table, chosen in ((one, np.arange(7)), (other, np.arange(7, 11))):
         for name, column in vars(joined.select(chosen)).items():
             np.testing.assert_array_equal(column, vars(table)[name], err_msg=name)
@@ -56,7 +64,7 @@ def test_faces_keep_all_their_columns_when_chosen_and_joined() -> None:
 @pytest.mark.parametrize("rule", ["identity", "official"])
 def test_parts_are_each_face_once_and_splits_are_their_faces(rule: str) -> None:
     whole = full(120)
-    parts = whole.parts(rule)
+    parts = whole.split_indices(rule)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(120))
     for name, faces in whole.split(rule).items():
         np.testing.assert_array_equal(faces.boxes, whole.boxes[parts[name]])
@@ -66,14 +74,16 @@ def test_parts_are_each_face_once_and_splits_are_their_faces(rule: str) -> None:
 
 def test_strict_is_identity_without_the_publishers_test_faces_in_training() -> None:
     whole = full(120)
-    identity, strict = whole.parts("identity"), whole.parts("strict")
+    identity, strict = whole.split_indices("identity"), whole.split_indices("strict")
     np.testing.assert_array_equal(strict["test"], identity["test"])
     for part in ("train", "val"):
         assert set(strict[part]) == {i for i in identity[part] if whole.official[i] == "train"}
 
 
 def test_an_unknown_rule_is_told() -> None:
-    with pytest.raises(FkpError, match="data.split=people: no such rule; there is official, identity, strict"):
+    with pytest.raises(
+        FkpError, match="data.protocol=people: no such rule; there is official, identity, strict"
+    ):
         full(9).parts("people")
 
 
@@ -84,16 +94,22 @@ def test_the_rule_is_the_same_everywhere() -> None:
 
 
 def test_official_test_is_the_publishers_and_validation_is_by_identity(faces_folder: Path) -> None:
-    parts = YoutubeFaces(str(faces_folder), split="official").read().split("official")
-    assert {path.parent.name for path in parts["test"].paths} == {"test"} and len(parts["test"]) == 8
+    parts = YoutubeFaces(str(faces_folder), protocol="official").read().split("official")
+    assert {path.parent.name for path in parts["test"].paths} == {"test"} and len(
+        parts["test"]
+    ) == 8
     assert not set(parts["train"].identity) & set(parts["val"].identity)
-    assert set(parts["test"].identity) & set(parts["train"].identity)  # the leak that the README tells of
+    assert set(parts["test"].identity) & set(
+        parts["train"].identity
+    )  # the leak that the README tells of
 
 
-def test_people_whom_their_hash_leaves_out_of_a_part_are_split_by_its_order(caplog: pytest.LogCaptureFixture) -> None:
+def test_people_whom_their_hash_leaves_out_of_a_part_are_split_by_its_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """As a table of people that were chosen by that hash: those of somebody else's training part."""
     whole = table(200, 1)
-    chosen = whole.select(whole.parts("identity")["train"])
+    chosen = whole.select(whole.split_indices("identity")["train"])
     parts = chosen.parts("identity")
     assert sorted(np.concatenate(list(parts.values()))) == list(range(len(chosen)))
     assert all(0.1 < len(parts[part]) / len(chosen) < 0.2 for part in ("val", "test"))
@@ -161,7 +177,10 @@ def test_synthetic_faces_are_drawn_once_and_do_not_depend_on_workers() -> None:
 def test_synthetic_faces_are_not_taken_from_another_set(tmp_path: Path) -> None:
     Synthetic(count=4, root=str(tmp_path / "set"), workers=1).read()
     assert len(Synthetic(count=4, root=str(tmp_path / "set")).read()) == 4
-    for other in (Synthetic(count=5, root=str(tmp_path / "set")), Synthetic(count=4, root=str(tmp_path))):
+    for other in (
+        Synthetic(count=5, root=str(tmp_path / "set")),
+        Synthetic(count=4, root=str(tmp_path)),
+    ):
         with pytest.raises(FkpError, match="holds something else"):
             other.read()
 
@@ -178,7 +197,9 @@ def pts_folder(faces_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "pts"
 
 
-def test_pts_written_and_read_is_the_same_and_counts_from_one(pts_folder: Path, faces_folder: Path) -> None:
+def test_pts_written_and_read_is_the_same_and_counts_from_one(
+    pts_folder: Path, faces_folder: Path
+) -> None:
     faces, wanted = PtsFolders(str(pts_folder)).read(), YoutubeFaces(str(faces_folder)).read()
     assert [path.stem for path in faces.paths] == ["1_1", "3_1", "0_1", "2_1", "4_1"]
     np.testing.assert_allclose(faces.points, wanted.points[[1, 3, 0, 2, 4]], atol=1e-3)
@@ -217,7 +238,8 @@ def test_missing_folder_says_the_way_out(tmp_path: Path) -> None:
 
 def test_labels_can_be_moved_onto_the_human_convention(faces_folder: Path) -> None:
     published, human = (
-        YoutubeFaces(str(faces_folder), labels=labels).read().points for labels in ("published", "human")
+        YoutubeFaces(str(faces_folder), labels=labels).read().points
+        for labels in ("published", "human")
     )
     offsets = pd.read_csv(OFFSETS)
     assert list(offsets["point"]) == IBUG68.points

@@ -40,13 +40,20 @@ def test_speed_is_measured_in_units_so_a_larger_face_is_smoothed_alike() -> None
         np.testing.assert_allclose(8 * a, b)
 
 
-def test_noise_on_a_still_face_shrinks_and_a_moving_face_does_not_lag_far(label: np.ndarray) -> None:
+def test_noise_on_a_still_face_shrinks_and_a_moving_face_does_not_lag_far(
+    label: np.ndarray,
+) -> None:
     rng = np.random.default_rng(1)
     size = float(np.sqrt(np.ptp(label, axis=0).prod()))
     noisy = [label + rng.normal(0, 0.01 * size, label.shape) for _ in range(60)]
     still = Tracker()
-    raw, smooth = np.stack(noisy), np.stack([still([face(p)], i / RATE)[0].points for i, p in enumerate(noisy)])
-    jitter = [np.linalg.norm(np.diff(points[20:], axis=0), axis=2).mean() for points in (raw, smooth)]
+    raw, smooth = (
+        np.stack(noisy),
+        np.stack([still([face(p)], i / RATE)[0].points for i, p in enumerate(noisy)]),
+    )
+    jitter = [
+        np.linalg.norm(np.diff(points[20:], axis=0), axis=2).mean() for points in (raw, smooth)
+    ]
     assert jitter[1] < 0.5 * jitter[0]
     tracker, speed = Tracker(), size  # a face's size a second
     for i in range(60):
@@ -64,14 +71,28 @@ def test_numbers_follow_faces_that_cross_the_order_and_come_back(label: np.ndarr
     assert [found.track for found in turned] == [2, 1]
     np.testing.assert_array_equal(turned[0].points, (other + 1).astype(np.float32))
     assert tracker([], 0.08) == []
-    assert [found.track for found in tracker([face(label)], 0.3)] == [1]  # lost for less than half a second
-    assert [found.track for found in tracker([face(label)], 2.0)] == [3]  # somebody new, for all we know
-    assert "Face 3(" in repr(tracker([face(label)], 2.1)[0]) and tracker([face(label)], 2.2)[0].as_dict()["track"] == 3
+    assert [found.track for found in tracker([face(label)], 0.3)] == [
+        1
+    ]  # lost for less than half a second
+    assert [found.track for found in tracker([face(label)], 2.0)] == [
+        3
+    ]  # somebody new, for all we know
+    assert (
+        "Face 3(" in repr(tracker([face(label)], 2.1)[0])
+        and tracker([face(label)], 2.2)[0].as_dict()["track"] == 3
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("cutoff", 0), ("cutoff", -1), ("cutoff", np.nan), ("beta", -1), ("speed_cutoff", 0), ("overlapping", 2)]
+    [
+        ("cutoff", 0),
+        ("cutoff", -1),
+        ("cutoff", np.nan),
+        ("beta", -1),
+        ("speed_cutoff", 0),
+        ("overlapping", 2),
+    ]
     + [("overlapping", -0.1), ("patience", -1), ("patience", np.nan)],
 )
 def test_values_that_mean_nothing_are_refused(name: str, value: float) -> None:
@@ -82,7 +103,12 @@ def test_values_that_mean_nothing_are_refused(name: str, value: float) -> None:
 def test_json_has_decimal_numbers_and_none_for_what_is_none(label: np.ndarray) -> None:
     points = label.astype(np.float32)
     points[0] = np.nan, np.inf
-    found = Face(points, np.full(68, 0.123456, np.float32), np.array([381.09, 1, 2, 3], np.float32), float("nan"))
+    found = Face(
+        points,
+        np.full(68, 0.123456, np.float32),
+        np.array([381.09, 1, 2, 3], np.float32),
+        float("nan"),
+    )
     plain = found.as_dict()
     assert plain["box"] == [381.09, 1.0, 2.0, 3.0] and plain["confidence"][0] == 0.1235
     assert plain["points"][0] == [None, None] and plain["score"] is None

@@ -20,14 +20,24 @@ pytestmark = pytest.mark.slow
 def test_a_run_says_where_to_go_on(trained: Run) -> None:
     run, printed = trained
     near = run.relative_to(run.parents[2])
-    (command,) = [line.split("go on with")[1] for line in printed.splitlines() if "go on with" in line]
-    assert command.endswith(f"ckpt={near}/checkpoints/best.ckpt") and f"tensorboard --logdir {near}" in printed
+    (command,) = [
+        line.split("go on with")[1] for line in printed.splitlines() if "go on with" in line
+    ]
+    assert (
+        command.endswith(f"ckpt={near}/checkpoints/best.ckpt")
+        and f"tensorboard --logdir {near}" in printed
+    )
     done = call(*shlex.split(command)[1:], cwd=run.parents[2])  # the command as printed works
     assert done.returncode == 0, done.stderr
     assert "this network" in printed and "mean shape" in printed
-    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "test_faces.png", "figures.json"):
+    for name in (
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "test_faces.png",
+        "metrics.json",
+    ):
         assert (run / name).stat().st_size > 0
-    figures = json.loads((run / "figures.json").read_text())
+    figures = json.loads((run / "metrics.json").read_text())
     assert 0 < figures["test/nme"] < 100 and 0 < figures["test/nme_mean_shape"] < 100
 
 
@@ -37,12 +47,20 @@ def test_tensorboard_holds_what_the_readme_promises(trained: Run) -> None:
     )
     events.Reload()
     tags = events.Tags()
-    wanted = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "nme", "fr8", "fr10", "auc10")}
+    wanted = {
+        f"{part}/{name}"
+        for part in ("train", "val")
+        for name in ("loss", "nme", "fr8", "fr10", "auc10")
+    }
     assert wanted | {"lr-SGD", "test/nme"} <= set(tags["scalars"])
     steps = [event.step for event in events.Scalars("val/nme")]
     assert [event.step for event in events.Images("val/faces")] == steps and len(steps) == 2
     assert "model:" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
-    plugin = {tag for tag in tags["tensors"] + list(events.summary_metadata) if tag.startswith("_hparams_")}
+    plugin = {
+        tag
+        for tag in tags["tensors"] + list(events.summary_metadata)
+        if tag.startswith("_hparams_")
+    }
     assert plugin
 
 
@@ -52,33 +70,53 @@ def again(trained: Run, faces_folder: Path, tmp_path_factory: pytest.TempPathFac
     cwd = tmp_path_factory.mktemp("again")
     done = call("train.py", *TINY, f"data.root={faces_folder}", "datamodule.num_workers=1", cwd=cwd)
     assert done.returncode == 0, done.stderr
-    return next(cwd.glob("outputs/*/*/figures.json")).parent
+    return next(cwd.glob("outputs/*/*/metrics.json")).parent
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(trained: Run, again: Path) -> None:
     first, second = weights(trained[0]), weights(again)
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: Path) -> None:
-    done = call("train.py", "experiment=seed", *TINY, f"data.root={faces_folder}", "trainer.max_epochs=1", cwd=tmp_path)
+    done = call(
+        "train.py",
+        "experiment=seed",
+        *TINY,
+        f"data.root={faces_folder}",
+        "trainer.max_epochs=1",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    checkpoint = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True)
+    checkpoint = torch.load(
+        next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True
+    )
     assert checkpoint["fkp"]["transforms"]["frame"]["whole"] is True
 
 
 def test_averaged_weights_are_what_is_tested_and_kept(faces_folder: Path, tmp_path: Path) -> None:
-    average = "+callbacks.average={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.5}"
+    average = (
+        "+callbacks.average={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.5}"
+    )
     done = call("train.py", *TINY, f"data.root={faces_folder}", average, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = next(tmp_path.glob("outputs/*/*/checkpoints")).parent
     kept = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    moved = [not torch.equal(value, kept["current_model_state"][name]) for name, value in kept["state_dict"].items()]
+    moved = [
+        not torch.equal(value, kept["current_model_state"][name])
+        for name, value in kept["state_dict"].items()
+    ]
     assert any(moved)
-    data = ["data=youtube_faces", f"data.root={faces_folder}", f"ckpt={run / 'checkpoints/best.ckpt'}"]
+    data = [
+        "data=youtube_faces",
+        f"data.root={faces_folder}",
+        f"ckpt={run / 'checkpoints/best.ckpt'}",
+    ]
     done = call("evaluate.py", *data, cwd=tmp_path)
     figures = json.loads(done.stdout.splitlines()[-1])
-    tested = json.loads((run / "figures.json").read_text())["test/nme"]
+    tested = json.loads((run / "metrics.json").read_text())["test/nme"]
     assert figures["nme_as_trained"] == pytest.approx(tested, rel=0.02)
 
 
@@ -88,20 +126,26 @@ def test_mixed_precision_trains(faces_folder: Path, tmp_path: Path) -> None:
     options = ["experiment=shipped", "data=youtube_faces", *every]
     done = call("train.py", *TINY, *options, f"data.root={faces_folder}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.glob("outputs/*/*/figures.json")
+    (file,) = tmp_path.glob("outputs/*/*/metrics.json")
     assert 0 < json.loads(file.read_text())["test/nme"] < 1000
     checkpoint = torch.load(file.parent / "checkpoints/best.ckpt", weights_only=True)
     assert all(isinstance(value, float) for value in checkpoint["fkp"]["codec"]["calibration"])
     image, label = painter.paint(7, 0)
-    (face,) = Predictor.load(file.parent / "checkpoints/best.ckpt")(image, boxes=face_box(label)[None])
+    (face,) = Predictor.load(file.parent / "checkpoints/best.ckpt")(
+        image, boxes=face_box(label)[None]
+    )
     assert ((face.confidence > 0) & (face.confidence < 1)).all()
 
 
 def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
-    arguments = ["+trainer.fast_dev_run=true", "datamodule.batch_size=8", f"data.root={faces_folder}"]
+    arguments = [
+        "+trainer.fast_dev_run=true",
+        "datamodule.batch_size=8",
+        f"data.root={faces_folder}",
+    ]
     done = call("train.py", "data=youtube_faces", "experiment=heatmap", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.rglob("best.ckpt")) and not list(tmp_path.rglob("figures.json"))
+    assert not list(tmp_path.rglob("best.ckpt")) and not list(tmp_path.rglob("metrics.json"))
 
 
 @pytest.mark.parametrize(
@@ -112,18 +156,22 @@ def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> N
     ],
 )
 def test_a_run_with_another_logger_or_none_is_tested_and_goes_on(
-    options: list[str], kept: str, faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    kept: str,
+    faces_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a console that has ASCII alone."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     first = [*TINY, f"data.root={faces_folder}", "trainer.max_epochs=1", "run_dir=run", *options]
-    for arguments in (first, ["resume=run", "trainer.max_epochs=2", "changed=true"]):
+    for arguments in (first, ["resume=run", "trainer.max_epochs=2", "allow_changes=true"]):
         done = call("train.py", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert not {"v_num", "FLOPs", "ModelCheckpoint", "font"} & set(
             (done.stdout + done.stderr).replace(":", " ").split()
         )
-    assert 0 < json.loads((tmp_path / "run/figures.json").read_text())["test/nme"] < 100
+    assert 0 < json.loads((tmp_path / "run/metrics.json").read_text())["test/nme"] < 100
     assert (tmp_path / "run" / kept).is_file() and not (tmp_path / "lightning_logs").exists()
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
@@ -137,14 +185,16 @@ def test_a_run_with_another_logger_or_none_is_tested_and_goes_on(
         ("trainr.max_epochs=3", "trainer.max_epochs"),
         ("model=two_con", "two_conv"),
         ("trainer.max_epochs=abc", "trainer.max_epochs"),
-        ("data.split=oficial", "official"),
+        ("data.protocol=oficial", "official"),
         ("data.root=/nowhere/at/all", "data.download=true"),
         ("ckpt_path=/nowhere.ckpt", "/nowhere.ckpt"),
         ("logger=wandb", "csv, tensorboard"),
         ("debug=x", "augment"),
     ],
 )
-def test_a_mistake_is_one_message_with_the_way_out(argument: str, message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_message_with_the_way_out(
+    argument: str, message: str, tmp_path: Path
+) -> None:
     done = call("train.py", "data=youtube_faces", argument, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -32,10 +32,14 @@ def test_shipped_weights_find_drawn_faces() -> None:
         image, label = painter.paint(5, i)
         (face,), (same,) = (one(image, boxes=face_box(label)[None]) for one in (predictor, quick))
         errors.append(nme(face.points, label, IBUG68))
-        off = np.linalg.norm(face.points - same.points, axis=1).mean() / np.sqrt(np.prod(face.box[2:] - face.box[:2]))
+        off = np.linalg.norm(face.points - same.points, axis=1).mean() / np.sqrt(
+            np.prod(face.box[2:] - face.box[:2])
+        )
         apart.append((off, np.abs(face.confidence - same.confidence).mean()))
     assert np.median(errors) < 0.08
-    assert (np.max(apart, axis=0) < (0.002, 0.02)).all()  # the exported file counts in whole numbers of 8 bits
+    assert (
+        np.max(apart, axis=0) < (0.002, 0.02)
+    ).all()  # the exported file counts in whole numbers of 8 bits
 
 
 def test_what_is_shipped_predicts_as_its_checkpoint(trained: Run, tmp_path: Path) -> None:
@@ -43,7 +47,9 @@ def test_what_is_shipped_predicts_as_its_checkpoint(trained: Run, tmp_path: Path
     file = ship(checkpoint, tmp_path / "small.ckpt")
     assert shipped(file) == file and file.stat().st_size < checkpoint.stat().st_size
     image, label = painter.paint(2, 0)
-    ours, theirs = (Predictor.load(path)(image, boxes=face_box(label)[None])[0] for path in (file, checkpoint))
+    ours, theirs = (
+        Predictor.load(path)(image, boxes=face_box(label)[None])[0] for path in (file, checkpoint)
+    )
     np.testing.assert_array_equal(ours.points, theirs.points)
     assert set(torch.load(file, weights_only=True)) == {"fkp", "state_dict"}
 

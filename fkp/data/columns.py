@@ -14,7 +14,9 @@ import numpy as np
 from fkp.errors import FkpError
 from fkp.files.cache import cache_folder
 
-LARGE = 1 << 20  # bytes of a column: what is more lies in a file, whose pages the kernel takes back when it needs them
+LARGE = (
+    1 << 20
+)  # bytes of a column: what is more lies in a file, whose pages the kernel takes back when it needs them
 BLOCK = 1024  # rows that are handled at once
 
 Text = TypeVar("Text", bound="str | Path")
@@ -47,7 +49,9 @@ class Roll:
         first = self.blocks[0]
         self._write()
         with self.file as file:
-            return np.asarray(np.memmap(file, first.dtype, "c", shape=(self.rows, *first.shape[1:])))
+            return np.asarray(
+                np.memmap(file, first.dtype, "c", shape=(self.rows, *first.shape[1:]))
+            )
 
     def _write(self) -> None:
         folder = cache_folder()
@@ -59,9 +63,13 @@ class Roll:
                 self.file.write(np.ascontiguousarray(block, self.blocks[0].dtype).data)
             self.file.flush()
         except OSError as error:
-            told = f"no room for a table of faces ({error.strerror}); FKP_CACHE names another folder"
+            told = (
+                f"no room for a table of faces ({error.strerror}); FKP_CACHE names another folder"
+            )
             raise FkpError(f"{folder}: {told}") from error
-        self.blocks = [np.zeros_like(self.blocks[0], shape=(0, *self.blocks[0].shape[1:]))]  # of what kind they are
+        self.blocks = [
+            np.zeros_like(self.blocks[0], shape=(0, *self.blocks[0].shape[1:]))
+        ]  # of what kind they are
 
 
 def taken(column: Any, chosen: np.ndarray | slice | list[int]) -> Any:
@@ -158,4 +166,7 @@ def joined(tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
             else:
                 rolls[name].add(column)
     made = {name: roll.array() for name, roll in rolls.items()}
-    return {n: Texts(made[f"letters of {n}"], made[n], kinds[n]) if n in kinds else made[n] for n in names}
+    return {
+        n: Texts(made[f"letters of {n}"], made[n], kinds[n]) if n in kinds else made[n]
+        for n in names
+    }

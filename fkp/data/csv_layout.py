@@ -16,8 +16,13 @@ from fkp.errors import FkpError
 from fkp.markup import Markup
 
 BOX = ["box_left", "box_top", "box_right", "box_bottom"]
-PREDICTED = ["score", "confidence"]  # in the tables of predict.py, which are labels once they have been looked through
-IMAGE = re.compile(r"(image|img|file|picture|photo|frame)?[ _-]?(file)?[ _-]?(name|path|id)?")  # in small letters
+PREDICTED = [
+    "score",
+    "confidence",
+]  # in the tables of predict.py, which are labels once they have been looked through
+IMAGE = re.compile(
+    r"(image|img|file|picture|photo|frame)?[ _-]?(file)?[ _-]?(name|path|id)?"
+)  # in small letters
 INDEX = re.compile(r"|#|index|id|no\.?|nr\.?|row|unnamed: .*|level_0")
 UNNAMED = re.compile(r"|unnamed: .*")
 COLUMNS = 1 << 14  # at most
@@ -25,7 +30,10 @@ SHOWN = 10  # columns that are not known
 Slot = tuple[int, int]  # a point, and its axis, 0 or 1
 UNKNOWN = (-1, 0)
 # How a column is named after a point and an axis, and the groups of both.
-AXES = [(re.compile(r"(?s)(.*?[^\W_])[\W_]+([xyXY])"), 1, 2), (re.compile(r"(.*[a-z0-9])([XY])"), 1, 2)]
+AXES = [
+    (re.compile(r"(?s)(.*?[^\W_])[\W_]+([xyXY])"), 1, 2),
+    (re.compile(r"(.*[a-z0-9])([XY])"), 1, 2),
+]
 AXES += [(re.compile(r"(.*[0-9])([xy])"), 1, 2), (re.compile(r"([xyXY])[\W_]+(.+)"), 2, 1)]
 AXES += [(re.compile(r"([xyXY])([0-9]+)"), 2, 1)]
 NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
@@ -91,7 +99,12 @@ class Layout:
         commas = np.array([COMMA.fullmatch(cell) is not None for cell in flat], bool)
         points = np.array(["." in cell and is_number(cell) for cell in flat], bool)
         whole = [cell for cell in flat if cell.isdecimal() and cell.strip("0")]
-        if not self.decimal and commas.any() and whole and all(THOUSANDS.fullmatch(cell) for cell in flat[commas]):
+        if (
+            not self.decimal
+            and commas.any()
+            and whole
+            and all(THOUSANDS.fullmatch(cell) for cell in flat[commas])
+        ):
             told = f"in {flat[commas][0]!r} the comma may separate thousands or decimals; write numbers with a point"
             raise FkpError(f"{file}: {told}")
         if not self.decimal and (commas.any() or points.any()):
@@ -143,7 +156,9 @@ def find_layout(file: Path, header: list[str], sample: list[list[str]], markup: 
         slots = _slots_in_order(file, header, rest, width, markup)
     points, axes = [slots[i][0] for i in rest], [slots[i][1] for i in rest]
     boxes = [place[name] for name in BOX if name in place]
-    return Layout(bool(header), width, image, rest, (points, axes), boxes, place.get("identity"), empty)
+    return Layout(
+        bool(header), width, image, rest, (points, axes), boxes, place.get("identity"), empty
+    )
 
 
 def _image_column(small: list[str], columns: list[list[str]], free: list[int]) -> int:
@@ -162,10 +177,14 @@ def _is_index(header: list[str], small: str, column: list[str]) -> bool:
     whole = [int(cell) for cell in column if cell.isdecimal() and len(cell) < 19]
     if header and not INDEX.fullmatch(small) or len(whole) != len(column):
         return False
-    return bool(header) or (len(whole) > 1 and all(b == a + 1 for a, b in zip(whole, whole[1:], strict=False)))
+    return bool(header) or (
+        len(whole) > 1 and all(b == a + 1 for a, b in zip(whole, whole[1:], strict=False))
+    )
 
 
-def _slots_in_order(file: Path, header: list[str], columns: list[int], width: int, markup: Markup) -> dict[int, Slot]:
+def _slots_in_order(
+    file: Path, header: list[str], columns: list[int], width: int, markup: Markup
+) -> dict[int, Slot]:
     """Point and axis of columns that are x, y of each point in the markup's order."""
     count = len(markup.points)
     if len(columns) != 2 * count:
@@ -174,7 +193,9 @@ def _slots_in_order(file: Path, header: list[str], columns: list[int], width: in
         raise FkpError(f"{file}: {told}; name columns after points (…_x, …_y) if some are missing")
     axes = [header[i].lower() for i in columns] if header else []
     if axes and set(axes) <= {"x", "y"} and axes != ["x", "y"] * count:
-        raise FkpError(f"{file}: columns called x and y must take turns, x first; or name them after points, …_x, …_y")
+        raise FkpError(
+            f"{file}: columns called x and y must take turns, x first; or name them after points, …_x, …_y"
+        )
     return {column: (i // 2, i % 2) for i, column in enumerate(columns)}
 
 
@@ -209,19 +230,24 @@ def _named_slots(file: Path, header: list[str], markup: Markup) -> dict[int, Slo
         whole = {i: int(number[2]) for i, number in numbers.items()}
         first, last, count = min(whole.values()), max(whole.values()), len(markup.points)
         if first > 1 or last - first + 1 != count:
-            told = (
-                f"columns number points {first} to {last}, as {header[min(whole)]:.40}, but {markup.name} has {count}"
+            told = f"columns number points {first} to {last}, as {header[min(whole)]:.40}, but {markup.name} has {count}"
+            raise FkpError(
+                f"{file}: {told}: number all from 0 or 1, or name columns after points, …_x, …_y"
             )
-            raise FkpError(f"{file}: {told}: number all from 0 or 1, or name columns after points, …_x, …_y")
         found |= {i: number - first for i, number in whole.items()}
-    return {i: UNKNOWN if point is None else (point, int(called[i][1] == "y")) for i, point in found.items()}
+    return {
+        i: UNKNOWN if point is None else (point, int(called[i][1] == "y"))
+        for i, point in found.items()
+    }
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).lower()
 
 
-def _check_names(file: Path, header: list[str], columns: list[int], slots: dict[int, Slot], markup: Markup) -> None:
+def _check_names(
+    file: Path, header: list[str], columns: list[int], slots: dict[int, Slot], markup: Markup
+) -> None:
     """That columns are named after points, once, and after both axes of each.
 
     Raises:
@@ -234,12 +260,22 @@ def _check_names(file: Path, header: list[str], columns: list[int], slots: dict[
         if slots.get(i, UNKNOWN) == UNKNOWN or times[slots[i]] > 1:
             name = header[i] or f"column {i + 1}, which has no name,"
             close = difflib.get_close_matches(header[i], wanted, n=1, cutoff=0.6)
-            strange.append(name + (f" (did you mean {close[0]}?)" if close and close[0] != header[i] else ""))
+            strange.append(
+                name + (f" (did you mean {close[0]}?)" if close and close[0] != header[i] else "")
+            )
             if len(strange) > SHOWN:  # to look for what was meant takes long
                 strange[-1] = "…"
                 break
-    alone = [wanted[2 * k + axis] for k, axis in sorted(times) if k >= 0 and (k, 1 - axis) not in times]
+    alone = [
+        wanted[2 * k + axis] for k, axis in sorted(times) if k >= 0 and (k, 1 - axis) not in times
+    ]
     if strange or alone:
-        told = [f"columns that markup {markup.name} does not know, or twice: {', '.join(strange)}"] if strange else []
+        told = (
+            [f"columns that markup {markup.name} does not know, or twice: {', '.join(strange)}"]
+            if strange
+            else []
+        )
         told += [f"columns without their other coordinate: {', '.join(alone)}"] if alone else []
-        raise FkpError(f"{file}: " + "; ".join(told) + f"; its points are {', '.join(markup.points)}")
+        raise FkpError(
+            f"{file}: " + "; ".join(told) + f"; its points are {', '.join(markup.points)}"
+        )

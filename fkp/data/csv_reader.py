@@ -22,7 +22,9 @@ from fkp.files.reading import open_text, read_start
 from fkp.inference.media import PICTURES
 
 BYTES, ROWS = 1 << 31, 1 << 21  # of a file, at most
-LETTERS = 1 << 24  # of a row, at most; and of the rows that are held at once, which take ten times as many bytes
+LETTERS = (
+    1 << 24
+)  # of a row, at most; and of the rows that are held at once, which take ten times as many bytes
 SAMPLE = 32  # lines at the beginning, which tell separator and header
 SAMPLE_LETTERS = 1 << 20  # of these lines together, after which no further line is taken
 SEPARATORS = (",", ";", "\t", "|", " ")
@@ -94,7 +96,9 @@ class CsvReader:
                 block.append(row)
                 count += 1
                 if count > ROWS:
-                    raise FkpError(f"{self.path}: more than the {ROWS} rows that fkp reads of a file")
+                    raise FkpError(
+                        f"{self.path}: more than the {ROWS} rows that fkp reads of a file"
+                    )
                 if len(block) == BLOCK or self._letters > LETTERS:
                     yield block
                     self._letters, block = 0, []
@@ -117,7 +121,9 @@ class CsvReader:
         """The lines that come next, as long as their row is not too long."""
         while line := self._text.readline(LETTERS + 1):
             self._letters += len(line)
-            if len(line) > LETTERS or self._letters > 2 * LETTERS:  # for rows before it may have come to that many
+            if (
+                len(line) > LETTERS or self._letters > 2 * LETTERS
+            ):  # for rows before it may have come to that many
                 raise csv.Error(f"a row of more than {LETTERS} letters")
             yield line
 
@@ -133,7 +139,9 @@ class CsvReader:
             except StopIteration:
                 return
             except csv.Error as error:
-                raise csv.Error(f"line {line}: {error}; is a quotation mark missing or not closed?") from None
+                raise csv.Error(
+                    f"line {line}: {error}; is a quotation mark missing or not closed?"
+                ) from None
             if any(map(str.strip, cells)):
                 more = [line + i for i, text in enumerate(held) if i and text.strip(blank)]
                 yield Row(line, cells, more, line + len(held) - 1)
@@ -154,7 +162,11 @@ class CsvReader:
         first, rows = rows[0], rows[1:]
         header = [name.strip() for name in first.cells]
         # R, and the lists of CelebA, give the column of row names no header.
-        if rows and all(len(_bare(row.cells)) == len(header) + 1 for row in rows) and _bare(first.cells)[0]:
+        if (
+            rows
+            and all(len(_bare(row.cells)) == len(header) + 1 for row in rows)
+            and _bare(first.cells)[0]
+        ):
             header = ["", *header]
         return header, [row.cells for row in rows], first.last
 
@@ -176,7 +188,9 @@ def open_csv(path: Path) -> Iterator[CsvReader]:
     start = read_start(path, 8, BYTES).lstrip()
     for magic, kind in OTHERS.items():
         if start.startswith(magic):
-            raise FkpError(f"{path}: {kind}, not a CSV; open it in a spreadsheet and save it as 'CSV UTF-8'")
+            raise FkpError(
+                f"{path}: {kind}, not a CSV; open it in a spreadsheet and save it as 'CSV UTF-8'"
+            )
     with open_text(path, BYTES) as text:
         yield CsvReader(path, text)
 

@@ -18,7 +18,7 @@ from fkp.data.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import decode
 from fkp.data.label_values import Wrong
-from fkp.data.shapes import mean_shape, proposal, prove_flip
+from fkp.data.shapes import check_flip, mean_shape, proposal
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.errors import FkpError
 from fkp.files.cache import fingerprint
@@ -59,9 +59,12 @@ class FacesDataModule(pl.LightningDataModule):
     ):
         super().__init__()
         self.source, self.batch_size, self.num_workers = source, batch_size, num_workers
-        self.transforms, self.augmentations = list(transforms.values()), list((augmentations or {}).values())
+        self.transforms, self.augmentations = (
+            list(transforms.values()),
+            list((augmentations or {}).values()),
+        )
         self.gray, self.margin, self.seed, self.check_labels = gray, margin, seed, check_labels
-        self.parts: dict[str, FacialKeypointsDataset] = {}
+        self.splits: dict[str, FacialKeypointsDataset] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Read, decode, check and split; once.
@@ -70,7 +73,7 @@ class FacesDataModule(pl.LightningDataModule):
             FkpError: bad rows, all of them named; labels that do not lie on faces; left and right that do not fit the
                 labels; or an empty part.
         """
-        if self.parts:
+        if self.splits:
             return
         source = self.source
         table, faults = source.survey()
@@ -88,7 +91,7 @@ class FacesDataModule(pl.LightningDataModule):
         _answer(source, faults, table, wrong, places)
         pictures = str(canvases.file and canvases.file.parent.name)  # a name made of their bytes
         self._fingerprint = fingerprint(pictures, table.points, "\0".join(table.identity))
-        parts = table.parts(source.split)
+        parts = table.split_indices(source.protocol)
         # Part after part in one table, which each then sees a slice of, and shares with loader processes.
         order, end = np.concatenate(list(parts.values())), 0
         table, canvases = table.select(order), canvases.select(order)
@@ -97,12 +100,14 @@ class FacesDataModule(pl.LightningDataModule):
         steps = (self.transforms, markup, self.augmentations, self.gray, self.seed)
         for part, chosen in parts.items():
             own = slice(end, end := end + len(chosen))
-            self.parts[part] = FacialKeypointsDataset(table.select(own), canvases.select(own), *steps)
+            self.splits[part] = FacialKeypointsDataset(
+                table.select(own), canvases.select(own), *steps
+            )
 
     def _measured(self, table: FaceTable) -> Markup:
         """The source's markup with what training faces tell of it."""
         try:
-            train = table.parts(self.source.split)["train"]
+            train = table.split_indices(self.source.protocol)["train"]
         except FkpError:  # a part would be empty: this is said when bad rows have been
             return self.source.markup
         return measured(table.select(train[:: max(1, len(train) // ENOUGH)]), self.source.markup)
@@ -115,16 +120,20 @@ class FacesDataModule(pl.LightningDataModule):
         """
         if markup.flips:
             try:
-                prove_flip(points, markup)
+                check_flip(points, markup)
                 return markup
             except FkpError:
                 if markup.sided:
                     raise
-        flips = max([step.share for step in self.transforms if isinstance(step, RandomFlip)], default=0)
+        flips = max(
+            [step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0
+        )
         what = f"markup {markup.name}: its names do not tell which points mirror each other"
         pairs = proposal(mean_shape(points), markup)
         if flips:
-            raise FkpError(f"{what}, so faces cannot be flipped; set crop.flip.share=0 (it is {flips}).{pairs}")
+            raise FkpError(
+                f"{what}, so faces cannot be flipped; set transforms.random_flip.p=0 (it is {flips}).{pairs}"
+            )
         log.warning("%s, so neither training nor prediction flips faces.%s", what, pairs)
         return replace(markup, mirror=False)
 
@@ -136,23 +145,32 @@ class FacesDataModule(pl.LightningDataModule):
 
     def mean_points(self) -> np.ndarray:
         """(K, 2): the mean training face in CROP pixels, as transforms without a draw crop it."""
-        dataset = self.parts["train"]
+        dataset = self.splits["train"]
         some = range(0, len(dataset), max(1, len(dataset) // 500))  # some hundreds tell the mean
         return np.nanmean(dataset.crops(some).crop_points(), axis=0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Resample and augment, on whichever device the batch now is."""
-        return self.parts["train"].finish(batch)
+        return self.splits["train"].finish(batch)
 
     def _loader(self, part: str) -> DataLoader[Any]:
-        dataset, training = self.parts[part], part == "train"
-        process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        for what, count in (("datamodule.batch_size", self.batch_size), (f"the part {part}", len(dataset))):
+        dataset, training = self.splits[part], part == "train"
+        process, processes = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        for what, count in (
+            ("datamodule.batch_size", self.batch_size),
+            (f"the part {part}", len(dataset)),
+        ):
             if count < processes:
-                raise FkpError(f"{what} has not a face for each of {processes} processes, but {count}")
+                raise FkpError(
+                    f"{what} has not a face for each of {processes} processes, but {count}"
+                )
         sampler: Any = range(process, len(dataset), processes)  # in order, and no face twice
         if training:
-            sampler = WeightedEpochs(dataset.table.weights, self.seed, self.batch_size, process, processes)
+            sampler = WeightedEpochs(
+                dataset.table.weights, self.seed, self.batch_size, process, processes
+            )
         return (TrainLoader if training else DataLoader)(
             dataset,
             len(range(process, self.batch_size, processes)),
@@ -178,7 +196,9 @@ class FacesDataModule(pl.LightningDataModule):
         return self._loader("test")
 
 
-def _answer(source: Source, faults: list[Fault], table: FaceTable, wrong: list[Wrong], places: list[Wrong]) -> None:
+def _answer(
+    source: Source, faults: list[Fault], table: FaceTable, wrong: list[Wrong], places: list[Wrong]
+) -> None:
     """Answer bad rows as the source does, stop for labels that do not lie on faces, and say what else is strange.
 
     Args:
@@ -193,10 +213,15 @@ def _answer(source: Source, faults: list[Fault], table: FaceTable, wrong: list[W
     try:
         source.answer(faults, len(table))
     except FkpError as error:
-        told = [str(error), *(f"{kind.check} ({len(kind.cases)} faces): {kind.fix}." for kind in wrong)]
+        told = [
+            str(error),
+            *(f"{kind.check} ({len(kind.cases)} faces): {kind.fix}." for kind in wrong),
+        ]
     errors = [kind.message(table.rows, len(table)) for kind in places if kind.level == "error"]
     if errors:
-        errors.append("python -m fkp.doctor lists all rows; datamodule.check_labels=false trains all the same.")
+        errors.append(
+            "python -m fkp.doctor lists all rows; datamodule.check_labels=false trains all the same."
+        )
     if told or errors:
         raise FkpError("\n".join([*told, *errors]))
 
@@ -209,7 +234,9 @@ class TrainLoader(DataLoader[Any]):
     """A DataLoader that Lightning can leave within an epoch, and that goes on there."""
 
     sampler: WeightedEpochs
-    served = skipped = 0  # batches of this epoch that have been handed out; of the next iteration that have been before
+    served = skipped = (
+        0  # batches of this epoch that have been handed out; of the next iteration that have been before
+    )
 
     def state_dict(self) -> dict[str, int]:
         """How far the epoch is."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from fkp.augmentations import Augmentation, resample, to_gray
-from fkp.data.image_cache import Canvases
+from fkp.data.image_cache import ImageCache
 from fkp.data.table import FaceTable
-from fkp.geometry import apply, centre_and_side, compose, enlargement, invert, shrunk
+from fkp.geometry import apply, centre_and_side, compose, invert, scale_of, shrunk
 from fkp.markup import Markup
 from fkp.transforms import Crops, Normalize, Transform, run
 
@@ -43,19 +43,29 @@ class FacialKeypointsDataset(Dataset[Batch]):
     def __init__(
         self,
         table: FaceTable,
-        canvases: Canvases,
+        canvases: ImageCache,
         transforms: Sequence[Transform],
         markup: Markup,
         augmentations: Sequence[Augmentation] = (),
         gray: bool = True,
         seed: int = 0,
     ):
-        self.table, self.canvases, self.transforms, self.gray, self.seed = table, canvases, transforms, gray, seed
+        self.table, self.canvases, self.transforms, self.gray, self.seed = (
+            table,
+            canvases,
+            transforms,
+            gray,
+            seed,
+        )
         # Those that need colours come first: after them, a gray network's crops are gray.
-        self.augmentations = sorted((step for step in augmentations if step.active), key=lambda step: not step.colour)
-        self.partners = markup.flip if markup.flips else None
+        self.augmentations = sorted(
+            (step for step in augmentations if step.active), key=lambda step: not step.colour
+        )
+        self.flip_indices = markup.flip_indices if markup.flips else None
         # How many draws a face needs: for its place, and for its pixels.
-        self.draws = tuple(sum(step.draws for step in steps) for steps in (transforms, self.augmentations))
+        self.draws = tuple(
+            sum(step.draws for step in steps) for steps in (transforms, self.augmentations)
+        )
         self.normalize = Normalize()
 
     def __len__(self) -> int:
@@ -65,7 +75,11 @@ class FacialKeypointsDataset(Dataset[Batch]):
         """The crops of these faces, with the points in them."""
         faces = np.asarray(faces)
         boxes, extents = self.canvases.boxes[faces].astype(float), self.canvases.extents[faces]
-        return run(self.transforms, Crops(boxes, extents, self.table.points[faces], self.partners), draws)
+        return run(
+            self.transforms,
+            Crops(boxes, extents, self.table.points[faces], self.flip_indices),
+            draws,
+        )
 
     def __getitem__(self, key: int | Key) -> Batch:
         return {name: value[0] for name, value in self.finish(self.__getitems__([key])).items()}
@@ -82,16 +96,21 @@ class FacialKeypointsDataset(Dataset[Batch]):
         to_canvas = compose(invert(crops.to_crop), self.canvases.affines[faces])
         # Of each canvas only what the crop shows, so that less is copied, and to the device.
         width, height = crops.size
-        corners = apply(to_canvas, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]))
+        corners = apply(
+            to_canvas, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]])
+        )
         shapes = self.canvases.shapes[faces, 1::-1]
-        larger = enlargement(to_canvas)
+        larger = scale_of(to_canvas)
         # Where pixels are averaged in blocks, the blocks beyond the edge count too: without them it would be dark.
         round_it = np.where(larger >= 2, np.ceil(3 * larger), 0).astype(int)[:, None]
         low = np.clip(np.floor(corners.min(1)).astype(int) - round_it, 0, shapes - 1)
         high = np.clip(np.floor(corners.max(1)).astype(int) + 2 + round_it, low + 1, shapes)
         to_canvas[:, :, 2] -= low
         spans = zip(faces, low.tolist(), high.tolist(), strict=True)
-        images = [self.canvases[face][top:bottom, left:right] for face, (left, top), (right, bottom) in spans]
+        images = [
+            self.canvases[face][top:bottom, left:right]
+            for face, (left, top), (right, bottom) in spans
+        ]
         for i in np.flatnonzero(larger >= 2).tolist():
             images[i], affine = shrunk(images[i], invert(to_canvas[i]), crops.size)
             to_canvas[i] = invert(affine)
@@ -105,7 +124,9 @@ class FacialKeypointsDataset(Dataset[Batch]):
             "size": torch.tensor(crops.size),
             "points": torch.from_numpy(crops.points).float(),
             "to_crop": torch.from_numpy(crops.to_crop).float(),
-            "side": torch.from_numpy(centre_and_side(crops.boxes)[2] * enlargement(crops.to_crop)).float(),
+            "side": torch.from_numpy(
+                centre_and_side(crops.boxes)[2] * scale_of(crops.to_crop)
+            ).float(),
         }
         if draws is not None and self.augmentations:
             batch["draws"] = torch.from_numpy(draws[:, self.draws[0] :]).float()
@@ -114,7 +135,9 @@ class FacialKeypointsDataset(Dataset[Batch]):
     def _draw(self, key: Key) -> np.ndarray:
         """(draws, 2): uniform and normal numbers; those of the geometry do not depend on what follows."""
         rng = np.random.default_rng([self.seed, *key])
-        return np.concatenate([np.stack([rng.random(n), rng.standard_normal(n)], 1) for n in self.draws])
+        return np.concatenate(
+            [np.stack([rng.random(n), rng.standard_normal(n)], 1) for n in self.draws]
+        )
 
     @torch.no_grad()
     def finish(self, batch: Batch) -> Batch:
@@ -152,9 +175,18 @@ class WeightedEpochs(Sampler[Key]):
         processes: how many there are.
     """
 
-    def __init__(self, weights: np.ndarray, seed: int = 0, batch: int = 1, process: int = 0, processes: int = 1):
+    def __init__(
+        self,
+        weights: np.ndarray,
+        seed: int = 0,
+        batch: int = 1,
+        process: int = 0,
+        processes: int = 1,
+    ):
         self.weights, self.seed, self.epoch = np.asarray(weights, float), seed, 0
-        self.skipped = 0  # faces at the beginning of this process's order that have been shown before
+        self.skipped = (
+            0  # faces at the beginning of this process's order that have been shown before
+        )
         count = len(self._draws())
         places = np.arange(count - count % batch if count % batch < processes else count)
         self.mine = places[places % batch % processes == process]
@@ -175,7 +207,9 @@ class WeightedEpochs(Sampler[Key]):
         """The epoch's draws; as many in every epoch."""
         count = len(self.weights)
         often = np.floor(self.weights).astype(int)
-        whole = [np.flatnonzero(often > visit) + visit * count for visit in range(often.max(initial=0))]
+        whole = [
+            np.flatnonzero(often > visit) + visit * count for visit in range(often.max(initial=0))
+        ]
         more = []
         for weight in np.unique(self.weights[self.weights > often]):
             faces = np.flatnonzero(self.weights == weight)

@@ -18,12 +18,15 @@ from fkp.data.shapes import CLEARLY, mean_shape, normalising_pair
 from fkp.data.table import FaceTable
 from fkp.detectors import HaarCascade
 from fkp.errors import FkpError
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, face_box, placed, reframed, square
 from fkp.markup import Markup
 from fkp.progress import track
 
-SAMPLE, ENOUGH = 300, 150  # faces that are looked at for the detector's boxes, and found ones that suffice
+SAMPLE, ENOUGH = (
+    300,
+    150,
+)  # faces that are looked at for the detector's boxes, and found ones that suffice
 FEW, RARE = 5, 0.2  # faces, and share of those looked at: with fewer found ones nothing is measured
 NEAR = 0.8  # box sides from the middle of the points to the centre of a box that may be that of their face
 PLACED = 0.35  # the same, from where the measured frame wants the box
@@ -50,20 +53,30 @@ def measured(faces: FaceTable, markup: Markup) -> Markup:
     shape = mean_shape(faces.points)
     if not markup.pair and len(markup.points) > 1:
         markup = replace(markup, pair=normalising_pair(shape, markup))
-        log.info("markup %s has no pair: errors are in units of the distance %s to %s", markup.name, *markup.pair)
+        log.info(
+            "markup %s has no pair: errors are in units of the distance %s to %s",
+            markup.name,
+            *markup.pair,
+        )
     if markup.box is not None and _level(shape, markup):
         return markup
 
     own = np.isfinite(faces.boxes).all(1)
     if markup.box is not None and (np.ptp(shape, axis=0) > FLAT).all():
-        boxes, share, rule = np.array([face_box(face, markup) for face in faces.points]), None, "its box: constants"
+        boxes, share, rule = (
+            np.array([face_box(face, markup) for face in faces.points]),
+            None,
+            "its box: constants",
+        )
     elif own.sum() >= max(FEW, RARE * len(faces)):
         faces, boxes, share = faces.select(own), faces.boxes[own], None
         rule = f"the table's boxes of {own.sum()} training faces"
     else:
         faces, boxes, share, rule = _on_detected(faces, markup)
     log.info("markup %s: the face box round its points is measured on %s", markup.name, rule)
-    return replace(markup, frame=frame(faces.points, boxes, markup) | ({"share": share} if share else {}))
+    return replace(
+        markup, frame=frame(faces.points, boxes, markup) | ({"share": share} if share else {})
+    )
 
 
 def frame(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> dict[str, Any]:
@@ -76,11 +89,16 @@ def frame(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> dict[str, An
     x, y, side = centre_and_side(boxes)
     side = np.where(side > 0, side, np.nan)  # a rule may give none for points on one line
     in_box = (points - np.stack([x, y], -1)[:, None]) / side[:, None, None]
-    shape = np.array([np.nanmedian(p, 0) if np.isfinite(p).any() else [np.nan] * 2 for p in in_box.swapaxes(0, 1)])
+    shape = np.array(
+        [
+            np.nanmedian(p, 0) if np.isfinite(p).any() else [np.nan] * 2
+            for p in in_box.swapaxes(0, 1)
+        ]
+    )
 
     # Size: the median face is smaller than faces are on median, as those turned away cancel out in it.
-    _, found, tilts, _ = placed(points, replace(markup, frame=_plain(shape, roll=True)))
-    roll = bool(np.nanmedian(np.abs(tilts)) < ROLLED)
+    _, found, rolls, _ = placed(points, replace(markup, frame=_plain(shape, roll=True)))
+    roll = bool(np.nanmedian(np.abs(rolls)) < ROLLED)
     factor, middle = np.nanmedian(found / side), np.nanmean(shape, 0)
     shape = middle + (shape - middle) * (factor if factor > 0 else 1.0)
 
@@ -104,8 +122,13 @@ def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
         points = faces.points[i : i + 1]
         side = markup.frame["share"] * min(size)
         candidates = np.concatenate([found, square(0, 0, np.array([side]))])
-        wanted, _ = reframed(np.repeat(points, len(candidates), 0), candidates, np.zeros(len(candidates)), markup)
-        (x, y, _), (wanted_x, wanted_y, sides) = centre_and_side(candidates), centre_and_side(wanted)
+        wanted, _ = reframed(
+            np.repeat(points, len(candidates), 0), candidates, np.zeros(len(candidates)), markup
+        )
+        (x, y, _), (wanted_x, wanted_y, sides) = (
+            centre_and_side(candidates),
+            centre_and_side(wanted),
+        )
         off = np.hypot(x - wanted_x, y - wanted_y)[:-1] / sides[:-1]
         near = bool((off < PLACED).any())
         boxes[i] = candidates[off.argmin()] if near else wanted[-1]
@@ -132,7 +155,9 @@ def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarra
     """The faces on which the frame is measured if the table has no boxes, their boxes, the median side as a share of
     the image's shorter side, and where they are from."""
     chosen, boxes, shares, seen = [], [], [], 0
-    for i, found, size in _detections(faces, np.unique(np.linspace(0, len(faces) - 1, SAMPLE).astype(int))):
+    for i, found, size in _detections(
+        faces, np.unique(np.linspace(0, len(faces) - 1, SAMPLE).astype(int))
+    ):
         seen += 1
         x, y, side = centre_and_side(found)
         off = np.hypot(*(np.nanmean(faces.points[i], 0) - np.stack([x, y], -1)).T) / side
@@ -144,7 +169,9 @@ def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarra
         if len(chosen) == ENOUGH:
             break
     if len(chosen) >= max(FEW, RARE * seen):
-        rule = f"the detector's boxes, found for {len(chosen)} of the {seen} training faces looked at"
+        rule = (
+            f"the detector's boxes, found for {len(chosen)} of the {seen} training faces looked at"
+        )
         return faces.select(np.array(chosen)), np.array(boxes), float(np.median(shares)), rule
     log.warning(
         "markup %s: the table has no boxes, and the detector found %d of the %d training faces looked at, too few to "
@@ -157,18 +184,23 @@ def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarra
     return faces, square(x, y, np.where(side > 0, side, 1.0)), 1.0, "the points' extent"
 
 
-def _detections(faces: FaceTable, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
+def _detections(
+    faces: FaceTable, indices: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
     """For each of these faces whose image can be read its index, all boxes that the detector finds in it, and the
     image's height and width."""
     detector = HaarCascade()
     for i in track(indices.tolist(), f"detecting {len(indices)} faces", len(indices)):
         try:
-            image = read_picture(faces.paths[i], gray=True)
+            image = read_image(faces.paths[i], gray=True)
         except FkpError:  # the decoding says so
             continue
         yield i, detector(image)[0].astype(float), (image.shape[0], image.shape[1])
 
 
 def _plain(shape: np.ndarray, roll: bool, share: float = 1.0) -> dict[str, Any]:
-    points = [None if np.isnan(point).any() else [round(float(value), 4) for value in point] for point in shape]
+    points = [
+        None if np.isnan(point).any() else [round(float(value), 4) for value in point]
+        for point in shape
+    ]
     return {"points": points, "roll": roll, "share": share}

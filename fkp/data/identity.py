@@ -17,12 +17,23 @@ from fkp.errors import FkpError
 from fkp.files.images import BYTES, header
 from fkp.files.reading import read_bytes
 
-MOST = 0.5  # share of the faces that one person has at most, if the default pattern is to be believed
+MOST = (
+    0.5  # share of the faces that one person has at most, if the default pattern is to be believed
+)
 FEW = 10  # faces, of which most may well be one person
-PAIRS, FEWEST = 24, 8  # pairs of neighbouring files that are compared, and below which nothing is said
+PAIRS, FEWEST = (
+    24,
+    8,
+)  # pairs of neighbouring files that are compared, and below which nothing is said
 STEPS = (1, 2, 3, 4, 5, 10)  # between the numbers of neighbouring files
-THUMBNAIL, LARGE = 16, 512  # pixels: side of what is compared, and images that are decoded at an eighth of their size
-ALIKE, SAME = 0.4, 2.0  # neighbours differ less than this share of what others do, or than so many gray levels
+THUMBNAIL, LARGE = (
+    16,
+    512,
+)  # pixels: side of what is compared, and images that are decoded at an eighth of their size
+ALIKE, SAME = (
+    0.4,
+    2.0,
+)  # neighbours differ less than this share of what others do, or than so many gray levels
 NUMBER = re.compile(r"\d{1,18}(?=\D*$)")
 
 log = logging.getLogger(__name__)
@@ -39,7 +50,9 @@ def person_pattern(expression: str) -> re.Pattern[str]:
     except re.error as error:
         raise FkpError(f"data.identity={expression}: not a regular expression ({error})") from None
     if not pattern.groups:
-        raise FkpError(f"data.identity={expression}: put the part of a file name that is the person in brackets: (…)")
+        raise FkpError(
+            f"data.identity={expression}: put the part of a file name that is the person in brackets: (…)"
+        )
     return pattern
 
 
@@ -60,7 +73,11 @@ def own_if_one_person(table: FaceTable, root: Path, pattern: str) -> None:
     """
     most = _majority(table.identity)
     faces = [i for i, name in enumerate(table.identity) if name == most]
-    if len(table) < FEW or len(faces) <= MOST * len(table) or len({str(table.paths[i]) for i in faces[:PAIRS]}) < 2:
+    if (
+        len(table) < FEW
+        or len(faces) <= MOST * len(table)
+        or len({str(table.paths[i]) for i in faces[:PAIRS]}) < 2
+    ):
         return
     names = (Path(os.path.relpath(path, root)).as_posix() for path in table.paths)
     table.identity = Texts.of(names, str)
@@ -80,12 +97,18 @@ def warn_of_video(table: FaceTable) -> None:
     pairs = list(_neighbours(table))
     if len(pairs) < FEWEST:
         return
-    looks = [(first, second) for one, other in pairs for first, second in [(_thumbnail(one), _thumbnail(other))]]
+    looks = [
+        (first, second)
+        for one, other in pairs
+        for first, second in [(_thumbnail(one), _thumbnail(other))]
+    ]
     seen = np.array([pair for pair in looks if pair[0] is not None and pair[1] is not None], float)
     if len(seen) < FEWEST:
         return
     near = float(np.median(np.abs(seen[:, 0] - seen[:, 1]).mean((1, 2))))
-    apart = float(np.median(np.abs(seen[:, 0] - np.roll(seen[:, 0], len(seen) // 2, 0)).mean((1, 2))))
+    apart = float(
+        np.median(np.abs(seen[:, 0] - np.roll(seen[:, 0], len(seen) // 2, 0)).mean((1, 2)))
+    )
     if near < max(ALIKE * apart, SAME):
         log.warning(
             "neighbouring files, as %s and %s, look like frames of one video, but count as different persons and may "
@@ -115,7 +138,9 @@ def _neighbours(table: FaceTable) -> Iterator[tuple[Path, Path]]:
             continue
         for step in STEPS:
             digits = str(int(number[0]) + step).zfill(len(number[0]))
-            other = path.with_name(path.stem[: number.start()] + digits + path.stem[number.end() :] + path.suffix)
+            other = path.with_name(
+                path.stem[: number.start()] + digits + path.stem[number.end() :] + path.suffix
+            )
             if os.path.isfile(other):
                 yield path, other
                 break
@@ -131,4 +156,8 @@ def _thumbnail(path: Path) -> np.ndarray | None:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except (FkpError, cv2.error):
         return None
-    return None if pixels is None else cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return (
+        None
+        if pixels is None
+        else cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    )

@@ -20,19 +20,30 @@ from fkp.data.columns import BLOCK, Texts, taken
 from fkp.data.table import FaceTable
 from fkp.errors import FkpError
 from fkp.files.cache import cache_folder, fingerprint
-from fkp.files.images import read_picture, reads_heic
-from fkp.geometry import IDENTITY, centre_and_side, compose, face_box, rescaling, square, translation, warp
+from fkp.files.images import read_image, reads_heic
+from fkp.geometry import (
+    IDENTITY,
+    centre_and_side,
+    compose,
+    face_box,
+    rescaling,
+    square,
+    translation,
+    warp,
+)
 from fkp.markup import Markup
 from fkp.progress import track
 
 VERSION = 5  # of the cached file; raise it when its layout changes, or how images are read
-Made = tuple[np.ndarray, np.ndarray, tuple[int, int]] | str  # canvas, affine, extent; or why there is none
+Made = (
+    tuple[np.ndarray, np.ndarray, tuple[int, int]] | str
+)  # canvas, affine, extent; or why there is none
 T = TypeVar("T")
 AHEAD = 256  # faces that may be decoded before they are written: a set larger than memory passes through
 
 
 @dataclass(frozen=True)
-class Canvases:
+class ImageCache:
     """The pixels round F faces, decoded, in one flat uint8 array.
 
     Args:
@@ -81,15 +92,22 @@ class Canvases:
             for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
                 self.pixels.base.madvise(mmap.MADV_WILLNEED, start, size)
 
-    def select(self, chosen: np.ndarray | slice) -> Canvases:
+    def select(self, chosen: np.ndarray | slice) -> ImageCache:
         """Those of the faces at these indices; no pixel is copied, and of a slice nothing."""
         same = ("pixels", "file")
-        return replace(self, **{name: taken(column, chosen) for name, column in vars(self).items() if name not in same})
+        return replace(
+            self,
+            **{
+                name: taken(column, chosen)
+                for name, column in vars(self).items()
+                if name not in same
+            },
+        )
 
 
 def decode(
     table: FaceTable, markup: Markup, gray: bool, margin: float | None, longest: int = 512
-) -> tuple[Canvases, dict[int, str]]:
+) -> tuple[ImageCache, dict[int, str]]:
     """Decode every picture once, or find the result of an earlier time.
 
     The result is kept in fkp's cache folder under a name made of the pictures' bytes, the labels and the arguments: a
@@ -108,7 +126,9 @@ def decode(
     boxes = face_boxes(table, markup)
     kept = None if margin is None else boxes
     key = fingerprint(
-        _contents(table.paths), b"" if kept is None else kept, repr((VERSION, gray, margin, longest, reads_heic()))
+        _contents(table.paths),
+        b"" if kept is None else kept,
+        repr((VERSION, gray, margin, longest, reads_heic())),
     )
     folder = cache_folder() / f"canvases-{key}"
     if (index := _index(folder)) is None:
@@ -119,14 +139,18 @@ def decode(
                 _write(folder, table, kept, gray, margin or 1.0, longest)
                 index = _index(folder)
     if index is None:
-        raise FkpError(f"{folder}: cannot be read again after it was written; is the disk in order?")
+        raise FkpError(
+            f"{folder}: cannot be read again after it was written; is the disk in order?"
+        )
     columns = {name: index[name] for name in ("starts", "shapes", "affines", "extents")}
     told = zip(index["bad"].tolist(), index["reasons"].tolist(), strict=True)
     reasons = {i: f"{table.paths[i].name}: {reason}" for i, reason in told}
     for i in np.flatnonzero(~(boxes[:, 2:] > boxes[:, :2]).all(1)).tolist():
-        reasons.setdefault(i, "its labelled points lie on one line, so no face box can be drawn round them")
+        reasons.setdefault(
+            i, "its labelled points lie on one line, so no face box can be drawn round them"
+        )
     file = folder / "pixels.bin"
-    return Canvases(_mapped(file), boxes=boxes, file=file, **columns), reasons
+    return ImageCache(_mapped(file), boxes=boxes, file=file, **columns), reasons
 
 
 def _index(folder: Path) -> dict[str, np.ndarray] | None:
@@ -160,20 +184,29 @@ def face_boxes(table: FaceTable, markup: Markup) -> np.ndarray:
     return boxes
 
 
-def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool, margin: float, longest: int) -> None:
+def _write(
+    folder: Path,
+    table: FaceTable,
+    boxes: np.ndarray | None,
+    gray: bool,
+    margin: float,
+    longest: int,
+) -> None:
     for left in folder.parent.glob(f".{folder.name}-*"):  # by a killed run: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
 
     def one(index: int) -> Made:
         path = table.paths[index]
         try:
-            image = read_picture(path, gray)
+            image = read_image(path, gray)
         except FkpError as error:
             return str(error).removeprefix(f"{path}: ")
         canvas, affine = _canvas(image, None if boxes is None else boxes[index], margin, longest)
         return canvas, affine, (image.shape[1], image.shape[0])
 
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as half:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+    ) as half:
         count, reasons, end = len(table), {}, 0
         starts, shapes, extents = (
             np.zeros(count, np.int64),
@@ -182,7 +215,9 @@ def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool,
         )
         affines = np.zeros((count, 2, 3))
         with open(Path(half, "pixels.bin"), "wb") as file:
-            for i, made in enumerate(track(_ahead(one, range(count)), f"decoding {count} faces", count)):
+            for i, made in enumerate(
+                track(_ahead(one, range(count)), f"decoding {count} faces", count)
+            ):
                 if isinstance(made, str):
                     reasons[i] = made
                     made = np.zeros((0, 0, 1), np.uint8), IDENTITY, (0, 0)
@@ -192,7 +227,13 @@ def _write(folder: Path, table: FaceTable, boxes: np.ndarray | None, gray: bool,
                 end += canvas.size
             file.flush()
             os.fsync(file.fileno())
-        columns = {"end": end, "starts": starts, "shapes": shapes, "affines": affines, "extents": extents}
+        columns = {
+            "end": end,
+            "starts": starts,
+            "shapes": shapes,
+            "affines": affines,
+            "extents": extents,
+        }
         bad, told = np.array(list(reasons), np.int64), np.array(list(reasons.values()), str)
         draft = Path(half, "draft")
         with draft.open("wb") as file:
@@ -214,7 +255,9 @@ def _ahead(one: Callable[[int], T], indices: Sequence[int] | np.ndarray) -> Iter
             yield from pool.map(one, indices[start : start + AHEAD])
 
 
-def _canvas(image: np.ndarray, box: np.ndarray | None, margin: float, longest: int) -> tuple[np.ndarray, np.ndarray]:
+def _canvas(
+    image: np.ndarray, box: np.ndarray | None, margin: float, longest: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The part (h, w, C) of a picture round a face box, on whole pixels, and the affine IMAGE -> canvas."""
     height, width = image.shape[:2]
     low, high = np.zeros(2, int), np.array([width, height])
@@ -258,7 +301,9 @@ def _contents(paths: Texts[Path]) -> bytes:
             if digest is None:
                 record["stat"][i] = -1  # not to be remembered: the next run reads it again
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as half:
+        with tempfile.NamedTemporaryFile(
+            dir=file.parent, prefix=f".{file.name}-", delete=False
+        ) as half:
             half.write(record.data)
         os.replace(half.name, file)
     return record["digest"].tobytes()

@@ -144,7 +144,9 @@ def _other_folder(root: Path, missing: Path, sample: list[str]) -> Path:
     if any(os.path.isfile(root / name) for name in sample):
         found = [root]
     else:
-        places = sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))
+        places = sorted(
+            Path(entry.path) for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)
+        )
         found = [place for place in (root, *places) if _has_images(place)]
     if len(found) == 1:
         log.warning("data.images: no folder %s; the images are taken from %s", missing, found[0])

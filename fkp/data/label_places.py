@@ -13,11 +13,15 @@ from fkp.data.label_values import AT_ONCE, KNOWN, Wrong
 from fkp.data.table import FaceTable
 from fkp.detectors import HaarCascade
 from fkp.errors import FkpError
-from fkp.files.images import read_picture
+from fkp.files.images import read_image
 from fkp.geometry import centre_and_side
 from fkp.markup import Markup
 
-FIRST, SAMPLE, LAST = 12, 48, 200  # images that are searched; more only if labels of those before lie beside faces
+FIRST, SAMPLE, LAST = (
+    12,
+    48,
+    200,
+)  # images that are searched; more only if labels of those before lie beside faces
 FACE = 40  # pixels: to this size a labelled face may be shrunk before it is searched for
 # How far a label may lie from where the detector puts it: of the box's side, and the logarithm of its size. Of
 # youtube_faces, 300-W and LFW 99 % lie within, and 95 % of UTKFace, whose chips are tight.
@@ -94,7 +98,11 @@ KINDS = [
     Kind("longest side", _times(lambda sizes: sizes.max(1, keepdims=True))),
     Kind("width", _times(lambda sizes: sizes[:, :1])),
     Kind("height", _times(lambda sizes: sizes[:, 1:])),
-    Kind("x and y swapped", lambda f: Frames(f.centres[:, ::-1], f.spans[:, ::-1], f.sizes), scaled=False),
+    Kind(
+        "x and y swapped",
+        lambda f: Frames(f.centres[:, ::-1], f.spans[:, ::-1], f.sizes),
+        scaled=False,
+    ),
     Kind("y counted from the bottom", lambda frames: _mirrored(frames, 1), scaled=False),
     Kind("x counted from the right", lambda frames: _mirrored(frames, 0), scaled=False),
 ]
@@ -116,10 +124,14 @@ class Fit:
 
     def hits(self, strict: float = 1.0) -> np.ndarray:
         """(F,) bool: those that lie on a face."""
-        return np.asarray((np.abs(self.off).max(1) < OFF * strict) & (np.abs(self.larger) < LARGER * strict))
+        return np.asarray(
+            (np.abs(self.off).max(1) < OFF * strict) & (np.abs(self.larger) < LARGER * strict)
+        )
 
 
-def fit(frames: Frames, boxes: Sequence[np.ndarray], usual: np.ndarray, scaled: bool = False) -> Fit:
+def fit(
+    frames: Frames, boxes: Sequence[np.ndarray], usual: np.ndarray, scaled: bool = False
+) -> Fit:
     """Compare frames with the boxes (n, 4) in their images.
 
     Args:
@@ -128,10 +140,16 @@ def fit(frames: Frames, boxes: Sequence[np.ndarray], usual: np.ndarray, scaled: 
         scaled: multiply each frame by the factor that brings it nearest to the box.
     """
     off, larger, factor = np.zeros((len(boxes), 2)), np.zeros(len(boxes)), np.ones(len(boxes))
-    for i, (centre, extent, found) in enumerate(zip(frames.centres, frames.extents, boxes, strict=True)):
+    for i, (centre, extent, found) in enumerate(
+        zip(frames.centres, frames.extents, boxes, strict=True)
+    ):
         x, y, side = centre_and_side(found)
         target = np.stack([x, y], 1) + usual[:2] * side[:, None]
-        times = np.maximum(target @ centre / max(centre @ centre, 1e-9), 1e-9) if scaled else np.ones(len(found))
+        times = (
+            np.maximum(target @ centre / max(centre @ centre, 1e-9), 1e-9)
+            if scaled
+            else np.ones(len(found))
+        )
         apart = (times[:, None] * centre - target) / side[:, None]
         size = np.nan_to_num(np.log(np.maximum(times * extent, 1e-9) / side) - usual[2])
         best = int((np.abs(apart).sum(1) + np.abs(size)).argmin())
@@ -143,12 +161,19 @@ def usual_place(markup: Markup, frames: Frames, boxes: Sequence[np.ndarray]) -> 
     """(3,) where the markup's points lie in a detector's box, as `fit` takes it: known, or medians over these faces."""
     for known in KNOWN:
         if markup.points == known.points:
-            return np.array([0.0, known.box["up"] / known.box["side"], np.log(2**0.5 / known.box["side"])])
+            return np.array(
+                [0.0, known.box["up"] / known.box["side"], np.log(2**0.5 / known.box["side"])]
+            )
     own = fit(frames, boxes, np.array([0.0, 0.0, 0.0 if (frames.extents > 0).all() else np.nan]))
     x, y = (float(value) for value in np.median(own.off, 0))
     size = float(np.median(own.larger))
     # Points of a face are about as large as its box, and on both sides of its axis.
-    if abs(x) > ASIDE or abs(y) > 2 * ASIDE or not np.log(0.1) < size < np.log(2.5) or not (frames.extents > 0).all():
+    if (
+        abs(x) > ASIDE
+        or abs(y) > 2 * ASIDE
+        or not np.log(0.1) < size < np.log(2.5)
+        or not (frames.extents > 0).all()
+    ):
         return np.array([x if abs(x) <= ASIDE else 0.0, y if abs(y) <= 2 * ASIDE else 0.0, np.nan])
     return np.array([x, y, size])
 
@@ -160,27 +185,38 @@ class Search:
         self.detectors: dict[int, HaarCascade] = {}
         self.found: dict[int, np.ndarray] = {}
 
-    def __call__(self, table: FaceTable, frames: Frames, faces: Sequence[int]) -> dict[int, np.ndarray]:
+    def __call__(
+        self, table: FaceTable, frames: Frames, faces: Sequence[int]
+    ) -> dict[int, np.ndarray]:
         """Face -> boxes (n, 4) in its image, IMAGE pixels; none where the image cannot be read."""
         for i in faces:
             if i not in self.found:
-                self.found[i] = self._boxes(table.paths[i], frames.centres[i], float(frames.extents[i]))
+                self.found[i] = self._boxes(
+                    table.paths[i], frames.centres[i], float(frames.extents[i])
+                )
         return {i: self.found[i] for i in faces}
 
     def _boxes(self, path: object, centre: np.ndarray, extent: float) -> np.ndarray:
         try:
-            image = read_picture(path, gray=True)  # type: ignore[arg-type]
+            image = read_image(path, gray=True)  # type: ignore[arg-type]
         except FkpError:
             return np.zeros((0, 4), np.float32)
         longest = max(image.shape[:2])
         needed = longest * FACE / max(extent, 1.0)
-        boxes = self._detector(next(side for side in (240, 640, 1280) if needed <= side or side == 1280))(image)[0]
+        boxes = self._detector(
+            next(side for side in (240, 640, 1280) if needed <= side or side == 1280)
+        )(image)[0]
         # The face that is labelled may be one that this search missed: look for it alone.
         x, y = centre
         left, top = np.clip(np.array([x, y]) - 1.2 * extent, 0, None).astype(int)
         right, bottom = (np.array([x, y]) + 1.2 * extent).astype(int) + 1
         part = image[top:bottom, left:right]
-        if extent < 8 or min(part.shape[:2]) < 16 or part.shape == image.shape or _near(boxes, centre):
+        if (
+            extent < 8
+            or min(part.shape[:2]) < 16
+            or part.shape == image.shape
+            or _near(boxes, centre)
+        ):
             return boxes
         factor = max(1.0, 3 * FACE / max(part.shape))
         part = cv2.resize(part, None, fx=factor, fy=factor)
@@ -193,7 +229,9 @@ class Search:
             second = "haarcascade_frontalface_alt2.xml" if finer else None
             step = 1.1 if finer else 1.2
             least = 0.7 * FACE / longest
-            self.detectors[key] = HaarCascade(scale_factor=step, second=second, min_size=least, longest=longest)
+            self.detectors[key] = HaarCascade(
+                scale_factor=step, second=second, min_size=least, longest=longest
+            )
         return self.detectors[key]
 
 
@@ -213,7 +251,9 @@ def sample(table: FaceTable, sizes: np.ndarray, markup: Markup) -> list[Wrong]:
     if not len(table):
         return []
     search, frames = Search(), Frames.of(table.points, sizes)
-    given = np.flatnonzero(np.isfinite(table.boxes).all(1) & np.isfinite(frames.centres).all(1)).tolist()
+    given = np.flatnonzero(
+        np.isfinite(table.boxes).all(1) & np.isfinite(frames.centres).all(1)
+    ).tolist()
     own = judge(markup, frames, {i: table.boxes[i : i + 1] for i in given}).wrong
     if own:
         return own
@@ -223,7 +263,9 @@ def sample(table: FaceTable, sizes: np.ndarray, markup: Markup) -> list[Wrong]:
     if places.wrong or places.beside or len(places.seen) < FIRST / 2:
         boxes |= search(table, frames, more)
         places = judge(markup, frames, boxes)
-    if not places.wrong and len(places.beside) >= ENOUGH - 1:  # some more of their kind would prove it
+    if (
+        not places.wrong and len(places.beside) >= ENOUGH - 1
+    ):  # some more of their kind would prove it
         boxes |= search(table, frames, spaced(len(table), LAST))
         places = judge(markup, frames, boxes)
     return [*places.wrong, *beside_the_face(places), *upper_left(frames, places)]
@@ -241,7 +283,9 @@ def _unusual(frames: Frames, most: int = 16, deviations: float = 6.0) -> list[in
         size = np.log(np.maximum(frames.extents, 1e-9) / np.sqrt(frames.sizes.prod(1)))
         place = np.column_stack([frames.centres / frames.sizes, size])
         apart = np.abs(place - np.nanmedian(place, 0))
-        score = np.nan_to_num((apart / np.maximum(1.48 * np.nanmedian(apart, 0), (0.03, 0.03, 0.1))).max(1))
+        score = np.nan_to_num(
+            (apart / np.maximum(1.48 * np.nanmedian(apart, 0), (0.03, 0.03, 0.1))).max(1)
+        )
     order = np.argsort(-score)[:most]
     return [int(i) for i in order if score[i] > deviations]
 
@@ -253,16 +297,30 @@ def beside_the_face(places: Places) -> list[Wrong]:
     most = len(places.seen) >= FIRST / 2 and len(places.beside) > 0.5 * len(places.seen)
     what = "the detector finds faces in these images, but not where the labels are"
     fix = "check that the labels belong to these files, in pixels of these images"
-    return [Wrong("beside the face", what, fix, {i: "" for i in places.beside}, "error" if most else "warning")]
+    return [
+        Wrong(
+            "beside the face",
+            what,
+            fix,
+            {i: "" for i in places.beside},
+            "error" if most else "warning",
+        )
+    ]
 
 
 def upper_left(frames: Frames, places: Places) -> list[Wrong]:
     """Labels that may be percent, where no face was found that could tell."""
     high = frames.centres + frames.spans / 2
-    if places.seen or len(high) < FIRST or not (np.nanmax(high) <= 101 and np.median(frames.sizes.min(1)) > 200):
+    if (
+        places.seen
+        or len(high) < FIRST
+        or not (np.nanmax(high) <= 101 and np.median(frames.sizes.min(1)) > 200)
+    ):
         return []
     what = "no coordinate is above 100, in images of more than 200 pixels, and the detector finds no face in them"
-    return [Wrong("percent?", what, "if they are percent of the image, make them pixels", {}, "warning")]
+    return [
+        Wrong("percent?", what, "if they are percent of the image, make them pixels", {}, "warning")
+    ]
 
 
 @dataclass
@@ -280,7 +338,9 @@ class Places:
     seen: list[int]
 
 
-def judge(markup: Markup, frames: Frames, boxes: dict[int, np.ndarray], alone: bool = False) -> Places:
+def judge(
+    markup: Markup, frames: Frames, boxes: dict[int, np.ndarray], alone: bool = False
+) -> Places:
     """Compare labels with the faces that were found in their images.
 
     Args:
@@ -306,13 +366,18 @@ def judge(markup: Markup, frames: Frames, boxes: dict[int, np.ndarray], alone: b
     return Places(wrong, left, seen)
 
 
-def _wandering(frames: Frames, boxes: list[np.ndarray], as_is: Fit, seen: list[int], usual: np.ndarray) -> list[Wrong]:
+def _wandering(
+    frames: Frames, boxes: list[np.ndarray], as_is: Fit, seen: list[int], usual: np.ndarray
+) -> list[Wrong]:
     """Labels that all lie near the faces, but move the other way when these do."""
     scatter = np.hypot(*_scatter(as_is))
     if len(seen) < FIRST or scatter < WANDER:
         return []
     for kind in KINDS:
-        if not kind.scaled and np.hypot(*_scatter(fit(kind.undo(frames), boxes, usual))) < scatter / 2:
+        if (
+            not kind.scaled
+            and np.hypot(*_scatter(fit(kind.undo(frames), boxes, usual))) < scatter / 2
+        ):
             return [Wrong("axes", f"labels with {kind.name}", FROM_TOP_LEFT, {i: "" for i in seen})]
     return []
 
@@ -323,7 +388,11 @@ def _scatter(found: Fit) -> np.ndarray:
 
 
 def _explained(
-    frames: Frames, boxes: dict[int, np.ndarray], faces: list[int], usual: np.ndarray, strict: float = 1.0
+    frames: Frames,
+    boxes: dict[int, np.ndarray],
+    faces: list[int],
+    usual: np.ndarray,
+    strict: float = 1.0,
 ) -> Wrong | None:
     """The kind that brings most of these labels onto faces, if it is no accident.
 
@@ -355,14 +424,21 @@ def _tried(
     found = fit(undone, boxes, usual, kind.scaled)
     hits = found.hits(strict)
     if not kind.scaled:
-        return 0.7 * hits, 1.0  # about as much as labels get that share their factor but for the detector's scatter
+        return (
+            0.7 * hits,
+            1.0,
+        )  # about as much as labels get that share their factor but for the detector's scatter
     by = found.factor[:, None] * undone.centres / frames.centres
-    hits &= (np.abs(np.log(np.maximum(by, 1e-9))) > CHANGED).any(1)  # nearly as it is, it explains nothing
+    hits &= (np.abs(np.log(np.maximum(by, 1e-9))) > CHANGED).any(
+        1
+    )  # nearly as it is, it explains nothing
     if not hits.any():
         return 0.0 * hits, 1.0
     logs = np.log(found.factor)
     apart = np.abs(logs[:, None] - logs[hits])
-    middle = np.median(logs[hits & (apart[:, (apart < ALIKE).sum(0).argmax()] < ALIKE)])  # of the most that agree
+    middle = np.median(
+        logs[hits & (apart[:, (apart < ALIKE).sum(0).argmax()] < ALIKE)]
+    )  # of the most that agree
     return np.maximum(1 - np.abs(logs - middle) / ALIKE, 0) * hits, float(np.exp(middle))
 
 
@@ -388,7 +464,10 @@ def _told(kind: Kind, factor: float, copy: int | None) -> tuple[str, str]:
         return f"labels with {kind.name}", FROM_TOP_LEFT
     if copy is not None:
         by = "" if copy == 1 else f" / {copy}"
-        return f"labels in {COPIES[copy]}, not pixels", f"multiply x by the image's width{by} and y by its height{by}"
+        return (
+            f"labels in {COPIES[copy]}, not pixels",
+            f"multiply x by the image's width{by} and y by its height{by}",
+        )
     if kind.name == "factor":
         what = f"labels of images of another size, about {1 / factor:.3g} times these"
         return what, f"multiply x and y by about {factor:.3g}"

@@ -23,7 +23,10 @@ FLAT = 0.01  # width over length of the points, below which they lie on one line
 TWICE = 0.1  # of a face's extent: two labels of one image whose points lie nearer to each other are one face
 UPPER = ("eye", "brow", "forehead", "iris", "pupil")
 LOWER = ("mouth", "lip", "chin", "jaw", "nose", "nostril")
-KNOWN = (IBUG68, load_markup("face5"))  # markups whose shape and frame are known before any label is read
+KNOWN = (
+    IBUG68,
+    load_markup("face5"),
+)  # markups whose shape and frame are known before any label is read
 WHERE = "leave the cell empty (in .pts files: nan) for a point without a label"
 FILES = "check that the labels belong to these files, at their size"
 
@@ -48,7 +51,10 @@ class Wrong:
 
     def message(self, rows: Sequence[str] | Texts[str], total: int, show: int = 5) -> str:
         """One message with the first rows; `rows` are those of all faces, of which `total` were looked at."""
-        listed = [f"  {rows[i]}: {said}" if said else f"  {rows[i]}" for i, said in list(self.cases.items())[:show]]
+        listed = [
+            f"  {rows[i]}: {said}" if said else f"  {rows[i]}"
+            for i, said in list(self.cases.items())[:show]
+        ]
         more = [f"  … and {len(self.cases) - show} more"] if len(self.cases) > show else []
         head = f"{self.what} ({len(self.cases)} of {total} faces); {self.fix}:"
         return "\n".join([head, *listed, *more])
@@ -85,7 +91,9 @@ def _check(points: np.ndarray, sizes: np.ndarray, markup: Markup) -> list[Wrong]
         turned = _turned(kept, markup)
 
     def named(mask: np.ndarray) -> dict[int, str]:
-        return {i: _listed(points[i], mask[i], markup) for i in np.flatnonzero(mask.any(1)).tolist()}
+        return {
+            i: _listed(points[i], mask[i], markup) for i in np.flatnonzero(mask.any(1)).tolist()
+        }
 
     def spanned(mask: np.ndarray) -> dict[int, str]:
         return {i: _span(points[i], sizes[i]) for i in np.flatnonzero(mask).tolist()}
@@ -95,11 +103,31 @@ def _check(points: np.ndarray, sizes: np.ndarray, markup: Markup) -> list[Wrong]
     found = [
         Wrong("infinite", "points with an infinite coordinate", WHERE, named(infinite)),
         Wrong("not pixels", shares_what, _to_pixels(points, shares), spanned(shares)),
-        Wrong("missing as number", "points at a place that stands for a missing label", WHERE, named(missing)),
-        Wrong("far outside", "points further outside the image than it is large", f"{FILES}; {WHERE}", named(away)),
+        Wrong(
+            "missing as number",
+            "points at a place that stands for a missing label",
+            WHERE,
+            named(missing),
+        ),
+        Wrong(
+            "far outside",
+            "points further outside the image than it is large",
+            f"{FILES}; {WHERE}",
+            named(away),
+        ),
         Wrong("all outside", "all points lie outside the image", FILES, spanned(nowhere)),
-        Wrong("one line", "all points lie on one line or one spot", "label it again, or leave it out", spanned(flat)),
-        Wrong("axes", "no upright face: x and y swapped, or y from the bottom", axes_fix, spanned(turned)),
+        Wrong(
+            "one line",
+            "all points lie on one line or one spot",
+            "label it again, or leave it out",
+            spanned(flat),
+        ),
+        Wrong(
+            "axes",
+            "no upright face: x and y swapped, or y from the bottom",
+            axes_fix,
+            spanned(turned),
+        ),
     ]
     return [wrong for wrong in found if wrong.cases]
 
@@ -107,7 +135,11 @@ def _check(points: np.ndarray, sizes: np.ndarray, markup: Markup) -> list[Wrong]
 def _shares(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(F,) bool: all points lie within the corner pixel of a larger image, whatever may stand for missing ones."""
     labelled = np.isfinite(points).all(2)
-    real = labelled & ~_marker(points, sizes) & (np.abs(points).max(2) <= 2 * sizes.max(1, keepdims=True))
+    real = (
+        labelled
+        & ~_marker(points, sizes)
+        & (np.abs(points).max(2) <= 2 * sizes.max(1, keepdims=True))
+    )
     inside = (np.abs(points).max(2) <= CORNER) | ~real
     return np.asarray(real.any(1) & inside.all(1) & (sizes.min(1) > 4 * CORNER))
 
@@ -202,8 +234,12 @@ def _turned(points: np.ndarray, markup: Markup) -> np.ndarray:
 
     A head that hangs upside down is turned, not mirrored. So only swapped or reversed axes make such a label.
     """
-    upper = [k for k, name in enumerate(markup.points) if any(word in name.lower() for word in UPPER)]
-    lower = [k for k, name in enumerate(markup.points) if any(word in name.lower() for word in LOWER)]
+    upper = [
+        k for k, name in enumerate(markup.points) if any(word in name.lower() for word in UPPER)
+    ]
+    lower = [
+        k for k, name in enumerate(markup.points) if any(word in name.lower() for word in LOWER)
+    ]
     if not upper or not lower:
         return np.zeros(len(points), bool)
     down = np.nanmean(points[:, lower], 1) - np.nanmean(points[:, upper], 1)
@@ -228,8 +264,12 @@ def twice(table: FaceTable) -> Wrong | None:
         points = table.points[same]
         for second in range(1, len(same)):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # two labels may have no point in common
-                apart = np.nanmedian(np.hypot(*np.moveaxis(points[:second] - points[second], 2, 0)), 1)
+                warnings.simplefilter(
+                    "ignore", RuntimeWarning
+                )  # two labels may have no point in common
+                apart = np.nanmedian(
+                    np.hypot(*np.moveaxis(points[:second] - points[second], 2, 0)), 1
+                )
                 extent = np.hypot(*(np.nanmax(points[second], 0) - np.nanmin(points[second], 0)))
             near = np.flatnonzero(apart <= TWICE * max(float(extent), 1e-9))
             if len(near):
@@ -242,7 +282,9 @@ def _listed(points: np.ndarray, mask: np.ndarray, markup: Markup, show: int = 3)
     """The first of a face's points, with their values."""
     some = np.flatnonzero(mask)
     said = [f"{markup.points[k]} ({points[k, 0]:.6g}, {points[k, 1]:.6g})" for k in some[:show]]
-    return f"{len(some)} of {len(mask)} points: {', '.join(said)}{', …' if len(some) > show else ''}"
+    return (
+        f"{len(some)} of {len(mask)} points: {', '.join(said)}{', …' if len(some) > show else ''}"
+    )
 
 
 def _span(points: np.ndarray, size: np.ndarray) -> str:

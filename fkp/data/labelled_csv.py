@@ -18,11 +18,25 @@ from fkp.data.identity import own_if_one_person, person, person_pattern, warn_of
 from fkp.data.image_folder import ImageFolder, without_clashes
 from fkp.data.table import FAR, FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
-from fkp.files.reading import harmless
+from fkp.files.reading import safe_cell
 from fkp.markup import Markup, load_markup
 
-UNLABELLED = ["", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "None", "null", "NULL"]  # of pandas, R, SQL, Excel
-TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3  # what may have been meant, if there is no such file
+UNLABELLED = [
+    "",
+    "nan",
+    "NaN",
+    "NA",
+    "N/A",
+    "#N/A",
+    "<NA>",
+    "None",
+    "null",
+    "NULL",
+]  # of pandas, R, SQL, Excel
+TABLES, SHOWN = (
+    (".csv", ".tsv", ".txt", ".xlsx"),
+    3,
+)  # what may have been meant, if there is no such file
 IDENTITY = r"(.+)_\d+\.\w+$"
 
 
@@ -46,7 +60,7 @@ class LabelledCsv(Source):
             `fkp.data.image_folder`.
         identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
             if it does not match, or if the default would take most of the set for one person.
-        split: `identity`; `official` and `strict` need test_file.
+        protocol: `identity`; `official` and `strict` need test_file.
         test_file: a second CSV with the publisher's test rows, if there is one.
         test_images: the folder of its pictures, if it is another.
         markup: name of a markup that comes with fkp, or path of a YAML file.
@@ -59,13 +73,13 @@ class LabelledCsv(Source):
         file: str = "keypoints.csv",
         images: str = "images",
         identity: str = IDENTITY,
-        split: Literal["official", "identity", "strict"] = "identity",
+        protocol: Literal["official", "identity", "strict"] = "identity",
         test_file: str | None = None,
         test_images: str | None = None,
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
     ):
-        self.root, self.split, self.on_bad = Path(root), split, on_bad
+        self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
         self.identity = person_pattern(identity)
         self.parts = {"train": (file, images)}
         if test_file is not None:
@@ -80,7 +94,9 @@ class LabelledCsv(Source):
         """
         seen = _Seen()
         tables = (self._read(*names, part, seen) for part, names in self.parts.items())
-        table, clashes = without_clashes(FaceTable.joined(itertools.chain.from_iterable(tables)), seen.searched)
+        table, clashes = without_clashes(
+            FaceTable.joined(itertools.chain.from_iterable(tables)), seen.searched
+        )
         if self.identity.pattern == IDENTITY and not seen.people:
             own_if_one_person(table, self.root, IDENTITY)
         warn_of_video(table)
@@ -90,34 +106,52 @@ class LabelledCsv(Source):
         """Some thousands of faces at a time: as text, and as cells, they take ten times the memory."""
         path = self.root / file
         if not path.exists():
-            others = sorted(other.name for other in self.root.glob("*") if other.suffix.lower() in TABLES)[:SHOWN]
+            others = sorted(
+                other.name for other in self.root.glob("*") if other.suffix.lower() in TABLES
+            )[:SHOWN]
             told = (
-                f"data.file may be {' or '.join(others)}" if others else "data.root must name the folder that holds it"
+                f"data.file may be {' or '.join(others)}"
+                if others
+                else "data.root must name the folder that holds it"
             )
             raise FkpError(f"{path}: no such file; {told}")
         with open_csv(path) as table:
             layout = find_layout(path, table.header, table.sample, self.markup)
             blocks = table.blocks()
             first = next(blocks)  # a table without rows says so before its images are looked for
-            names = [cells[layout.image].strip() for cells in table.sample if layout.image < len(cells)]
+            names = [
+                cells[layout.image].strip() for cells in table.sample if layout.image < len(cells)
+            ]
             folder = ImageFolder(self.root, images, names)
             for rows in itertools.chain([first], blocks):
                 yield self._faces(path, folder, official, layout, rows, seen)
 
     def _faces(
-        self, file: Path, folder: ImageFolder, official: str, layout: Layout, rows: list[Row], seen: _Seen
+        self,
+        file: Path,
+        folder: ImageFolder,
+        official: str,
+        layout: Layout,
+        rows: list[Row],
+        seen: _Seen,
     ) -> FaceTable:
         """The faces of some rows; what is wrong with the others goes to `seen`."""
         fitted = [(row, layout.fit(row.cells)) for row in rows]
         right = [(row, cells) for row, cells in fitted if len(cells) == layout.width]
-        faults = [(row.line, layout.misfit(cells)) for row, cells in fitted if len(cells) != layout.width]
+        faults = [
+            (row.line, layout.misfit(cells)) for row, cells in fitted if len(cells) != layout.width
+        ]
         labels = _read_labels(file, layout, [cells for _, cells in right], self.markup)
 
         names, people, where, good = [], [], [], []
         for i, (row, cells) in enumerate(right):
             name = cells[layout.image].strip()
             found = folder.find(name)
-            fault = found if isinstance(found, str) else _broken(row, cells, layout, found[1]) or labels.fault(i)
+            fault = (
+                found
+                if isinstance(found, str)
+                else _broken(row, cells, layout, found[1]) or labels.fault(i)
+            )
             if isinstance(found, str) or fault:
                 faults.append((row.line, str(fault)))
                 continue
@@ -130,9 +164,16 @@ class LabelledCsv(Source):
 
         whole = {right[i][0].line for i in good}
         told = "part of a quoted cell that begins in line {}; is a quotation mark missing?"
-        faults += [(line, told.format(row.line)) for row in rows if row.line not in whole for line in row.more]
+        faults += [
+            (line, told.format(row.line))
+            for row in rows
+            if row.line not in whole
+            for line in row.more
+        ]
         seen.faults += [Fault(f"{file.name}:{line}", what) for line, what in sorted(faults)]
-        return FaceTable(names, labels.points[good], people, where, [official] * len(good), labels.boxes[good])
+        return FaceTable(
+            names, labels.points[good], people, where, [official] * len(good), labels.boxes[good]
+        )
 
     def _person(self, name: str, cells: list[str], layout: Layout, seen: _Seen) -> str:
         said = cells[layout.identity].strip() if layout.identity is not None else ""
@@ -190,7 +231,11 @@ class _Labels:
         if self.wrong[i].any():
             column = int(np.flatnonzero(self.wrong[i])[0])
             said = self.cells[i, column]
-            mixed = "; decimal points and commas are mixed" if is_number(said) and ("," in said or "." in said) else ""
+            mixed = (
+                "; decimal points and commas are mixed"
+                if is_number(said) and ("," in said or "." in said)
+                else ""
+            )
             return f"{said!r} in column {self.columns[column] + 1} is not a number of pixels{mixed}"
         if self.half[i].any():
             return f"{self.markup.points[int(self.half[i].argmax())]} has one coordinate of two"
@@ -199,7 +244,9 @@ class _Labels:
 
 def _read_labels(file: Path, layout: Layout, rows: list[list[str]], markup: Markup) -> _Labels:
     columns = layout.points + layout.boxes
-    cells = np.array([[row[c].strip() for c in columns] for row in rows], object).reshape(-1, len(columns))
+    cells = np.array([[row[c].strip() for c in columns] for row in rows], object).reshape(
+        -1, len(columns)
+    )
     numbers = layout.numbers(file, cells)
     wrong = ~(np.abs(numbers) < FAR) & ~np.asarray(np.isin(cells.astype(str), UNLABELLED))
 
@@ -226,4 +273,6 @@ def write_csv(file: Path, names: Iterable[str], points: np.ndarray) -> None:
         table = csv.writer(out)
         table.writerow(["", *range(2 * points.shape[1])])
         for name, face in zip(names, points.reshape(len(points), -1).tolist(), strict=True):
-            table.writerow([harmless(name), *("" if value != value else f"{value:.3f}" for value in face)])
+            table.writerow(
+                [safe_cell(name), *("" if value != value else f"{value:.3f}" for value in face)]
+            )

@@ -35,7 +35,7 @@ class PtsFolders(Source):
         identity: regular expression; group 1 of a file's name is the person, or the photo, as faces of one photo
             should not be shared between parts either.
         same: names, as `identity` gives them, of photos that are one: each list counts as its first.
-        split: `identity`, which is `strict` too; these sets come without a publisher's test part of their own.
+        protocol: `identity`, which is `strict` too; these sets come without a publisher's test part of their own.
         markup: name of a markup that comes with fkp, or path of a YAML file.
         on_bad: `stop` or `skip`.
     """
@@ -45,11 +45,16 @@ class PtsFolders(Source):
         root: str,
         identity: str = IDENTITY,
         same: list[list[str]] | None = None,
-        split: Literal["identity", "strict"] = "identity",
+        protocol: Literal["identity", "strict"] = "identity",
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
     ):
-        self.root, self.split, self.on_bad, self.identity = Path(root), split, on_bad, person_pattern(identity)
+        self.root, self.protocol, self.on_bad, self.identity = (
+            Path(root),
+            protocol,
+            on_bad,
+            person_pattern(identity),
+        )
         self.markup = load_markup(markup)
         self.one = {name: names[0] for names in same or [] for name in names}
 
@@ -61,7 +66,9 @@ class PtsFolders(Source):
         """
         files = _Files(self.root)
         if not files.pts:
-            raise FkpError(f"{self.root}: no .pts file in it; set data.root=… to a folder of pictures and .pts files")
+            raise FkpError(
+                f"{self.root}: no .pts file in it; set data.root=… to a folder of pictures and .pts files"
+            )
         if self.on_bad == "stop":
             files.refuse_videos()
 
@@ -78,7 +85,9 @@ class PtsFolders(Source):
 
         people = [person(self.identity, row) for row in rows]
         people = [self.one.get(name, name) for name in people]
-        table = FaceTable(paths, np.array(points).reshape(-1, len(self.markup.points), 2), people, rows)
+        table = FaceTable(
+            paths, np.array(points).reshape(-1, len(self.markup.points), 2), people, rows
+        )
         if self.identity.pattern == IDENTITY and not any("/annot/" in row for row in rows):
             own_if_one_person(table, self.root, IDENTITY)
         warn_of_video(table)
@@ -87,7 +96,11 @@ class PtsFolders(Source):
     def _face(self, file: Path, images: list[Path]) -> tuple[np.ndarray | None, str, str]:
         """The points (K, 2); or None, the line that is wrong, and what is wrong with the file or its images."""
         if out := next((path for path in (file, *images) if not inside(self.root, path)), None):
-            return None, "", f"{out.name} leads out of {self.root}; set data.root to a folder above both"
+            return (
+                None,
+                "",
+                f"{out.name} leads out of {self.root}; set data.root to a folder above both",
+            )
         try:
             found = read_pts(file)
         except FkpError as error:
@@ -97,7 +110,9 @@ class PtsFolders(Source):
         if not images:
             fault = f"no picture of that name beside it ({', '.join(PICTURES)}, in small or large letters)"
         elif len(images) > 1:
-            fault = f"{len(images)} images of that name, and it is not said whose points these are: "
+            fault = (
+                f"{len(images)} images of that name, and it is not said whose points these are: "
+            )
             fault += ", ".join(path.name for path in images)
         return (None if fault else found), "", fault
 
@@ -121,7 +136,9 @@ class _Files:
 
     def __init__(self, root: Path):
         self.pts: list[Path] = []
-        self._images = defaultdict[Path, dict[str, list[Path]]](dict)  # folder -> stem, as `_key` -> files
+        self._images = defaultdict[Path, dict[str, list[Path]]](
+            dict
+        )  # folder -> stem, as `_key` -> files
         self._videos = defaultdict[Path, list[Path]](list)
         self._labelled: set[Path] = set()  # folders with .pts files
         self._folders = defaultdict[Path, list[Path]](list)
@@ -151,9 +168,13 @@ class _Files:
         if pts.parent not in self._images:
             places = [pts.parent.parent, *self._folders.get(pts.parent.parent, [])]
             places = [place for place in places if place not in self._labelled]
-        same = [path for place in places for path in self._images.get(place, {}).get(_key(pts.stem), [])]
+        same = [
+            path for place in places for path in self._images.get(place, {}).get(_key(pts.stem), [])
+        ]
         exact = [path for path in same if path.stem == pts.stem]
-        named = self._images.get(pts.parent, {}).get(_key(Path(pts.stem).stem), [])  # a.jpg and a.jpg.pts
+        named = self._images.get(pts.parent, {}).get(
+            _key(Path(pts.stem).stem), []
+        )  # a.jpg and a.jpg.pts
         return exact or same or [path for path in named if path.name == pts.stem]
 
     def refuse_videos(self) -> None:
@@ -176,7 +197,9 @@ class _Files:
         folder, video = next(iter(bare.items()))
         stem = clips[folder][0].stem
         digits, start = len(stem), int(stem == "0" * len(stem)) ^ 1
-        command = f"ffmpeg -i {shlex.quote(str(video))} -fps_mode passthrough -start_number {start} "
+        command = (
+            f"ffmpeg -i {shlex.quote(str(video))} -fps_mode passthrough -start_number {start} "
+        )
         command += shlex.quote(f"{folder}/%0{digits}d.png")
         raise FkpError(
             f"{folder}: .pts files of the frames of {video.name}, but no images ({len(bare)} such videos in all); "
@@ -215,7 +238,9 @@ def read_pts(file: Path) -> np.ndarray:
     if said not in (None, len(points)):
         raise FkpError(f"{file}: says n_points: {said}, but has {len(points)}")
     if braces != ("{}" if heads or braces or said is not None else ""):
-        raise FkpError(f"{file}: the points must stand between one {{ and one }}, each in a line of its own")
+        raise FkpError(
+            f"{file}: the points must stand between one {{ and one }}, each in a line of its own"
+        )
     return np.array(points, float).reshape(-1, 2)
 
 
@@ -230,4 +255,7 @@ def _point(file: Path, number: int, line: str, words: list[str]) -> tuple[float,
 def write_pts(file: Path, points: np.ndarray) -> None:
     """Write points (K, 2), IMAGE pixels; `read_pts` reads them back."""
     lines = [f"{x + 1:.3f} {y + 1:.3f}" for x, y in points]
-    file.write_text("\n".join(["version: 1", f"n_points: {len(points)}", "{", *lines, "}"]) + "\n", encoding="utf-8")
+    file.write_text(
+        "\n".join(["version: 1", f"n_points: {len(points)}", "{", *lines, "}"]) + "\n",
+        encoding="utf-8",
+    )

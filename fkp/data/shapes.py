@@ -20,7 +20,9 @@ def centred(points: np.ndarray) -> np.ndarray:
     Labels that lie nearly on one line count as half as wide as long, so that they weigh no more than others.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a point that is labelled nowhere has no mean
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # a point that is labelled nowhere has no mean
         middle = np.nanmean(points, 1, keepdims=True)
         extent = np.nanmax(points, 1) - np.nanmin(points, 1)
     size = np.maximum(np.sqrt(extent.prod(1)), np.maximum(extent.max(1) / 2, 1e-9))
@@ -34,7 +36,7 @@ def mean_shape(points: np.ndarray) -> np.ndarray:
         return np.nanmean(centred(points), 0)
 
 
-def prove_flip(points: np.ndarray, markup: Markup) -> None:
+def check_flip(points: np.ndarray, markup: Markup) -> None:
     """Prove the markup's left and right against labels: from one point of the mean face to another must lead the same
     way as, in the mirror, from the one's partner to the other's. A turned head bends such ways, partners that are none
     reverse them; so neither turned heads nor few faces are taken for wrong names.
@@ -47,23 +49,29 @@ def prove_flip(points: np.ndarray, markup: Markup) -> None:
     """
     mean = mean_shape(points)
     mirrored = mean * (-1, 1)
-    partners = mirrored[markup.flip]
+    partners = mirrored[markup.flip_indices]
     along = ((mean[:, None] - mean[None]) * (partners[:, None] - partners[None])).sum(2)
     against = (along < -(CLEARLY**2)).any(1)
     swap, stay = (np.nansum(np.linalg.norm(mean - other, axis=1)) for other in (partners, mirrored))
     if against.any() or swap > stay:
-        distance = np.linalg.norm(mean[:, None] - mirrored[None], axis=2)  # [i, j]: of point i to the mirror of point j
+        distance = np.linalg.norm(
+            mean[:, None] - mirrored[None], axis=2
+        )  # [i, j]: of point i to the mirror of point j
         distance[~against] = 0
         nearest = np.where(np.isfinite(distance), distance, np.inf).argmin(1)
         everyone = np.arange(len(mean))
-        worse = distance[everyone, markup.flip] - distance[everyone, nearest]
+        worse = distance[everyone, markup.flip_indices] - distance[everyone, nearest]
         faults = []
         for i in np.flatnonzero(against & (worse >= min(CLEARLY, worse.max()))):
-            name, partner, best = (markup.points[k] for k in (i, markup.flip[i], nearest[i]))
+            name, partner, best = (
+                markup.points[k] for k in (i, markup.flip_indices[i], nearest[i])
+            )
             pair = f"is paired with {partner}" if partner != name else "is its own partner"
             faults.append(f"{name} {pair}, but its mirror image lies on {best}")
         if swap > stay:
-            faults.insert(0, "with left and right swapped, the mirrored mean face fits worse than without")
+            faults.insert(
+                0, "with left and right swapped, the mirrored mean face fits worse than without"
+            )
         raise FkpError(
             f"markup {markup.name}: left and right do not fit the labels, so flips would teach wrong points:\n  "
             + "\n  ".join(faults)
@@ -90,7 +98,9 @@ def proposal(mean: np.ndarray, markup: Markup) -> str:
     if not (apart[np.arange(len(mean)), partner][labelled] < CLEARLY).all():
         return ""
     across = mean[:, 0] < mean[partner, 0]  # the person's right lies on the image's left
-    pairs = ", ".join(f"[{markup.points[i]}, {markup.points[partner[i]]}]" for i in np.flatnonzero(across))
+    pairs = ", ".join(
+        f"[{markup.points[i]}, {markup.points[partner[i]]}]" for i in np.flatnonzero(across)
+    )
     return f"\nOr, as the mean face has these mirror pairs, add to the markup's file:\npairs: [{pairs}]"
 
 
@@ -98,10 +108,14 @@ def normalising_pair(mean: np.ndarray, markup: Markup) -> list[str]:
     """The names of the two points whose distance is to normalise errors: of the mirror pairs, those of the eyes first,
     or else of all points, those that lie farthest apart horizontally in the mean face (K, 2); the left one first."""
     order = range(len(mean))
-    flip = markup.flip.tolist() if markup.flips else list(order)
+    flip = markup.flip_indices.tolist() if markup.flips else list(order)
     pairs = [(i, flip[i]) for i in order if flip[i] != i]
     names = [name.lower() for name in markup.points]
-    eyes = [(i, j) for i, j in pairs if any(word in names[i] for word in EYES) and "brow" not in names[i]]
+    eyes = [
+        (i, j)
+        for i, j in pairs
+        if any(word in names[i] for word in EYES) and "brow" not in names[i]
+    ]
     candidates = eyes or pairs or [(i, j) for i in order for j in order if i != j]
     apart = [mean[j, 0] - mean[i, 0] for i, j in candidates]
     first, second = candidates[int(np.argmax(np.nan_to_num(apart, nan=-np.inf)))]

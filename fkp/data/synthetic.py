@@ -18,7 +18,7 @@ from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.table import FaceTable, Fault
 from fkp.errors import FkpError
 from fkp.files.cache import cache_folder, fingerprint
-from fkp.files.images import write_picture
+from fkp.files.images import write_image
 from fkp.files.reading import read_bytes
 from fkp.progress import track
 
@@ -33,10 +33,18 @@ class Synthetic(LabelledCsv):
         workers: processes that draw; None for one a core.
     """
 
-    def __init__(self, count: int = 3000, seed: int = 0, root: str | None = None, workers: int | None = None):
+    def __init__(
+        self, count: int = 3000, seed: int = 0, root: str | None = None, workers: int | None = None
+    ):
         # The name holds a fingerprint of all that the painter is: another painter, another set.
-        files = sorted(path for path in Path(str(painter.__file__)).parent.iterdir() if path.suffix in (".py", ".json"))
-        self.name = f"synthetic-{fingerprint(*(path.read_bytes() for path in files))}-{seed}-{count}"
+        files = sorted(
+            path
+            for path in Path(str(painter.__file__)).parent.iterdir()
+            if path.suffix in (".py", ".json")
+        )
+        self.name = (
+            f"synthetic-{fingerprint(*(path.read_bytes() for path in files))}-{seed}-{count}"
+        )
         super().__init__(str(root or cache_folder() / self.name))
         self.count, self.seed, self.workers = count, seed, workers or os.cpu_count() or 1
 
@@ -50,7 +58,9 @@ class Synthetic(LabelledCsv):
         if not self.root.exists():
             self._draw()
         elif not note.is_file() or read_bytes(note, 1000) != self.name.encode():
-            raise FkpError(f"{self.root}: holds something else than {self.name}; name another data.root, or none")
+            raise FkpError(
+                f"{self.root}: holds something else than {self.name}; name another data.root, or none"
+            )
         return super().survey()
 
     def _draw(self) -> None:
@@ -59,10 +69,16 @@ class Synthetic(LabelledCsv):
         half = Path(tempfile.mkdtemp(prefix=f".{self.root.name}-", dir=self.root.parent))
         try:
             write = partial(_write_face, half / "images", self.seed)
-            with ProcessPoolExecutor(self.workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+            with ProcessPoolExecutor(
+                self.workers, get_context("spawn"), cv2.setNumThreads, (1,)
+            ) as pool:
                 drawn = pool.map(write, range(self.count), chunksize=16)
                 faces = list(track(drawn, f"drawing {self.count} faces", self.count))
-            write_csv(half / "keypoints.csv", [name for name, _ in faces], np.stack([points for _, points in faces]))
+            write_csv(
+                half / "keypoints.csv",
+                [name for name, _ in faces],
+                np.stack([points for _, points in faces]),
+            )
             (half / "NAME").write_text(self.name, encoding="utf-8")
             half.chmod(0o755)
             try:
@@ -77,5 +93,5 @@ class Synthetic(LabelledCsv):
 def _write_face(folder: Path, seed: int, index: int) -> tuple[str, np.ndarray]:
     image, points = painter.paint(seed, index)
     name = f"face{index:06d}_00.png"
-    write_picture(folder / name, image)
+    write_image(folder / name, image)
     return name, points

@@ -18,8 +18,8 @@ from fkp.data.columns import Texts, joined, taken
 from fkp.errors import FkpError
 from fkp.markup import Markup
 
-SPLITS = ("official", "identity", "strict")
-PARTS = ("train", "val", "test")
+PROTOCOLS = ("official", "identity", "strict")
+SPLITS = ("train", "val", "test")
 # Shares of people in each part; the part of a person is a hash of the name, so the same on every machine.
 TEST_SHARE, VAL_SHARE = 0.15, 0.15
 FAR = 1 << 20  # pixels, from the corner of a picture: none that OpenCV reads is so long
@@ -89,10 +89,10 @@ class FaceTable:
         return FaceTable(**joined(map(vars, tables)))
 
     def split(self, rule: str) -> dict[str, FaceTable]:
-        """Cut into train, val and test, by `parts`."""
-        return {name: self.select(chosen) for name, chosen in self.parts(rule).items()}
+        """Cut into train, val and test, by `split_indices`."""
+        return {name: self.select(chosen) for name, chosen in self.split_indices(rule).items()}
 
-    def parts(self, rule: str) -> dict[str, np.ndarray]:
+    def split_indices(self, rule: str) -> dict[str, np.ndarray]:
         """The indices of the faces in train, val and test.
 
         `identity`: all faces pooled, people never shared between parts. `official`: the publisher's test part is
@@ -103,8 +103,8 @@ class FaceTable:
         Raises:
             FkpError: unknown rule, or a part that would be empty.
         """
-        if rule not in SPLITS:
-            raise FkpError(f"data.split={rule}: no such rule; there is {', '.join(SPLITS)}")
+        if rule not in PROTOCOLS:
+            raise FkpError(f"data.protocol={rule}: no such rule; there is {', '.join(PROTOCOLS)}")
         place = np.fromiter(map(_place, self.identity), float, len(self))
         parts = self._parts(rule, place)
         if not all(mask.any() for mask in parts.values()):
@@ -127,12 +127,14 @@ class FaceTable:
     def _too_few(self, rule: str, empty: list[str]) -> str:
         """That a rule leaves no face for some parts, and who the people are that it knows."""
         people = Counter(self.identity).most_common()
-        shown = ", ".join([*(f"{name!r} ({count} faces)" for name, count in people[:SHOWN]), "…"][: len(people)])
-        told = f"data.split={rule} leaves no face for {' and '.join(empty)}: {len(self)} faces of {len(people)} people"
+        shown = ", ".join(
+            [*(f"{name!r} ({count} faces)" for name, count in people[:SHOWN]), "…"][: len(people)]
+        )
+        told = f"data.protocol={rule} leaves no face for {' and '.join(empty)}: {len(self)} faces of {len(people)} people"
         told += f" ({shown})" if people else ""
         told += "; if these are not people, set data.identity to a regular expression whose group 1 of a file name is "
         told += "the person; else bring more people"
-        return told + (" or take data.split=identity" if rule == "official" else "")
+        return told + (" or take data.protocol=identity" if rule == "official" else "")
 
 
 class Source(ABC):
@@ -140,13 +142,13 @@ class Source(ABC):
 
     Args:
         root: the folder they lie in.
-        split: the rule of `FaceTable.split`.
+        protocol: the rule of `FaceTable.split`.
         markup: the meaning of the points.
         on_bad: `stop` refuses to train while any row is bad, `skip` leaves bad rows out and counts them.
     """
 
     root: Path
-    split: str
+    protocol: str
     markup: Markup
     on_bad: OnBad = "stop"
 
@@ -169,19 +171,30 @@ class Source(ABC):
         left out."""
         if not faults:
             return
-        more = [f"… and {len(faults) - show} more; python -m fkp.doctor lists them all"] if len(faults) > show else []
+        more = (
+            [f"… and {len(faults) - show} more; python -m fkp.doctor lists them all"]
+            if len(faults) > show
+            else []
+        )
         listed = "\n  ".join([*map(str, faults[:show]), *more])
         if self.on_bad == "skip":
-            log.warning("data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s", len(faults), good, listed)
+            log.warning(
+                "data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s",
+                len(faults),
+                good,
+                listed,
+            )
             return
-        raise FkpError(f"{len(faults)} bad rows, {good} good ones:\n  {listed}\nMend them, or set data.on_bad=skip.")
+        raise FkpError(
+            f"{len(faults)} bad rows, {good} good ones:\n  {listed}\nMend them, or set data.on_bad=skip."
+        )
 
 
 @cache
 def _warn_of_ranks(rule: str, people: int) -> None:
     """Once: a table is split more than once on the way to a training."""
     log.warning(
-        "data.split=%s: the hash of the names would leave a part empty, so the %d people are split by its order: the part"
+        "data.protocol=%s: the hash of the names would leave a part empty, so the %d people are split by its order: the part"
         " of a person depends on who else is in the table",
         rule,
         people,
@@ -190,4 +203,7 @@ def _warn_of_ranks(rule: str, people: int) -> None:
 
 def _place(identity: str) -> float:
     """A number in [0, 1) that depends on nothing but the name."""
-    return int.from_bytes(hashlib.sha256(identity.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
+    return (
+        int.from_bytes(hashlib.sha256(identity.encode(errors="surrogatepass")).digest()[:8], "big")
+        / 2**64
+    )

@@ -25,13 +25,13 @@ CHECKSUMS = {
 class YoutubeFaces(LabelledCsv):
     """3462 training and 770 test frames of 347 people (github.com/udacity/P1_Facial_Keypoints, MIT).
 
-    Every person of the official test rows is also in training, in neighbouring frames: `split=official` scores
-    memory of people. `split=identity` pools both and never shares a person.
+    Every person of the official test rows is also in training, in neighbouring frames: `protocol=official` scores
+    memory of people. `protocol=identity` pools both and never shares a person.
 
     Args:
         root: folder of the two CSVs and of `training/` and `test/`.
         download: fetch the pinned archive (about 300 MB) into root if it is not there.
-        split: `identity`, `official` or `strict`.
+        protocol: `identity`, `official` or `strict`.
         labels: `published`: as they are, beside the face; `human`: each point moved by one offset in the eye-line frame
             onto the convention of 300-W's hand-made labels (`benchmarks/conventions.py`).
         on_bad: `stop` or `skip`.
@@ -41,7 +41,7 @@ class YoutubeFaces(LabelledCsv):
         self,
         root: str,
         download: bool = False,
-        split: Literal["official", "identity", "strict"] = "identity",
+        protocol: Literal["official", "identity", "strict"] = "identity",
         on_bad: OnBad = "stop",
         labels: Literal["published", "human"] = "published",
         url: str = ARCHIVE,
@@ -54,7 +54,7 @@ class YoutubeFaces(LabelledCsv):
             test_file="test_frames_keypoints.csv",
             test_images="test",
             identity=r"(.+)_\d+\.\w+$",
-            split=split,
+            protocol=protocol,
             on_bad=on_bad,
         )
         if labels not in ("published", "human"):
@@ -66,8 +66,12 @@ class YoutubeFaces(LabelledCsv):
         if self.download:
             fetch_archive(self.url, self.root, folder="data", checksums=CHECKSUMS)
         elif not self.root.is_dir():
-            raise FkpError(f"{self.root}: no such folder; set data.root=… to it, or data.download=true to fetch it")
+            raise FkpError(
+                f"{self.root}: no such folder; set data.root=… to it, or data.download=true to fetch it"
+            )
         table, faults = super().survey()
         if self.labels == "human":
-            table.points = moved(table.points, -pd.read_csv(OFFSETS)[["x", "y"]].to_numpy(), self.markup)
+            table.points = moved(
+                table.points, -pd.read_csv(OFFSETS)[["x", "y"]].to_numpy(), self.markup
+            )
         return table, faults

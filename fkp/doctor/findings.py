@@ -84,7 +84,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FkpError(f"run_dir={folder}: cannot be made ({error.strerror}); name another folder") from None
+        raise FkpError(
+            f"run_dir={folder}: cannot be made ({error.strerror}); name another folder"
+        ) from None
     if not os.access(folder, os.W_OK):
         raise FkpError(f"run_dir={folder}: cannot be written to; name another folder")
 
@@ -93,5 +95,7 @@ def save(findings: Sequence[Finding], file: Path) -> None:
     """Write all of them, with all rows, as strict JSON; figures that could not be measured are null."""
     rows = [asdict(finding) for finding in findings]
     for row in rows:
-        row["figures"] = {name: float(x) if math.isfinite(x) else None for name, x in row["figures"].items()}
+        row["figures"] = {
+            name: float(x) if math.isfinite(x) else None for name, x in row["figures"].items()
+        }
     file.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fkp.data.image_cache import Canvases
-from fkp.data.shapes import aligned, onto, prove_flip
+from fkp.data.image_cache import ImageCache
+from fkp.data.shapes import aligned, check_flip, onto
 from fkp.data.table import FaceTable
 from fkp.doctor.findings import Case, Finding
 from fkp.errors import FkpError
@@ -22,9 +22,15 @@ TINY_FACE = 32  # pixels of a face box's side
 FAR_OUTSIDE = 0.25  # of a face box's side
 ODD_SHAPE = 8.0  # times as far from where the other points put it as is usual for that point
 BROKEN = 0.3  # of a face's size: no face is so odd
-SIDE, REACH = 64, 12  # of the patch on which a face is compared with the mean face, and how far it is looked for
+SIDE, REACH = (
+    64,
+    12,
+)  # of the patch on which a face is compared with the mean face, and how far it is looked for
 UNIT = 40.0  # pixels of the patch that are the size of a face
-MISPLACED, BETTER = 0.12, 0.25  # of a face's size; and in correlation: from these a face is said to lie elsewhere
+MISPLACED, BETTER = (
+    0.12,
+    0.25,
+)  # of a face's size; and in correlation: from these a face is said to lie elsewhere
 FEW = 20  # faces, whose mean is no mean face
 GROUPS = 24  # of faces, each with a mean face of its own, for the error of the shift
 
@@ -37,10 +43,14 @@ class Suspect(NamedTuple):
     why: str
 
 
-def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Finding], list[Suspect]]:
+def check(
+    table: FaceTable, canvases: ImageCache, markup: Markup
+) -> tuple[list[Finding], list[Suspect]]:
     """Findings, and the faces that may be labelled wrongly, worst first."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, where a point is labelled nowhere
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # means of nothing, where a point is labelled nowhere
         findings = list(_numbers(table, canvases, markup))
         affines, mean = aligned(table.points)
         swapped = _swapped(table, markup, mean)
@@ -51,10 +61,30 @@ def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Fi
     shapes, broken = ([s for s in some if s.face not in known] for some in (shapes, broken))
     suspects = sorted([*swapped, *broken, *shapes, *places], key=lambda suspect: -suspect.score)
     for level, name, what, some in (
-        ("error", "left and right swapped", "the labels fit a face only with left and right swapped", swapped),
-        ("error", "broken shape", "a point lies nowhere near where the other points of the face put it", broken),
-        ("warning", "odd shape", "a point lies far from where the other points of the face put it", shapes),
-        ("warning", "unlike a face", "labelled wrongly, or hard to see: more like a face elsewhere", places),
+        (
+            "error",
+            "left and right swapped",
+            "the labels fit a face only with left and right swapped",
+            swapped,
+        ),
+        (
+            "error",
+            "broken shape",
+            "a point lies nowhere near where the other points of the face put it",
+            broken,
+        ),
+        (
+            "warning",
+            "odd shape",
+            "a point lies far from where the other points of the face put it",
+            shapes,
+        ),
+        (
+            "warning",
+            "unlike a face",
+            "labelled wrongly, or hard to see: more like a face elsewhere",
+            places,
+        ),
     ):
         cases = [Case(table.rows[s.face], str(table.paths[s.face]), s.why) for s in some]
         if cases:
@@ -62,20 +92,27 @@ def check(table: FaceTable, canvases: Canvases, markup: Markup) -> tuple[list[Fi
     once: dict[int, Suspect] = {}
     for suspect in suspects:
         once.setdefault(suspect.face, suspect)
-    rest = [Suspect(0.0, int(i), f"likeness to the mean face {likeness[i]:.2f}") for i in np.argsort(likeness)]
+    rest = [
+        Suspect(0.0, int(i), f"likeness to the mean face {likeness[i]:.2f}")
+        for i in np.argsort(likeness)
+    ]
     return findings + shift, [*once.values(), *(s for s in rest if s.face not in once)]
 
 
-def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[Finding]:
+def _numbers(table: FaceTable, canvases: ImageCache, markup: Markup) -> Iterator[Finding]:
     points, boxes = table.points, canvases.boxes
     labelled = np.isfinite(points).all(2)
     names = np.array(markup.points)
 
     def cases(chosen: np.ndarray, what: list[str] | None = None) -> list[Case]:
         said = what or [""] * len(chosen)
-        return [Case(table.rows[i], str(table.paths[i]), w) for i, w in zip(chosen, said, strict=True)]
+        return [
+            Case(table.rows[i], str(table.paths[i]), w) for i, w in zip(chosen, said, strict=True)
+        ]
 
-    beyond = np.maximum(np.maximum(-0.5 - points, points - (canvases.extents[:, None] - 0.5)), 0).max(2)
+    beyond = np.maximum(
+        np.maximum(-0.5 - points, points - (canvases.extents[:, None] - 0.5)), 0
+    ).max(2)
     beyond = np.where(labelled, beyond, 0)
     side = boxes[:, 2] - boxes[:, 0]
     far = beyond.max(1) > FAR_OUTSIDE * side
@@ -94,7 +131,10 @@ def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[F
         chosen = np.flatnonzero(~labelled.all(1))
         said = [f"{(~labelled[i]).sum()} of {len(names)}" for i in chosen]
         yield Finding(
-            "note", "without label", "points without a label: left out of loss and metrics", cases(chosen, said)
+            "note",
+            "without label",
+            "points without a label: left out of loss and metrics",
+            cases(chosen, said),
         )
     if never := names[~labelled.any(0)].tolist():
         yield Finding("warning", "never labelled", f"no face has {', '.join(never)}")
@@ -102,25 +142,43 @@ def _numbers(table: FaceTable, canvases: Canvases, markup: Markup) -> Iterator[F
     apart = np.hypot(eyes[:, 0], eyes[:, 1])
     if len(names) > 1 and len(chosen := np.flatnonzero(~(apart > 0.05 * side))):
         what = f"{' and '.join(markup.pair)} lie on one spot or have no label, so the face cannot be scored"
-        yield Finding("error" if (apart[chosen] >= 0).any() else "warning", "normaliser", what, cases(chosen))
+        yield Finding(
+            "error" if (apart[chosen] >= 0).any() else "warning", "normaliser", what, cases(chosen)
+        )
     if len(chosen := np.flatnonzero(side < TINY_FACE)):
         said = [f"{side[i]:.0f} px" for i in chosen]
-        yield Finding("warning", "tiny face", f"a face box below {TINY_FACE} pixels", cases(chosen, said))
+        yield Finding(
+            "warning", "tiny face", f"a face box below {TINY_FACE} pixels", cases(chosen, said)
+        )
     whole = np.nanmean(points == np.round(points))
     if whole > 0.99:
-        yield Finding("note", "whole pixels", "the labels are whole pixels", figures={"share": round(float(whole), 4)})
+        yield Finding(
+            "note",
+            "whole pixels",
+            "the labels are whole pixels",
+            figures={"share": round(float(whole), 4)},
+        )
     seen: dict[bytes, int] = {}
-    again = [(i, first) for i, face in enumerate(points) if (first := seen.setdefault(face.tobytes(), i)) != i]
+    again = [
+        (i, first)
+        for i, face in enumerate(points)
+        if (first := seen.setdefault(face.tobytes(), i)) != i
+    ]
     if again:
         said = [f"as {table.rows[first]}" for _, first in again]
         yield Finding(
-            "warning", "same label", "the very same points twice", cases(np.array([i for i, _ in again]), said)
+            "warning",
+            "same label",
+            "the very same points twice",
+            cases(np.array([i for i, _ in again]), said),
         )
     try:
-        prove_flip(points, replace(markup, mirror=True))
+        check_flip(points, replace(markup, mirror=True))
     except FkpError as error:
         # Names that tell nothing of sides are wrong in nothing: faces are then not flipped.
-        yield Finding("error" if markup.flips and markup.sided else "note", "flip table", str(error))
+        yield Finding(
+            "error" if markup.flips and markup.sided else "note", "flip table", str(error)
+        )
     right, left = markup.eyes
     mean_x = np.nanmean(points[:, :, 0] - np.nanmean(points[:, :, 0], 1, keepdims=True), 0)
     if len(names) > 1 and "right" in markup.pair[0].lower() and mean_x[right] > mean_x[left]:
@@ -138,10 +196,11 @@ def _swapped(table: FaceTable, markup: Markup, mean: np.ndarray) -> list[Suspect
     if not markup.flips:
         return []
     as_is = np.sqrt(np.nanmean(_residuals(table.points, mean) ** 2, 1))
-    other = np.sqrt(np.nanmean(_residuals(table.points[:, markup.flip], mean) ** 2, 1))
+    other = np.sqrt(np.nanmean(_residuals(table.points[:, markup.flip_indices], mean) ** 2, 1))
     chosen = np.flatnonzero(other < 0.5 * as_is)
     return [
-        Suspect(as_is[i] / other[i], int(i), f"{as_is[i] / other[i]:.1f} times nearer when swapped") for i in chosen
+        Suspect(as_is[i] / other[i], int(i), f"{as_is[i] / other[i]:.1f} times nearer when swapped")
+        for i in chosen
     ]
 
 
@@ -153,7 +212,11 @@ def _odd_shapes(
     shapes = np.where(np.isfinite(shapes), shapes, 0).reshape(len(shapes), -1)
     keep = np.ones(len(shapes), bool)
     modes = min(16, len(shapes) // 25, shapes.shape[1] // 4)
-    for count in (0, modes, modes):  # first bare, and each time without those it found, lest they teach it themselves
+    for count in (
+        0,
+        modes,
+        modes,
+    ):  # first bare, and each time without those it found, lest they teach it themselves
         _, _, axes = np.linalg.svd(shapes[keep] - shapes[keep].mean(0), full_matrices=False)
         rest = shapes - shapes[keep].mean(0)
         rest = rest - (rest @ axes[:count].T) @ axes[:count]
@@ -174,22 +237,26 @@ def _odd_shapes(
     return odd, broken
 
 
-def _patches(canvases: Canvases, affines: np.ndarray, faces: np.ndarray) -> Iterator[np.ndarray]:
+def _patches(canvases: ImageCache, affines: np.ndarray, faces: np.ndarray) -> Iterator[np.ndarray]:
     """(n, n) float32 of each of these faces, turned, scaled and moved onto the mean shape, with a margin of REACH."""
     side = SIDE + 2 * REACH
     place = np.array([[UNIT, 0, (side - 1) / 2], [0, UNIT, (side - 1) / 2]])
     for i in faces.tolist():
         to_patch = compose(invert(canvases.affines[i]), affines[i], place)
-        yield cv2.warpAffine(canvases[i], to_patch, (side, side), flags=cv2.INTER_LINEAR).astype(np.float32)
+        yield cv2.warpAffine(canvases[i], to_patch, (side, side), flags=cv2.INTER_LINEAR).astype(
+            np.float32
+        )
 
 
-def _misplaced(canvases: Canvases, affines: np.ndarray) -> tuple[list[Suspect], np.ndarray]:
+def _misplaced(canvases: ImageCache, affines: np.ndarray) -> tuple[list[Suspect], np.ndarray]:
     """Faces that are more like the mean face where the label is not; and how like it each is, -1 … 1."""
     count, mean = len(canvases), np.zeros((SIDE, SIDE), np.float32)
     likeness, suspects = np.ones(count), []
     if count < FEW:
         return [], likeness
-    for patch in _patches(canvases, affines, np.unique(np.linspace(0, count - 1, 4000).astype(int))):
+    for patch in _patches(
+        canvases, affines, np.unique(np.linspace(0, count - 1, 4000).astype(int))
+    ):
         inner = _evenly_lit(patch)[REACH:-REACH, REACH:-REACH]
         mean += inner / (inner.std() + 1e-3)
     for i, patch in enumerate(_patches(canvases, affines, np.arange(count))):
@@ -198,7 +265,9 @@ def _misplaced(canvases: Canvases, affines: np.ndarray) -> tuple[list[Suspect], 
         likeness[i] = here = fit[REACH, REACH]
         off = np.hypot(x - REACH, y - REACH) / UNIT
         if off > MISPLACED and best - here > BETTER:
-            why = f"like the mean face {here:.2f}, but {best:.2f} {100 * off:.0f} % of its size away"
+            why = (
+                f"like the mean face {here:.2f}, but {best:.2f} {100 * off:.0f} % of its size away"
+            )
             suspects.append(Suspect(float((best - here) / BETTER), i, why))
     return sorted(suspects, key=lambda suspect: -suspect.score), likeness
 
@@ -210,15 +279,17 @@ def _evenly_lit(patch: np.ndarray, reach: float = 6.0) -> np.ndarray:
 
 
 def _shift(
-    table: FaceTable, markup: Markup, affines: np.ndarray, mean: np.ndarray, canvases: Canvases
+    table: FaceTable, markup: Markup, affines: np.ndarray, mean: np.ndarray, canvases: ImageCache
 ) -> list[Finding]:
     """Whether labels lie beside the faces as a whole: the mean picture under labels that are symmetric is symmetric
     about their axis, unless they are shifted. Only sideways: up and down, a face has no symmetry."""
     if not markup.flips or len(mean) < 3:  # two points are symmetric wherever they lie
         return []
-    mirror = mean[markup.flip] * (-1, 1)
+    mirror = mean[markup.flip_indices] * (-1, 1)
     symmetric = (mean + mirror) / 2
-    asymmetry = np.linalg.norm(apply(onto(table.points, symmetric), table.points) - symmetric, axis=2)
+    asymmetry = np.linalg.norm(
+        apply(onto(table.points, symmetric), table.points) - symmetric, axis=2
+    )
     frontal = np.flatnonzero(np.nanmean(asymmetry, 1) <= np.nanmedian(np.nanmean(asymmetry, 1)))
     if len(frontal) < 8 * GROUPS:
         return []
@@ -257,7 +328,9 @@ def _axis(picture: np.ndarray) -> float:
     reach = 6
     mirrored = np.ascontiguousarray(picture[:, ::-1]).astype(np.float32)
     # Where the mirror image fits best is twice as far away as the axis.
-    fit = cv2.matchTemplate(picture.astype(np.float32), mirrored[:, reach:-reach], cv2.TM_CCOEFF_NORMED)[0]
+    fit = cv2.matchTemplate(
+        picture.astype(np.float32), mirrored[:, reach:-reach], cv2.TM_CCOEFF_NORMED
+    )[0]
     best = int(np.clip(fit.argmax(), 1, len(fit) - 2))
     a, b, c = fit[best - 1 : best + 2]
     return (best + (a - c) / (2 * (a - 2 * b + c)) - reach) / 2

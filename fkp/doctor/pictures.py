@@ -21,8 +21,16 @@ from fkp.files.reading import read_bytes
 from fkp.progress import track
 
 ENDINGS = {"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png"}, "BMP": {".bmp"}}
-ENDINGS |= {"WEBP": {".webp"}, "TIFF": {".tif", ".tiff"}, "GIF": {".gif"}, "PPM": {".ppm", ".pgm", ".pnm"}}
-SMALL, HUGE = 32, 40_000_000  # pixels: a side below which a face is a blur; an area that takes seconds to decode
+ENDINGS |= {
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+    "PPM": {".ppm", ".pgm", ".pnm"},
+}
+SMALL, HUGE = (
+    32,
+    40_000_000,
+)  # pixels: a side below which a face is a blur; an area that takes seconds to decode
 ALIKE = 0.99  # correlation of two thumbnails; of 300-W's pairs above it, all 57 were the same photo or its neighbour
 THUMBNAIL = 16
 MANY = 60_000  # pictures; beyond these, comparing each with each takes more than minutes
@@ -64,11 +72,17 @@ def _look(path: Path) -> Picture:
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
                 picture.alpha = "opaque" if lowest == 255 else "transparent"
-            upright = ImageOps.exif_transpose(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+            upright = (
+                ImageOps.exif_transpose(image)
+                .convert("L")
+                .resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+            )
         pixels = np.asarray(upright, np.float32).ravel()
         pixels -= pixels.mean()
         norm = float(np.linalg.norm(pixels))
-        picture.thumbnail = pixels / norm if norm > 4 * THUMBNAIL else None  # a flat picture is like any other
+        picture.thumbnail = (
+            pixels / norm if norm > 4 * THUMBNAIL else None
+        )  # a flat picture is like any other
     except FkpError as error:
         picture.fault = str(error)
     except Exception as error:  # Pillow says that a picture is damaged in many ways
@@ -87,7 +101,11 @@ def check(table: FaceTable, pictures: dict[Path, Picture], part: np.ndarray) -> 
         rows[path].append(i)
 
     def cases(chosen: dict[Path, str]) -> list[Case]:
-        return [Case(table.rows[i], str(path), what) for path, what in chosen.items() for i in rows[path]]
+        return [
+            Case(table.rows[i], str(path), what)
+            for path, what in chosen.items()
+            for i in rows[path]
+        ]
 
     damaged = {p: picture.fault for p, picture in pictures.items() if picture.fault}
     if damaged:
@@ -99,32 +117,53 @@ def check(table: FaceTable, pictures: dict[Path, Picture], part: np.ndarray) -> 
         if path.suffix.lower() not in ENDINGS.get(picture.format, {path.suffix.lower()})
     }
     if misnamed:
-        yield Finding("warning", "misnamed", "the name's ending is not what the file is", cases(misnamed))
-    turned = {p: f"EXIF orientation {picture.orientation}" for p, picture in ok.items() if picture.orientation > 1}
+        yield Finding(
+            "warning", "misnamed", "the name's ending is not what the file is", cases(misnamed)
+        )
+    turned = {
+        p: f"EXIF orientation {picture.orientation}"
+        for p, picture in ok.items()
+        if picture.orientation > 1
+    }
     if turned:
         what = "stored turned: fkp reads them upright, as viewers do, and takes the labels to be upright too"
         yield Finding("warning", "EXIF rotation", what, cases(turned))
     for kind, level, what in (
-        ("transparent", "warning", "pictures with transparent parts: alpha is dropped, whatever colour lies below"),
+        (
+            "transparent",
+            "warning",
+            "pictures with transparent parts: alpha is dropped, whatever colour lies below",
+        ),
         ("opaque", "note", "pictures with an alpha channel that is opaque everywhere"),
     ):
         if found := {p: picture.mode for p, picture in ok.items() if picture.alpha == kind}:
             yield Finding(level, "alpha", what, cases(found))  # type: ignore[arg-type]
-    if small := {p: "{} x {}".format(*picture.size) for p, picture in ok.items() if min(picture.size) < SMALL}:
+    if small := {
+        p: "{} x {}".format(*picture.size) for p, picture in ok.items() if min(picture.size) < SMALL
+    }:
         yield Finding("warning", "tiny picture", f"a side below {SMALL} pixels", cases(small))
-    if huge := {p: "{} x {}".format(*pic.size) for p, pic in ok.items() if pic.size[0] * pic.size[1] > HUGE}:
-        yield Finding("note", "huge picture", f"more than {HUGE // 1_000_000} megapixels", cases(huge))
+    if huge := {
+        p: "{} x {}".format(*pic.size) for p, pic in ok.items() if pic.size[0] * pic.size[1] > HUGE
+    }:
+        yield Finding(
+            "note", "huge picture", f"more than {HUGE // 1_000_000} megapixels", cases(huge)
+        )
     yield from _twins(table, ok, {path: {part[i] for i in rows[path]} for path in ok}, rows)
 
 
 def _twins(
-    table: FaceTable, pictures: dict[Path, Picture], parts: dict[Path, set[str]], rows: dict[Path, list[int]]
+    table: FaceTable,
+    pictures: dict[Path, Picture],
+    parts: dict[Path, set[str]],
+    rows: dict[Path, list[int]],
 ) -> Iterator[Finding]:
     """Pictures that are there twice, to the byte or nearly."""
     by_digest: dict[str, list[Path]] = defaultdict(list)
     for path, picture in pictures.items():
         by_digest[picture.digest].append(path)
-    same = [(a, b, 1.0) for twins in by_digest.values() for a, b in zip(twins, twins[1:], strict=False)]
+    same = [
+        (a, b, 1.0) for twins in by_digest.values() for a, b in zip(twins, twins[1:], strict=False)
+    ]
     paths = [path for path, picture in pictures.items() if picture.thumbnail is not None]
     near = []
     if len(paths) > MANY:
@@ -141,10 +180,15 @@ def _twins(
         across = [pair for pair in pairs if len(parts[pair[0]] | parts[pair[1]]) > 1]
         within = [pair for pair in pairs if len(parts[pair[0]] | parts[pair[1]]) == 1]
         name = "the same bytes" if kind == "same" else "nearly the same picture"
-        levels = (("error", "in different parts of the split", across), ("note", "in one part of the split", within))
+        levels = (
+            ("error", "in different parts of the split", across),
+            ("note", "in one part of the split", within),
+        )
         for level, where, chosen in levels:
             found = [
-                Case(table.rows[rows[a][0]], str(a), f"and {table.rows[rows[b][0]]} ({likeness:.4f})")
+                Case(
+                    table.rows[rows[a][0]], str(a), f"and {table.rows[rows[b][0]]} ({likeness:.4f})"
+                )
                 for a, b, likeness in sorted(chosen, key=lambda pair: -pair[2])
             ]
             if found:

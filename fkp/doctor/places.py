@@ -29,7 +29,9 @@ def finding(wrong: Wrong, table: FaceTable) -> Finding:
     return Finding(wrong.level, wrong.check, f"{wrong.what}; {wrong.fix}", cases)
 
 
-def check(table: FaceTable, sizes: np.ndarray, markup: Markup, suspects: Sequence[int]) -> Iterator[Wrong]:
+def check(
+    table: FaceTable, sizes: np.ndarray, markup: Markup, suspects: Sequence[int]
+) -> Iterator[Wrong]:
     """Search images for faces, and compare these with the labels.
 
     Args:
@@ -37,7 +39,9 @@ def check(table: FaceTable, sizes: np.ndarray, markup: Markup, suspects: Sequenc
         suspects: faces that may be labelled wrongly, worst first: of a large set those are looked at, too.
     """
     frames, search = Frames.of(table.points, sizes), Search()
-    boxes = search(table, frames, list(dict.fromkeys([*spaced(len(table), SOME // 2), *suspects[: SOME // 2]])))
+    boxes = search(
+        table, frames, list(dict.fromkeys([*spaced(len(table), SOME // 2), *suspects[: SOME // 2]]))
+    )
     places = judge(markup, frames, boxes, alone=True)
     if places.wrong:
         boxes |= search(table, frames, spaced(len(table), ALL))
@@ -49,7 +53,11 @@ def check(table: FaceTable, sizes: np.ndarray, markup: Markup, suspects: Sequenc
 
 def _against_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iterator[Wrong]:
     """Points that the shipped weights put elsewhere on the same faces, if the markup has at least three of theirs."""
-    shared = [(k, IBUG68.points.index(name)) for k, name in enumerate(markup.points) if name in IBUG68.points]
+    shared = [
+        (k, IBUG68.points.index(name))
+        for k, name in enumerate(markup.points)
+        if name in IBUG68.points
+    ]
     if len(shared) < 3 or not faces:
         return
     own, theirs = (list(some) for some in zip(*shared, strict=True))
@@ -72,4 +80,9 @@ def _against_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iter
         named = ", ".join(far[:5]) + (", …" if len(far) > 5 else "")
         what = f"the shipped weights put {named} elsewhere on the same faces"
         fix = f"the labels' points must come in the order of the markup {markup.name}"
-        yield Wrong("order of points", f"{what} ({len(far)} of {len(own)} points)", fix, {i: "" for i in faces})
+        yield Wrong(
+            "order of points",
+            f"{what} ({len(far)} of {len(own)} points)",
+            fix,
+            {i: "" for i in faces},
+        )

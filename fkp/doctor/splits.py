@@ -17,10 +17,13 @@ def check(table: FaceTable, rule: str, part: np.ndarray) -> Iterator[Finding]:
         rule: of the split in use.
         part: (F,) each face's part in it; empty where there is none.
     """
-    yield from _shared(table, part, "error", f"data.split={rule}")
+    yield from _shared(table, part, "error", f"data.protocol={rule}")
     if rule != "official" and (table.official == "test").any():
         yield from _shared(
-            table, table.official, "warning", "the publisher's test part (data.split=official, not in use)"
+            table,
+            table.official,
+            "warning",
+            "the publisher's test part (data.protocol=official, not in use)",
         )
 
 

@@ -22,7 +22,9 @@ def fingerprint(*parts: bytes | str | np.ndarray) -> str:
         if isinstance(part, np.ndarray):  # as it lies there: no copy
             data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
         else:
-            data = memoryview(part.encode(errors="surrogatepass") if isinstance(part, str) else part)
+            data = memoryview(
+                part.encode(errors="surrogatepass") if isinstance(part, str) else part
+            )
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()[:16]

@@ -46,7 +46,13 @@ class _Unsound(Exception):
 
 
 def fetch_archive(
-    url: str, into: Path, *, folder: str, checksums: Mapping[str, str], timeout: float = 30.0, tries: int = 5
+    url: str,
+    into: Path,
+    *,
+    folder: str,
+    checksums: Mapping[str, str],
+    timeout: float = 30.0,
+    tries: int = 5,
 ) -> Path:
     """Make ``into`` the folder ``folder`` of the zip archive at ``url``, downloading only what is missing.
 
@@ -72,7 +78,9 @@ def fetch_archive(
     """
     if not checksums:
         raise ValueError("checksums must name at least one file")
-    into = Path(os.path.realpath(into))  # the final rename must not replace a link, nor cross file systems
+    into = Path(
+        os.path.realpath(into)
+    )  # the final rename must not replace a link, nor cross file systems
     part, note = (into.with_name(into.name + ending) for ending in (".zip.part", ".zip.part.json"))
     by_hand = f"Or unpack {folder}/ of {url} as {into}, or set data.root=... to where you have it."
     try:
@@ -84,26 +92,35 @@ def fetch_archive(
         with _locked(into.with_name(into.name + ".zip.lock")):
             if fault := _fault(into, checksums):
                 if into.exists() and (not into.is_dir() or any(into.iterdir())):
-                    raise FkpError(f"{into} is in the way and not this data set: {fault}. Move it away.")
+                    raise FkpError(
+                        f"{into} is in the way and not this data set: {fault}. Move it away."
+                    )
                 log.info("fetching %s", url)
                 try:
                     _download(url, part, note, timeout, tries)
                     _unpack(part, into, folder, checksums)
                 except _Unsound as flaw:
                     _discard(part, note)  # with the lock held: later it could be another's
-                    raise FkpError(f"{url}: {flaw}. It was deleted: run again to fetch it anew.") from flaw
+                    raise FkpError(
+                        f"{url}: {flaw}. It was deleted: run again to fetch it anew."
+                    ) from flaw
             _discard(part, note)
     except FkpError as fault:
         raise FkpError(f"{fault}\n{by_hand}") from fault
     except OSError as fault:
         what = f"{fault.filename or into}: {fault.strerror or fault}."
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):  # what is in the .part saves a download: it stays
+        if fault.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        ):  # what is in the .part saves a download: it stays
             what = f"No room left on the disk of {into.parent}. Make room and run again: it goes on from {part}."
         raise FkpError(f"{what}\n{by_hand}") from fault
     return into
 
 
-def fetch_file(url: str, file: Path, *, sha256: str, by_hand: str, timeout: float = 30.0, tries: int = 5) -> Path:
+def fetch_file(
+    url: str, file: Path, *, sha256: str, by_hand: str, timeout: float = 30.0, tries: int = 5
+) -> Path:
     """Make `file` the one at `url`: as `fetch_archive`, for one file.
 
     Args:
@@ -136,7 +153,9 @@ def fetch_file(url: str, file: Path, *, sha256: str, by_hand: str, timeout: floa
     except FkpError as fault:
         raise FkpError(f"{fault}\n{by_hand}") from fault
     except OSError as fault:
-        raise FkpError(f"{fault.filename or file}: {fault.strerror or fault}.\n{by_hand}") from fault
+        raise FkpError(
+            f"{fault.filename or file}: {fault.strerror or fault}.\n{by_hand}"
+        ) from fault
     return file
 
 
@@ -187,7 +206,11 @@ def _download(url: str, part: Path, note: Path, timeout: float, tries: int) -> N
     have = furthest = part.stat().st_size if part.exists() else 0
     failures = 0
     with progress.Progress(
-        "{task.description}", *columns, progress.TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        "{task.description}",
+        *columns,
+        progress.TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
     ) as bars:
         show = partial(bars.update, bars.add_task(part.name, total=None))
         while True:
@@ -199,7 +222,9 @@ def _download(url: str, part: Path, note: Path, timeout: float, tries: int) -> N
                 furthest = max(have, furthest)
                 if failures >= tries:
                     what = f"{url}: {loss}; tried {tries} times. Run again later"
-                    raise FkpError(f"{what}: it goes on from {part}." if have else f"{what}.") from loss
+                    raise FkpError(
+                        f"{what}: it goes on from {part}." if have else f"{what}."
+                    ) from loss
             time.sleep(min(BACKOFF_S * 2 ** (failures - 1), 30.0))
 
 
@@ -208,7 +233,11 @@ def _transfer(url: str, part: Path, note: Path, timeout: float, show: Callable[.
     known: dict[str, Any] = {}
     with suppress(FkpError, ValueError, AttributeError, RecursionError):
         for name, said in json.loads(read_text(note, CHUNK)).items():
-            if isinstance(said, int) if name == "total" else isinstance(said, str) and said.isprintable():
+            if (
+                isinstance(said, int)
+                if name == "total"
+                else isinstance(said, str) and said.isprintable()
+            ):
                 known[name] = said
     have = part.stat().st_size if part.exists() and known.get("url") == url else 0
     total, etag = known.get("total"), known.get("etag")
@@ -221,15 +250,23 @@ def _transfer(url: str, part: Path, note: Path, timeout: float, show: Callable[.
         if unchanged := known.get("modified") if not etag or etag.startswith("W/") else etag:
             headers["If-Range"] = unchanged
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+        response = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=timeout
+        )
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416 and have and error.headers.get("Content-Range") == f"bytes */{have}":
+            if (
+                error.code == 416
+                and have
+                and error.headers.get("Content-Range") == f"bytes */{have}"
+            ):
                 return  # all was there, of a size the server had not told
             if error.code == 416 and have:
                 _discard(part, note)
             elif error.code not in (408, 425, 429) and error.code < 500:
-                raise FkpError(f"{url}: the server answered HTTP {error.code} {error.reason}.") from error
+                raise FkpError(
+                    f"{url}: the server answered HTTP {error.code} {error.reason}."
+                ) from error
             raise _Lost(f"the server answered HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
@@ -244,10 +281,19 @@ def _transfer(url: str, part: Path, note: Path, timeout: float, show: Callable[.
                 _discard(part, note)
                 raise _Lost("the server sent other bytes than asked for, or its file has changed")
             total = int(span[2])
-        elif response.status == 200:  # the whole file: we had nothing, it has changed, or there is no Range
+        elif (
+            response.status == 200
+        ):  # the whole file: we had nothing, it has changed, or there is no Range
             have, total, etag = 0, response.length, response.headers.get("ETag")
-            part.write_bytes(b"")  # before the note, which must never describe bytes of another file
-            known = {"url": url, "etag": etag, "modified": response.headers.get("Last-Modified"), "total": total}
+            part.write_bytes(
+                b""
+            )  # before the note, which must never describe bytes of another file
+            known = {
+                "url": url,
+                "etag": etag,
+                "modified": response.headers.get("Last-Modified"),
+                "total": total,
+            }
             note.write_text(json.dumps(known), encoding="utf-8")
         else:
             raise FkpError(f"{url}: the server answered HTTP {response.status}, not with a file.")
@@ -276,7 +322,9 @@ def _members(archive: zipfile.ZipFile, folder: str) -> dict[str, zipfile.ZipInfo
     for info in archive.infolist():
         parts = info.filename.replace("\\", "/").removesuffix("/").split("/")
         if {"", ".", ".."} & set(parts) or ":" in parts[0]:
-            raise _Unsound(f"the archive's member {info.filename!r} would leave the folder it is unpacked to")
+            raise _Unsound(
+                f"the archive's member {info.filename!r} would leave the folder it is unpacked to"
+            )
         inside = parts[1 + len(wanted) :]
         if info.is_dir() or not inside or parts[1 : 1 + len(wanted)] != wanted:
             continue
@@ -292,20 +340,26 @@ def _members(archive: zipfile.ZipFile, folder: str) -> dict[str, zipfile.ZipInfo
 def _unpack(part: Path, into: Path, folder: str, checksums: Mapping[str, str]) -> None:
     """Unpack into a folder beside ``into``, check it, and rename it once it is whole and on the disk."""
     prefix = f".{into.name}.unpacking-"
-    for left in into.parent.iterdir():  # by a killed process: with the lock held, nobody else is unpacking
+    for (
+        left
+    ) in into.parent.iterdir():  # by a killed process: with the lock held, nobody else is unpacking
         if left.name.startswith(prefix):
             shutil.rmtree(left, ignore_errors=True)
     scratch = into.with_name(prefix + secrets.token_hex(4))  # unique for those who cannot lock
     try:
         with zipfile.ZipFile(part) as archive:
             members = _members(archive, folder)
-            size = sum(info.file_size for info in members.values())  # zipfile gives no byte more than that
+            size = sum(
+                info.file_size for info in members.values()
+            )  # zipfile gives no byte more than that
             if size > min(LIMIT, RATIO * part.stat().st_size):
                 raise _Unsound(f"the archive would unpack to {size >> 20} MiB, as a zip bomb does")
             for name, info in members.items():
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, (scratch / name).open("xb") as file:
-                    shutil.copyfileobj(packed, file, CHUNK)  # to the end, where zipfile compares the CRC
+                    shutil.copyfileobj(
+                        packed, file, CHUNK
+                    )  # to the end, where zipfile compares the CRC
         if fault := _fault(scratch, checksums):
             raise _Unsound(f"the archive is not the one expected: {fault}")
         for path in [*scratch.rglob("*"), scratch]:  # not while writing: most is on the disk by now
@@ -319,8 +373,17 @@ def _unpack(part: Path, into: Path, folder: str, checksums: Mapping[str, str]) -
                 raise  # else another process, which could not lock either, was first: its folder is as good
         _sync(into.parent)
     # UnicodeDecodeError: of a member's name
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileExistsError, UnicodeDecodeError) as error:
-        raise _Unsound(f"the archive is damaged, truncated or no plain zip file ({error})") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        FileExistsError,
+        UnicodeDecodeError,
+    ) as error:
+        raise _Unsound(
+            f"the archive is damaged, truncated or no plain zip file ({error})"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -21,12 +21,26 @@ from fkp.files.reading import read_bytes
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-BYTES, PIXELS = 1 << 30, 200_000_000  # of a file and of a picture, at most: what the largest cameras make
+BYTES, PIXELS = (
+    1 << 30,
+    200_000_000,
+)  # of a file and of a picture, at most: what the largest cameras make
 # What a file begins with, and Pillow's name for the kind.
 KINDS = {b"\xff\xd8\xff": "Jpeg", b"\x89PNG": "Png", b"GIF8": "Gif", b"BM": "Bmp"}
 KINDS |= {b"II*\0": "Tiff", b"MM\0*": "Tiff", b"II+\0": "Tiff", b"MM\0+": "Tiff"}
-KINDS |= {b"\0\0\0\x0cjP": "Jpeg2K", b"\xff\x4f\xff\x51": "Jpeg2K"} | {b"P%d" % i: "Ppm" for i in range(1, 7)}
-HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands; AVIF has mif1, too
+KINDS |= {b"\0\0\0\x0cjP": "Jpeg2K", b"\xff\x4f\xff\x51": "Jpeg2K"} | {
+    b"P%d" % i: "Ppm" for i in range(1, 7)
+}
+HEIC = {
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"msf1",
+}  # brands; AVIF has mif1, too
 # How pixels are turned and mirrored for each orientation of EXIF; any other value means upright.
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
@@ -46,10 +60,12 @@ OVERSHOOT = 0.1  # by which resampling may carry floats out of 0 … 1
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # What is wrong with a file is raised; OpenCV would print lines about it, too. Versions differ in where this lies.
     getattr(cv2.utils, "logging", cv2).setLogLevel(0)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")  # of EXIF that is damaged
+warnings.filterwarnings(
+    "ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin"
+)  # of EXIF that is damaged
 
 
-def read_picture(path: str | Path, gray: bool = False) -> np.ndarray:
+def read_image(path: str | Path, gray: bool = False) -> np.ndarray:
     """Read an image as a viewer shows it, with 8 bits a channel: orientation applied, alpha dropped.
 
     The orientation is that of EXIF in JPEG, PNG, WebP and AVIF (there `irot` and `imir`), and the TIFF tag. Of 16 bits
@@ -76,7 +92,9 @@ def read_picture(path: str | Path, gray: bool = False) -> np.ndarray:
             if opened.mode == "F" or opened.format == "HEIF":
                 pixels = _by_pillow(opened)
                 return to_gray(pixels) if gray else pixels
-            turn = None if opened.format == "TIFF" else TURNS.get(_orientation(opened))  # OpenCV turns TIFF itself
+            turn = (
+                None if opened.format == "TIFF" else TURNS.get(_orientation(opened))
+            )  # OpenCV turns TIFF itself
         flag = (cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
         # Not cv2.imread: it cannot open every Unicode path on Windows.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -135,7 +153,9 @@ def header(data: bytes) -> ImageFile:
     if width * height > PIXELS:
         raise FkpError(f"{width} x {height} pixels, more than the {PIXELS} that fkp reads")
     for name in ("xmp", "XML:com.adobe.xmp"):
-        image.info.pop(name, None)  # Pillow would take an orientation from there, too; viewers do not
+        image.info.pop(
+            name, None
+        )  # Pillow would take an orientation from there, too; viewers do not
     return image
 
 
@@ -182,7 +202,9 @@ def _by_pillow(image: ImageFile) -> np.ndarray:
         return values
     least, most = float(values.min()), float(values.max())
     if not (least >= -OVERSHOOT and most <= 1 + OVERSHOOT):  # and no NaN
-        raise FkpError(f"floats from {least:g} to {most:g}, not from 0 to 1: scale them, or save 8 bits a channel")
+        raise FkpError(
+            f"floats from {least:g} to {most:g}, not from 0 to 1: scale them, or save 8 bits a channel"
+        )
     return cv2.cvtColor((values.clip(0, 1) * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
 
 
@@ -199,7 +221,7 @@ def _check_chunks(png: bytes, image: ImageFile) -> None:
         image.info["exif"] = exif
 
 
-def write_picture(path: str | Path, image: np.ndarray) -> Path:
+def write_image(path: str | Path, image: np.ndarray) -> Path:
     """Write an RGB or gray uint8 picture; the ending of the name says the format."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

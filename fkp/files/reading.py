@@ -17,7 +17,11 @@ from fkp.errors import FkpError
 NAME = 230  # bytes of a file name, which leave room for endings: file systems take 255
 CHUNK = 1 << 20  # bytes that are decoded at once, to see whether they can be
 # Byte order marks; UTF-32's begins with UTF-16's.
-MARKS = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig")]
+MARKS = [
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+]
 MARKS += [(codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
 
 
@@ -53,9 +57,13 @@ def _opened(path: Path, most: int) -> tuple[BinaryIO, int]:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise FkpError(f"{path}: {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file")
+            raise FkpError(
+                f"{path}: {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file"
+            )
         if found.st_size > most:
-            raise FkpError(f"{path}: {found.st_size} bytes, more than the {most} that fkp reads of such a file")
+            raise FkpError(
+                f"{path}: {found.st_size} bytes, more than the {most} that fkp reads of such a file"
+            )
         return path.open("rb"), found.st_size
     except FileNotFoundError:
         raise FkpError(f"{path}: no such file") from None
@@ -72,7 +80,9 @@ def read_text(path: Path, most: int) -> str:
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FkpError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise FkpError(
+            f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
 
 
 def text_in(data: bytes) -> str:
@@ -146,10 +156,10 @@ def short(name: str) -> str:
     return f"{data[: NAME - 17].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
-def harmless(name: str) -> str:
+def safe_cell(name: str) -> str:
     """A path as a cell of a table: where a spreadsheet would take it for a formula it begins with `./`, the same path.
 
-    >>> harmless("=1+1.png"), harmless("a.png")
+    >>> safe_cell("=1+1.png"), safe_cell("a.png")
     ('./=1+1.png', 'a.png')
     """
     return f"./{name}" if name[:1] in tuple("=+-@") or name[:1].isspace() else name

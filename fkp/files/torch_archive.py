@@ -22,7 +22,12 @@ from fkp.errors import FkpError
 VALUES = 2**21  # bytes of a file that may be other than tensors: unpickled, each can take a hundred
 ITEM = {
     f"{kind}Storage": size
-    for size, kinds in {1: "Byte Char Bool", 2: "Half BFloat16 Short", 4: "Float Int", 8: "Double Long"}.items()
+    for size, kinds in {
+        1: "Byte Char Bool",
+        2: "Half BFloat16 Short",
+        4: "Float Int",
+        8: "Double Long",
+    }.items()
     for kind in kinds.split()
 }
 
@@ -51,7 +56,9 @@ def read(path: Path) -> Any:
             raise
         except Exception as error:  # bytes that nobody vouches for can raise anything
             reason = (str(error).splitlines() or [""])[0][:200]
-            raise FkpError(f"{path}: damaged or cut short ({type(error).__name__}: {reason}); fetch it again") from None
+            raise FkpError(
+                f"{path}: damaged or cut short ({type(error).__name__}: {reason}); fetch it again"
+            ) from None
 
 
 def _instead(start: bytes, path: Path) -> str:
@@ -68,7 +75,10 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> io.BytesIO:
     members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
     if len(members) < len(archive.infolist()) or "data.pkl" not in members:
         raise FkpError(f"{path}: not a file of torch, though a zip archive")
-    if any(member.compress_type or member.compress_size != member.file_size for member in members.values()):
+    if any(
+        member.compress_type or member.compress_size != member.file_size
+        for member in members.values()
+    ):
         raise FkpError(f"{path}: packed, which torch never does; not unpacked")
     if sum(member.file_size for member in members.values()) > path.stat().st_size:
         raise FkpError(f"{path}: claims to hold more than it has bytes; not read")
@@ -79,7 +89,9 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> io.BytesIO:
         for name, member in members.items():
             content = archive.read(member)  # all of it, which compares its checksum
             if name == "data.pkl":
-                _look_through(content, {name: member.file_size for name, member in members.items()}, path)
+                _look_through(
+                    content, {name: member.file_size for name, member in members.items()}, path
+                )
             if name in ("data.pkl", "byteorder", "version") or name.startswith("data/"):
                 kept.writestr(f"archive/{name}", content)
     copy.seek(0)
@@ -125,10 +137,18 @@ class _Values(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> int:
         _, item, key, _, count = pid
-        if type(item) is not int or type(count) is not int or self.sizes[f"data/{key}"] != item * count:
-            raise FkpError(f"{self.path}: damaged, a tensor claims more or fewer numbers than it has; not read")
+        if (
+            type(item) is not int
+            or type(count) is not int
+            or self.sizes[f"data/{key}"] != item * count
+        ):
+            raise FkpError(
+                f"{self.path}: damaged, a tensor claims more or fewer numbers than it has; not read"
+            )
         return count
 
     def _tensor(self, count: int, offset: int, shape: tuple[int, ...], *_: Any) -> None:
         if not all(type(side) is int for side in shape) or math.prod(shape) > count:
-            raise FkpError(f"{self.path}: a tensor claims a shape of more numbers than it has; not read")
+            raise FkpError(
+                f"{self.path}: a tensor claims a shape of more numbers than it has; not read"
+            )

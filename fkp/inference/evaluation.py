@@ -10,7 +10,7 @@ from fkp.data.framing import boxed
 from fkp.data.image_cache import face_boxes
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.errors import FkpError
-from fkp.files.images import read_picture, to_gray
+from fkp.files.images import read_image, to_gray
 from fkp.geometry import centre_and_side, face_box, overlap
 from fkp.inference.predictor import Face, Predictor
 from fkp.markup import Markup
@@ -45,9 +45,9 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
     if source.markup.points != markup.points:
         ours, theirs = (f"{m.name} ({len(m.points)} points)" for m in (markup, source.markup))
         raise FkpError(f"the model finds the points of {ours}; the data have {theirs}")
-    parts = source.read().split(source.split)
+    parts = source.read().split(source.protocol)
     if part not in parts:
-        raise FkpError(f"part={part}: no such part; there is {', '.join(parts)}")
+        raise FkpError(f"split={part}: no such split; there is {', '.join(parts)}")
     faces, mean_shape = boxed(parts[part], markup), mean_in_box(parts["train"], markup)
     faults, scored = [], []
     points: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -56,7 +56,7 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
     for i in track(range(len(faces)), f"scoring {len(faces)} faces", len(faces)):
         label, box = faces.points[i], boxes[i]
         try:
-            image = read_picture(faces.paths[i], predictor.gray)
+            image = read_image(faces.paths[i], predictor.gray)
         except FkpError as error:
             faults.append(Fault(faces.rows[i], str(error)))
             continue
@@ -72,7 +72,10 @@ def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str,
         points["mean_shape"].append(mean_shape * side + (x, y))
     source.answer(faults, len(scored))
     labels, sides = faces.points[scored], centre_and_side(boxes[scored])[2]
-    figures = {row: _figures(np.array(found, float), labels, markup, sides) for row, found in points.items()}
+    figures = {
+        row: _figures(np.array(found, float), labels, markup, sides)
+        for row, found in points.items()
+    }
     figures["detector"] |= {"missed": missed, "false_boxes": false_boxes}
     return figures, len(scored)
 
@@ -99,13 +102,18 @@ def example_crops(predictor: Predictor, source: Source | None, count: int) -> np
         from fkp import painter
 
         drawn = [painter.paint(0, i) for i in range(count)]
-        pictures = [(to_gray(image) if predictor.gray else image, face_box(label)) for image, label in drawn]
+        pictures = [
+            (to_gray(image) if predictor.gray else image, face_box(label)) for image, label in drawn
+        ]
     else:
-        faces = source.read().split(source.split)["val"]
+        faces = source.read().split(source.protocol)["val"]
         faces = faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
         faces = boxed(faces, predictor.markup)
         boxes = face_boxes(faces, predictor.markup)
-        pictures = [(read_picture(path, predictor.gray), box) for path, box in zip(faces.paths, boxes, strict=True)]
+        pictures = [
+            (read_image(path, predictor.gray), box)
+            for path, box in zip(faces.paths, boxes, strict=True)
+        ]
     return np.concatenate([predictor.crop(image, box[None])[0] for image, box in pictures])
 
 

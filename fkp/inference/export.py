@@ -59,7 +59,9 @@ def export(checkpoint: Path, out: Path, crops: np.ndarray, int8: bool = False) -
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}")
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of tracing, and that there is a newer exporter: it wants more packages
+        warnings.simplefilter(
+            "ignore"
+        )  # of tracing, and that there is a newer exporter: it wants more packages
         torch.onnx.export(
             _Whole(engine).eval(),  # or else the exporter leaves the network in training
             (torch.from_numpy(crops[:2]),),
@@ -84,7 +86,9 @@ def export(checkpoint: Path, out: Path, crops: np.ndarray, int8: bool = False) -
         good = apart <= SAME and np.abs(sure - sure_again).max() <= 0.01
     if not good:
         draft.unlink()
-        raise FkpError(f"{out}: not kept, as it differs from {checkpoint} by {apart:.3f} pixels of the crop")
+        raise FkpError(
+            f"{out}: not kept, as it differs from {checkpoint} by {apart:.3f} pixels of the crop"
+        )
     draft.replace(out)
     return apart
 

@@ -23,25 +23,72 @@ from fkp.files.images import PIXELS, is_picture
 from fkp.files.reading import read_text
 
 # What OpenCV may read, as it was built.
-PICTURES = [".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg"]
+PICTURES = [
+    ".apng",
+    ".avif",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+]
 PICTURES += [".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
-FILMS = [".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v"]
-FILMS += [".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt"]
+FILMS = [
+    ".3g2",
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".divx",
+    ".dv",
+    ".f4v",
+    ".flv",
+    ".m1v",
+    ".m2t",
+    ".m2ts",
+    ".m2v",
+    ".m4v",
+]
+FILMS += [
+    ".mjpeg",
+    ".mjpg",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpe",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".ogm",
+    ".ogv",
+    ".qt",
+]
 FILMS += [".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv"]
 CAMERA = re.compile(r"camera:(\d+)$")
 LIST = 1 << 26  # bytes of a list of paths, at most
 WAIT_MS = 30_000  # for a film to open, and for each frame's bytes
 # FFmpeg looks at what a file is, not at its name: a playlist called .mp4 would lead it to other files and the network.
 # All of these hold their frames themselves.
-FILMS_ALONE = "protocol_whitelist;file|format_whitelist;mov,avi,matroska,asf,mpeg,mpegts,mpegvideo,m4v"
+FILMS_ALONE = (
+    "protocol_whitelist;file|format_whitelist;mov,avi,matroska,asf,mpeg,mpegts,mpegvideo,m4v"
+)
 FILMS_ALONE += ",flv,ogg,mxf,dv,rm,nut,ivf,h264,hevc,mjpeg,yuv4mpegpipe"
-RESERVED = {"faces", "summary", "unfinished"}  # files of a folder of results that belong to no image
+RESERVED = {
+    "faces",
+    "summary",
+    "unfinished",
+}  # files of a folder of results that belong to no image
 NAME = 230  # bytes of the name of a result, without its ending: file systems take 255
 REPEATS = 10  # frames of a constant rate for each one of a variable rate, on average and at most
 
 
 @dataclass
-class Album:
+class ImageCollection:
     """Several images and videos.
 
     Args:
@@ -70,12 +117,14 @@ class Album:
             clear = count[alone] == 1 and not (number and number[1] in count)
             more = (name.with_name(f"{name.name}_{i}") for i in itertools.count(2))
             wanted = itertools.chain([name.with_suffix("")] if clear else [], [name], more)
-            names.append(next(short for name in wanted if _key(short := _shortened(name)) not in taken))
+            names.append(
+                next(short for name in wanted if _key(short := _shortened(name)) not in taken)
+            )
             taken.add(_key(names[-1]))
         return names
 
 
-class Film:
+class Video:
     """The frames of a video or camera, in order.
 
     Args:
@@ -92,15 +141,21 @@ class Film:
         self.capture = cv2.VideoCapture(source) if isinstance(source, int) else _opened(source)
         if not self.capture.isOpened():
             raise FkpError(f"{self}: cannot be opened as a film")
-        width, height = (self.capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        width, height = (
+            self.capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
         if width * height > PIXELS:
-            raise FkpError(f"{self}: frames of {width:.0f} x {height:.0f} pixels; fkp reads {PIXELS} at most")
+            raise FkpError(
+                f"{self}: frames of {width:.0f} x {height:.0f} pixels; fkp reads {PIXELS} at most"
+            )
         rate = float(self.capture.get(cv2.CAP_PROP_FPS))
         # Frames a second. Some files and cameras say nonsense; 1000 is the unit of a file's times, not a rate.
         self.rate = rate if 1 <= rate < 1000 else 25.0
         count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.count = count if isinstance(source, Path) and 0 < count < 1 << 40 else None
-        self.lasts = self.count / rate if self.count and rate > 0 else None  # seconds, as the file says
+        self.lasts = (
+            self.count / rate if self.count and rate > 0 else None
+        )  # seconds, as the file says
         self.untimed = 0  # frames so far whose time was not in the file
 
     def __str__(self) -> str:
@@ -165,7 +220,9 @@ class Film:
             found.append(f"no times in the file: {self.rate:g} frames a second are taken")
         missing = 0.0 if self.lasts is None else self.lasts - last - 1 / self.rate
         if self.lasts is not None and missing > max(1.5 / self.rate, 0.05 * self.lasts):
-            found.append(f"cut off or damaged: the last frame is at {last:.2f} s of {self.lasts:.2f} s")
+            found.append(
+                f"cut off or damaged: the last frame is at {last:.2f} s of {self.lasts:.2f} s"
+            )
         return found
 
 
@@ -187,7 +244,13 @@ def _opened(film: Path, *settings: int) -> cv2.VideoCapture:
     quiet = os.environ.get("OPENCV_FFMPEG_LOGLEVEL", "-8")
     wanted = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": FILMS_ALONE, "OPENCV_FFMPEG_LOGLEVEL": quiet}
     before = {name: value for name in wanted if (value := os.environ.get(name)) is not None}
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, WAIT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, WAIT_MS, *settings]
+    limits = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        WAIT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        WAIT_MS,
+        *settings,
+    ]
     os.environ |= wanted
     try:
         # Absolute, lest a file that is called concat:a|b be taken for what it says; and bytes: a name that is no text
@@ -199,7 +262,7 @@ def _opened(film: Path, *settings: int) -> cv2.VideoCapture:
         os.environ |= before
 
 
-def find(image: str, without: Path | None = None) -> Path | Album | Film:
+def find(image: str, without: Path | None = None) -> Path | ImageCollection | Video:
     """What a user means by `image=…`.
 
     A file without the ending of a video is one if its content says so; in folders and patterns if it has no ending.
@@ -217,16 +280,28 @@ def find(image: str, without: Path | None = None) -> Path | Album | Film:
     there, is_file = os.path.exists(path), os.path.isfile(path)
     camera = CAMERA.match(image)
     if camera and not there:
-        return Film(int(camera[1]))
+        return Video(int(camera[1]))
     if os.path.isdir(path):
-        return _album(_walk(path), path, without, f"{path}: no picture in this folder or below it, nor a video")
+        return _album(
+            _walk(path),
+            path,
+            without,
+            f"{path}: no picture in this folder or below it, nor a video",
+        )
     if path.suffix.lower() == ".txt" and is_file:
         return _listed(path)
     if not there and glob.has_magic(image):
         matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-        files = [(match, _called(match) or _unnamed(match)) for match in matches if os.path.isfile(match)]
-        return _album([file for file in files if file[1]], None, without, f"{image}: matches no picture and no video")
-    return Film(path) if _called(path) == "film" or (is_file and _look(path) == "film") else path
+        files = [
+            (match, _called(match) or _unnamed(match)) for match in matches if os.path.isfile(match)
+        ]
+        return _album(
+            [file for file in files if file[1]],
+            None,
+            without,
+            f"{image}: matches no picture and no video",
+        )
+    return Video(path) if _called(path) == "film" or (is_file and _look(path) == "film") else path
 
 
 def result_name(source: Path) -> Path:
@@ -271,27 +346,37 @@ def _walk(folder: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def _listed(file: Path) -> Album:
+def _listed(file: Path) -> ImageCollection:
     lines = dict.fromkeys(line.strip() for line in read_text(file, LIST).splitlines())
     if any("\0" in line for line in lines):
         raise FkpError(f"{file}: not a list of paths, but binary")
     paths = dict.fromkeys(file.parent / line for line in lines if line and not line.startswith("#"))
-    files = [(path, _called(path) or (_look(path) if os.path.isfile(path) else "")) for path in paths]
+    files = [
+        (path, _called(path) or (_look(path) if os.path.isfile(path) else "")) for path in paths
+    ]
     return _album(files, None, None, f"{file}: names no picture and no video")
 
 
-def _album(files: list[tuple[Path, str]], root: Path | None, without: Path | None, nothing: str) -> Album:
+def _album(
+    files: list[tuple[Path, str]], root: Path | None, without: Path | None, nothing: str
+) -> ImageCollection:
     if without is not None:
         shut = without.resolve()
         # Unless it is the results themselves that are asked for.
         inside = root is not None and root.resolve().is_relative_to(shut)
-        files = [(path, kind) for path, kind in files if inside or not path.resolve().is_relative_to(shut)]
+        files = [
+            (path, kind)
+            for path, kind in files
+            if inside or not path.resolve().is_relative_to(shut)
+        ]
     if not files:
         raise FkpError(nothing)
     paths = [path for path, _ in files]
     if root is None:
-        root = Path(os.path.commonpath([os.path.normpath(path.absolute().parent) for path in paths]))
-    return Album(paths, root, {path for path, kind in files if kind == "film"})
+        root = Path(
+            os.path.commonpath([os.path.normpath(path.absolute().parent) for path in paths])
+        )
+    return ImageCollection(paths, root, {path for path, kind in files if kind == "film"})
 
 
 def _key(name: Path) -> str:

@@ -26,7 +26,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 METADATA = "fkp"  # under which an exported file keeps its recipe
 # One more entry of metadata as the file's last bytes, laid out as ONNX does: the SHA-256 of all before, 64 digits.
 SEAL = b"\x72\x4e\x0a\x0afkp.sha256\x12\x40"
-MEMORY = 2**32  # bytes that all files together may compute with; a thousand faces at once take half of it
+MEMORY = (
+    2**32
+)  # bytes that all files together may compute with; a thousand faces at once take half of it
 
 
 class OnnxEngine:
@@ -49,9 +51,13 @@ class OnnxEngine:
         try:
             recipe = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
         except KeyError:
-            raise FkpError(f"{path}: says nothing of its points and crops; make it with `python export.py`") from None
+            raise FkpError(
+                f"{path}: says nothing of its points and crops; make it with `python export.py`"
+            ) from None
         except Exception as error:  # a file that nobody vouches for can raise anything
-            raise FkpError(f"{path}: not a file that onnxruntime can run ({_line(error)})") from None
+            raise FkpError(
+                f"{path}: not a file that onnxruntime can run ({_line(error)})"
+            ) from None
         self.recipe: dict[str, Any] = checked(recipe, path)
         _OPEN.add(self)
 
@@ -59,7 +65,9 @@ class OnnxEngine:
         # A file that has been tried needs no bound, and in a forked process the common pool may be locked for ever.
         session = self.session = self.session or self._open()
         try:
-            points, confidence = session.run(["points", "confidence"], {"crops": np.ascontiguousarray(crops)})
+            points, confidence = session.run(
+                ["points", "confidence"], {"crops": np.ascontiguousarray(crops)}
+            )
         except Exception as error:
             raise FkpError(f"{self.path}: onnxruntime cannot run it ({_line(error)})") from None
         return points, confidence
@@ -82,9 +90,13 @@ class OnnxEngine:
             if bounded:
                 _bound_memory()
             providers = ["CPUExecutionProvider"]
-            return onnxruntime.InferenceSession(self.content, options, providers, enable_fallback=False)
+            return onnxruntime.InferenceSession(
+                self.content, options, providers, enable_fallback=False
+            )
         except Exception as error:  # onnxruntime's own have no common class but this
-            raise FkpError(f"{self.path}: not a file that onnxruntime can run ({_line(error)})") from None
+            raise FkpError(
+                f"{self.path}: not a file that onnxruntime can run ({_line(error)})"
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"session": None}
@@ -121,10 +133,14 @@ def _content(path: Path) -> bytes:
     content = path.read_bytes()
     whole, mark, digits = content[:-80], content[-80:-64], content[-64:]
     if mark == SEAL and hashlib.sha256(whole).hexdigest().encode() != digits:
-        raise FkpError(f"{path}: damaged, its SHA-256 differs; fetch it again, or make it with `python export.py`")
+        raise FkpError(
+            f"{path}: damaged, its SHA-256 differs; fetch it again, or make it with `python export.py`"
+        )
     # What names a file of weights does so by a string "location": its length, 8, comes before it, in one byte or more.
     if re.search(rb"[\x08\x00]location", content):
-        raise FkpError(f"{path}: wants weights of another file, which is not read; make it with `python export.py`")
+        raise FkpError(
+            f"{path}: wants weights of another file, which is not read; make it with `python export.py`"
+        )
     return content
 
 
@@ -136,7 +152,9 @@ def _bound_memory() -> None:
     """
     import onnxruntime as ort
 
-    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    place = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
     ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": MEMORY}))
 
 

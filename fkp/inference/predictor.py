@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from fkp.detectors import Detector, HaarCascade
 from fkp.errors import FkpError
-from fkp.files.images import read_picture, to_gray
+from fkp.files.images import read_image, to_gray
 from fkp.geometry import apply, centre_and_side, invert, mirroring, reframed, strayed, warp
 from fkp.inference import engines
 from fkp.markup import Markup
@@ -102,11 +102,11 @@ class Predictor:
         markup: the meaning of the points.
         gray: the network wants one channel.
         detector: finds the boxes when none are given.
-        passes: how often a face is looked at. From the second time on, the crop is drawn round the points found before,
+        refine_steps: how often a face is looked at. From the second time on, the crop is drawn round the points found before,
             and turned with them, as boxes scatter more than points do; every second look is in the mirror; and the
             answer is the mean of all looks, later ones counting more, but for looks that the next one finds far off.
         min_confidence: what the detector found is no face if its points are less sure than this on average.
-        lean: how far to the right of the faces its points lie in the labels that it is to answer like, in outer-eye
+        label_offset: how far to the right of the faces its points lie in the labels that it is to answer like, in outer-eye
             distances; the network itself has no side.
         batch_size: faces the network sees at once.
     """
@@ -116,13 +116,17 @@ class Predictor:
     markup: Markup
     gray: bool = True
     detector: Detector = field(default_factory=HaarCascade)
-    passes: int = 2
+    refine_steps: int = 2
     min_confidence: float = 0.2
-    lean: float = 0.0
+    label_offset: float = 0.0
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        require(passes=self.passes, min_confidence=self.min_confidence, batch_size=self.batch_size)
+        require(
+            refine_steps=self.refine_steps,
+            min_confidence=self.min_confidence,
+            batch_size=self.batch_size,
+        )
 
     @classmethod
     def load(
@@ -130,7 +134,7 @@ class Predictor:
         path: str | Path | None = None,
         detector: Detector | None = None,
         device: str | None = None,
-        passes: int = 2,
+        refine_steps: int = 2,
         min_confidence: float = 0.2,
     ) -> Predictor:
         """Rebuild a predictor from a file of `train.py` or `export.py`.
@@ -140,7 +144,7 @@ class Predictor:
                 torch if a device is named.
             detector: Haar cascade if None.
             device: such as "cpu" or "cuda", for a checkpoint; None takes a GPU if there is one.
-            passes: how often a face is looked at.
+            refine_steps: how often a face is looked at.
             min_confidence: detected faces whose points are less sure on average are dropped; 0 keeps all.
 
         Raises:
@@ -155,12 +159,14 @@ class Predictor:
             Markup(**recipe["markup"]),
             recipe["gray"],
             detector or HaarCascade(),
-            passes,
+            refine_steps,
             min_confidence,
-            recipe.get("lean", 0.0),  # those made before there was one have none
+            recipe.get("label_offset", 0.0),  # those made before there was one have none
         )
 
-    def __call__(self, image: str | Path | np.ndarray, boxes: ArrayLike | None = None) -> list[Face]:
+    def __call__(
+        self, image: str | Path | np.ndarray, boxes: ArrayLike | None = None
+    ) -> list[Face]:
         """Find faces, then their points.
 
         Args:
@@ -197,21 +203,29 @@ class Predictor:
         given = itertools.repeat(None) if boxes is None else boxes
         for image, some in zip(images, given, strict=boxes is not None):
             waiting.append(self._detect(image, some))
-            faces, pixels = (sum(counts) for counts in zip(*(picture.costs for picture in waiting), strict=True))
+            faces, pixels = (
+                sum(counts) for counts in zip(*(picture.costs for picture in waiting), strict=True)
+            )
             if faces >= self.batch_size or pixels >= HELD or len(waiting) >= self.batch_size:
                 yield from self._answers(waiting)
                 waiting.clear()
         yield from self._answers(waiting)
 
     def _detect(self, image: str | Path | np.ndarray, boxes: ArrayLike | None) -> _Picture:
-        pixels = read_picture(image) if isinstance(image, (str, Path)) else _checked(image)
+        pixels = read_image(image) if isinstance(image, (str, Path)) else _checked(image)
         if boxes is None:
             found, scores = self.detector(pixels)
         else:
-            found = np.asarray(boxes, np.float32).reshape(-1, 4) if np.size(boxes) else np.zeros((0, 4), np.float32)
+            found = (
+                np.asarray(boxes, np.float32).reshape(-1, 4)
+                if np.size(boxes)
+                else np.zeros((0, 4), np.float32)
+            )
             scores = np.ones(len(found), np.float32)
             if not np.isfinite(found).all() or (found[:, 2:] <= found[:, :2]).any():
-                raise FkpError("boxes must be left, top, right, bottom with right > left and bottom > top")
+                raise FkpError(
+                    "boxes must be left, top, right, bottom with right > left and bottom > top"
+                )
         canvas = to_gray(pixels) if self.gray else np.atleast_3d(pixels)
         if not self.gray and canvas.shape[2] == 1:
             canvas = np.repeat(canvas, 3, 2)
@@ -223,38 +237,52 @@ class Predictor:
             return
         owner = np.repeat(np.arange(len(pictures)), [len(picture.boxes) for picture in pictures])
         given = np.concatenate([picture.boxes for picture in pictures])
-        framed, tilts = given, np.zeros(len(given))
+        framed, rolls = given, np.zeros(len(given))
         points = np.zeros((len(framed), len(self.markup.points), 2), np.float32)
         confidence, going = np.zeros(points.shape[:2], np.float32), np.ones(len(given), bool)
         first = np.zeros(len(framed))
-        for look in range(max(1, self.passes) if len(framed) else 0):
+        for look in range(max(1, self.refine_steps) if len(framed) else 0):
             mirrored, crops = look % 2 == 1 and self.markup.flips, []
             for i in np.unique(owner):
                 some = owner == i
-                crops.append(self.crop(pictures[i].canvas, framed[some], tilts=tilts[some], mirrored=mirrored))
+                crops.append(
+                    self.crop(
+                        pictures[i].canvas, framed[some], rolls=rolls[some], mirrored=mirrored
+                    )
+                )
             pixels, to_crop = (np.concatenate(parts) for parts in zip(*crops, strict=True))
             seen, sure = self._found(pixels, to_crop, mirrored)
             if look == 0:
-                seen, sure, tilts = self._righted(pictures, owner, framed, seen, sure)
+                seen, sure, rolls = self._righted(pictures, owner, framed, seen, sure)
                 first = sure.mean(1)
             # Weights 1, 2, 3, … of the looks so far; 1 where all before were far off.
-            near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * self._sizes(seen, framed)
-            mean = points + np.where(near, 2 / (look + 2), 1.0)[:, None, None].astype(np.float32) * (seen - points)
-            boxes, turned = reframed(mean, framed, tilts, self.markup)
+            near = np.linalg.norm(points - seen, axis=2).mean(1) < AGREEING * self._sizes(
+                seen, framed
+            )
+            mean = points + np.where(near, 2 / (look + 2), 1.0)[:, None, None].astype(
+                np.float32
+            ) * (seen - points)
+            boxes, turned = reframed(mean, framed, rolls, self.markup)
             astray = strayed(boxes, given)
             # What leads to another place is not taken, unless there is nothing before it; nor is anything after it.
             taken = going & ~astray if look else going
             points = np.where(taken[:, None, None], mean, points)
             confidence = np.where(taken[:, None], sure, confidence)
             going = going & ~astray
-            framed, tilts = np.where(going[:, None], boxes, framed), np.where(going, turned, tilts)
-        points = self._leaning(points)
+            framed, rolls = np.where(going[:, None], boxes, framed), np.where(going, turned, rolls)
+        points = self._with_label_offset(points)
         # No face: what no step is sure of, and what only the last one is a little sure of.
         steady = np.where(confidence.mean(1) >= CLEAR, 1, np.minimum(first, confidence.mean(1)))
         for i, picture in enumerate(pictures):
             some = owner == i
-            rows = zip(points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True)
-            yield [Face(*row) for row, one in zip(rows, steady[some], strict=True) if one >= picture.least]
+            rows = zip(
+                points[some], confidence[some], picture.boxes, picture.scores.tolist(), strict=True
+            )
+            yield [
+                Face(*row)
+                for row, one in zip(rows, steady[some], strict=True)
+                if one >= picture.least
+            ]
 
     def _righted(
         self,
@@ -275,25 +303,31 @@ class Predictor:
         Returns:
             points, confidence, and by how much the faces are turned (F,), degrees clockwise.
         """
-        points, confidence, tilts = points.copy(), confidence.copy(), np.zeros(len(boxes))
+        points, confidence, rolls = points.copy(), confidence.copy(), np.zeros(len(boxes))
         upright = confidence.mean(1)
         doubtful = np.flatnonzero(upright < CLEAR)
         for i in np.unique(owner[doubtful]):
             some = doubtful[owner[doubtful] == i]
             rows, turns = np.tile(some, len(TURNS)), np.repeat(TURNS, len(some))
-            seen, sure = self._found(*self.crop(pictures[i].canvas, boxes[rows], tilts=turns), False)
+            seen, sure = self._found(
+                *self.crop(pictures[i].canvas, boxes[rows], rolls=turns), False
+            )
             # Ascending, so that the surest is written last.
             for row in np.argsort(sure.mean(1)):
                 if sure[row].mean() >= upright[rows[row]] + SURER:
-                    points[rows[row]], confidence[rows[row]], tilts[rows[row]] = seen[row], sure[row], turns[row]
-        return points, confidence, tilts
+                    points[rows[row]], confidence[rows[row]], rolls[rows[row]] = (
+                        seen[row],
+                        sure[row],
+                        turns[row],
+                    )
+        return points, confidence, rolls
 
     def predict(
         self,
         image: np.ndarray,
         boxes: np.ndarray,
         labels: np.ndarray | None = None,
-        tilts: np.ndarray | None = None,
+        rolls: np.ndarray | None = None,
         mirrored: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the points of the faces in these boxes.
@@ -302,23 +336,27 @@ class Predictor:
             image: uint8 (H, W), or RGB (H, W, 3) if the network wants colours.
             boxes: (F, 4), IMAGE pixels.
             labels: (F, K, 2), to crop as labelled faces are cropped in training, where that is another way.
-            tilts: (F,) how far the faces are known to be turned, degrees clockwise; None for upright.
+            rolls: (F,) how far the faces are known to be turned, degrees clockwise; None for upright.
             mirrored: look at the crops in the mirror.
 
         Returns:
             points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
         """
-        points, confidence = self._found(*self.crop(image, boxes, labels, tilts, mirrored), mirrored)
-        return self._leaning(points), confidence
+        points, confidence = self._found(
+            *self.crop(image, boxes, labels, rolls, mirrored), mirrored
+        )
+        return self._with_label_offset(points), confidence
 
-    def _found(self, pixels: np.ndarray, to_crop: np.ndarray, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _found(
+        self, pixels: np.ndarray, to_crop: np.ndarray, mirrored: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         points = np.zeros((len(pixels), len(self.markup.points), 2), np.float32)
         confidence = np.zeros(points.shape[:2], np.float32)
         for start in range(0, len(pixels), self.batch_size):
             some = slice(start, start + self.batch_size)
             found, sure = self.engine(pixels[some])
             if mirrored:
-                found, sure = found[:, self.markup.flip], sure[:, self.markup.flip]
+                found, sure = found[:, self.markup.flip_indices], sure[:, self.markup.flip_indices]
             points[some], confidence[some] = apply(invert(to_crop[some]), found), sure
         return points, confidence
 
@@ -328,16 +366,16 @@ class Predictor:
             return np.sqrt(np.ptp(points, axis=1).prod(1))
         return centre_and_side(boxes)[2] / BOX_SIDES
 
-    def _leaning(self, points: np.ndarray) -> np.ndarray:
+    def _with_label_offset(self, points: np.ndarray) -> np.ndarray:
         first, second = self.markup.eyes
-        return points + self.lean * (points[:, second] - points[:, first])[:, None]
+        return points + self.label_offset * (points[:, second] - points[:, first])[:, None]
 
     def crop(
         self,
         image: np.ndarray,
         boxes: np.ndarray,
         labels: np.ndarray | None = None,
-        tilts: np.ndarray | None = None,
+        rolls: np.ndarray | None = None,
         mirrored: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """What the network sees of the faces in these boxes; arguments as of `predict`.
@@ -346,7 +384,7 @@ class Predictor:
             crops (F, h, w) or (F, h, w, 3) uint8, and the affines (F, 2, 3) IMAGE -> CROP.
         """
         extents = np.repeat(np.array(image.shape[1::-1])[None], len(boxes), 0)
-        crops = run(self.transforms, Crops(boxes, extents, labels, tilts=tilts))
+        crops = run(self.transforms, Crops(boxes, extents, labels, rolls=rolls))
         if mirrored:
             crops.move(mirroring(crops.sizes[:, 0]), crops.sizes)
         size = crops.size

@@ -94,7 +94,11 @@ def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     recipe, state = checked(checkpoint["fkp"], path), checkpoint["state_dict"]
     points = len(recipe["markup"]["points"])
     try:
-        weights = {name.removeprefix("network."): w for name, w in state.items() if name.startswith("network.")}
+        weights = {
+            name.removeprefix("network."): w
+            for name, w in state.items()
+            if name.startswith("network.")
+        }
         with torch.device("meta"):  # takes no memory, however large the recipe wants it
             frame: torch.nn.Module = part(recipe["network"], path, points=points)
         frame.load_state_dict(weights, assign=True)
@@ -103,5 +107,7 @@ def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         network: torch.nn.Module = part(recipe["network"], path, points=points)
         network.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise FkpError(f"{path}: its weights do not fit its network ({' '.join(str(error).split())[:300]})") from None
+        raise FkpError(
+            f"{path}: its weights do not fit its network ({' '.join(str(error).split())[:300]})"
+        ) from None
     return network.eval(), recipe

@@ -55,7 +55,9 @@ class OneEuro:
             speed = (values - self.values) / passed
             self.speed = self.speed + _share(self.speed_cutoff, passed) * (speed - self.speed)
             fast = np.linalg.norm(self.speed, axis=-1, keepdims=True) / unit
-            self.values = self.values + _share(self.cutoff + self.beta * fast, passed) * (values - self.values)
+            self.values = self.values + _share(self.cutoff + self.beta * fast, passed) * (
+                values - self.values
+            )
         self.seconds = seconds
         return self.values
 
@@ -119,7 +121,11 @@ class Tracker:
         """
         self.tracks = [track for track in self.tracks if seconds - track.seen <= self.patience]
         boxes = [self._box(face) for face in faces]
-        pairs = [(overlap(track.box, box), i, track) for i, box in enumerate(boxes) for track in self.tracks]
+        pairs = [
+            (overlap(track.box, box), i, track)
+            for i, box in enumerate(boxes)
+            for track in self.tracks
+        ]
         known: dict[int, _Track] = {}
         for share, i, track in sorted(pairs, key=lambda pair: -pair[0]):
             if share >= self.overlapping and i not in known and track not in known.values():

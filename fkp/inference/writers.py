@@ -21,15 +21,17 @@ from filelock import FileLock, Timeout
 
 from fkp.draw import draw
 from fkp.errors import FkpError
-from fkp.files.images import count_frames, read_picture, write_picture
-from fkp.files.reading import harmless, read_text, short
-from fkp.inference.media import Album, Film, result_name
+from fkp.files.images import count_frames, read_image, write_image
+from fkp.files.reading import read_text, safe_cell, short
+from fkp.inference.media import ImageCollection, Video, result_name
 from fkp.inference.predictor import Face, Predictor
 from fkp.markup import Markup
 from fkp.progress import track
 from fkp.runs import results
 
-UNFINISHED = "unfinished.json"  # what was asked for, in a folder where some of it is still to be done
+UNFINISHED = (
+    "unfinished.json"  # what was asked for, in a folder where some of it is still to be done
+)
 Follower = Callable[[list[Face], float], list[Face]]
 AHEAD = 2  # pictures that are read before they are needed
 MOST = 1 << 28  # bytes of a JSON file: ten thousand faces are half as many
@@ -37,7 +39,7 @@ STILL = 1000  # frames at most that stand for one in a drawn video, however long
 
 
 @dataclass
-class Predictions:
+class PredictionWriter:
     """Writes what a predictor finds.
 
     Args:
@@ -66,13 +68,16 @@ class Predictions:
         """One image."""
         image, note = _read(path)
         if note:
-            results.say(f"note        {path}: {note}")
+            results.print_line(f"note        {path}: {note}")
         faces = self.predictor(image)
         self._write(path, result_name(path), image, faces, note)
         return faces
 
     def album(
-        self, album: Album, follow: Callable[[], Follower] | None = None, most: int | None = None
+        self,
+        album: ImageCollection,
+        follow: Callable[[], Follower] | None = None,
+        most: int | None = None,
     ) -> dict[str, Any]:
         """Several images and videos: what is there already is not done again; what cannot be read is told at the end.
 
@@ -100,7 +105,11 @@ class Predictions:
             for path, name in films:
                 self._one_of_films(path, name, follow() if follow else None, most, failed)
 
-            found = ((path, some) for path, name in pictures if (some := self._found(path, name)) is not None)
+            found = (
+                (path, some)
+                for path, name in pictures
+                if (some := self._found(path, name)) is not None
+            )
             counts = _table(self.folder / "faces.csv", found, self.predictor.markup)
             summary = {
                 "pictures": len(pictures),
@@ -118,7 +127,9 @@ class Predictions:
         return summary
 
     def _pictures(self, todo: Sequence[tuple[Path, Path]], failed: dict[str, str]) -> None:
-        held: deque[tuple[Path, Path, np.ndarray, str]] = deque()  # images whose faces are still being found
+        held: deque[tuple[Path, Path, np.ndarray, str]] = (
+            deque()
+        )  # images whose faces are still being found
 
         def readable() -> Iterator[np.ndarray]:
             for (path, name), picture in zip(todo, _ahead([path for path, _ in todo]), strict=True):
@@ -138,13 +149,18 @@ class Predictions:
                 failed[str(path)] = str(error).removeprefix(f"{path}: ")
 
     def _one_of_films(
-        self, path: Path, name: Path, follow: Follower | None, most: int | None, failed: dict[str, str]
+        self,
+        path: Path,
+        name: Path,
+        follow: Follower | None,
+        most: int | None,
+        failed: dict[str, str],
     ) -> None:
         record = self._record(name)
         if record.get("video") == _plain(str(path)) and not record.get("stopped", True):
             return
         try:
-            stopped = self.film(Film(path), follow, most, name)["stopped"]
+            stopped = self.film(Video(path), follow, most, name)["stopped"]
         except FkpError as error:
             failed[str(path)] = str(error).removeprefix(f"{path}: ")
         else:
@@ -152,7 +168,11 @@ class Predictions:
                 raise KeyboardInterrupt
 
     def film(
-        self, film: Film, follow: Follower | None, most: int | None = None, name: Path | None = None
+        self,
+        film: Video,
+        follow: Follower | None,
+        most: int | None = None,
+        name: Path | None = None,
     ) -> dict[str, Any]:
         """A video: a drawn one, a table with a row a face and frame, and a summary. Ctrl-C ends it where it is.
 
@@ -169,8 +189,14 @@ class Predictions:
             frames, faces, tracks, without_face, stopped (by Ctrl-C), notes, seconds.
         """
         _check_most(most)
-        name = name or (Path(f"camera{film.source}") if isinstance(film.source, int) else result_name(film.source))
-        self._check_spares(film.source, [self._file(name, ending) for ending in ("csv", "mp4", "json")])
+        name = name or (
+            Path(f"camera{film.source}")
+            if isinstance(film.source, int)
+            else result_name(film.source)
+        )
+        self._check_spares(
+            film.source, [self._file(name, ending) for ending in ("csv", "mp4", "json")]
+        )
         began = time.monotonic()
         counts, tracks, last, stopped = self._follow(film, follow, most, name)
         if not counts:
@@ -187,16 +213,21 @@ class Predictions:
             "seconds": round(passed, 2),
             "frames_per_second": round(len(counts) / passed, 2),
         }
-        _whole(self._file(name, "json"), _json({"video": str(film), "ckpt": self.asked.get("ckpt")} | summary))
+        _whole(
+            self._file(name, "json"),
+            _json({"video": str(film), "ckpt": self.asked.get("ckpt")} | summary),
+        )
         return summary
 
     def _follow(
-        self, film: Film, follow: Follower | None, most: int | None, name: Path
+        self, film: Video, follow: Follower | None, most: int | None, name: Path
     ) -> tuple[list[int], int, float, bool]:
         """Write the table and the drawn video: faces of each frame, tracks, the last time, and whether Ctrl-C came."""
         file = self._file(name, "csv")
         file.parent.mkdir(parents=True, exist_ok=True)
-        copy = None if self.drawn is None else _Copy(self._file(name, "mp4"), film.constant_rate(most))
+        copy = (
+            None if self.drawn is None else _Copy(self._file(name, "mp4"), film.constant_rate(most))
+        )
         counts: list[int] = []
         numbers: set[int | None] = set()
         seconds, stopped = 0.0, False
@@ -209,18 +240,22 @@ class Predictions:
                     followed = follow(faces, seconds) if follow else faces
                     counts.append(len(followed))
                     numbers |= {face.track for face in followed}
-                    table.writerows([number, round(seconds, 4), face.track, *_row(face)] for face in followed)
+                    table.writerows(
+                        [number, round(seconds, 4), face.track, *_row(face)] for face in followed
+                    )
                     if copy is not None:
                         copy.write(draw(frame, followed, self.predictor.markup), seconds)
             except KeyboardInterrupt:
                 stopped = True
-                results.say(f"stopped after {len(counts)} frames")
+                results.print_line(f"stopped after {len(counts)} frames")
             finally:
                 if copy is not None:
                     copy.close()
         return counts, len(numbers - {None}), seconds, stopped
 
-    def _frames(self, film: Film, most: int | None) -> Iterator[tuple[float, np.ndarray, list[Face]]]:
+    def _frames(
+        self, film: Video, most: int | None
+    ) -> Iterator[tuple[float, np.ndarray, list[Face]]]:
         """The time of each frame, seconds, the frame and its faces."""
         held: deque[tuple[float, np.ndarray]] = deque()
 
@@ -230,7 +265,11 @@ class Predictions:
                 yield frame
 
         # A camera waits for nobody: each frame by itself.
-        found = (self.predictor(frame) for frame in frames()) if film.live else self.predictor.stream(frames())
+        found = (
+            (self.predictor(frame) for frame in frames())
+            if film.live
+            else self.predictor.stream(frames())
+        )
         for faces in track(found, str(film), most or film.count):
             yield *held.popleft(), faces
 
@@ -242,7 +281,9 @@ class Predictions:
         """That no result would be written over what was asked about."""
         for result in results:
             if isinstance(source, Path) and result.exists() and result.samefile(source):
-                raise FkpError(f"{source}: a result of that name would overwrite it; choose another run_dir")
+                raise FkpError(
+                    f"{source}: a result of that name would overwrite it; choose another run_dir"
+                )
 
     def _record(self, name: Path) -> dict[str, Any]:
         """What a JSON file of results says; empty if there is none, or none that can be read."""
@@ -263,19 +304,36 @@ class Predictions:
 
     def _notes(self, both: Sequence[tuple[Path, Path]]) -> dict[str, str]:
         notes = {str(path): self._record(name).get("notes") for path, name in both}
-        return {path: "; ".join(map(str, some)) for path, some in notes.items() if isinstance(some, list) and some}
+        return {
+            path: "; ".join(map(str, some))
+            for path, some in notes.items()
+            if isinstance(some, list) and some
+        }
 
-    def _write(self, path: Path, name: Path, image: np.ndarray, faces: Sequence[Face], note: str = "") -> None:
+    def _write(
+        self, path: Path, name: Path, image: np.ndarray, faces: Sequence[Face], note: str = ""
+    ) -> None:
         """What was found in a picture; its JSON file last and at once, so that it stands for the whole."""
-        self._check_spares(path, [self._file(name, ending) for ending in ("json", self.drawn or "json")])
+        self._check_spares(
+            path, [self._file(name, ending) for ending in ("json", self.drawn or "json")]
+        )
         self._file(name, "json").parent.mkdir(parents=True, exist_ok=True)
         if self.drawn is not None:
-            write_picture(self._file(name, self.drawn), draw(image, faces, self.predictor.markup))
+            write_image(self._file(name, self.drawn), draw(image, faces, self.predictor.markup))
         for number, face in enumerate(faces if self.pts else (), 1):
-            from fkp.data.pts_folders import write_pts  # pandas: waited for by those alone who ask for it
+            from fkp.data.pts_folders import (
+                write_pts,  # pandas: waited for by those alone who ask for it
+            )
 
-            write_pts(self._file(name if len(faces) == 1 else Path(f"{name}_{number}"), "pts"), face.points)
-        record = {"image": str(path), "ckpt": self.asked.get("ckpt"), "faces": [face.as_dict() for face in faces]}
+            write_pts(
+                self._file(name if len(faces) == 1 else Path(f"{name}_{number}"), "pts"),
+                face.points,
+            )
+        record = {
+            "image": str(path),
+            "ckpt": self.asked.get("ckpt"),
+            "faces": [face.as_dict() for face in faces],
+        }
         _whole(self._file(name, "json"), _json(record | ({"notes": [note]} if note else {})))
 
 
@@ -297,7 +355,9 @@ class _Copy:
         if self.writer is None:
             self.writer, self.size = _writer(self.file, self.rate, pixels), pixels.shape[1::-1]
             self.start, self.last = seconds, pixels
-        if pixels.shape[1::-1] != self.size:  # of which the writer would say nothing, and leave it out
+        if (
+            pixels.shape[1::-1] != self.size
+        ):  # of which the writer would say nothing, and leave it out
             pixels = cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA)
 
         missing = round((seconds - self.start) * self.rate) - self.count
@@ -313,9 +373,11 @@ class _Copy:
             self.writer.release()
 
 
-def going_on(run_dir: Path, asked: dict[str, Any]) -> Path:
+def find_unfinished(run_dir: Path, asked: dict[str, Any]) -> Path:
     """The folder of a prediction that was asked the same and stopped before its end, beside `run_dir`; or `run_dir`."""
-    notes = sorted(run_dir.parent.glob(f"*/{UNFINISHED}"), key=lambda note: note.stat().st_mtime, reverse=True)
+    notes = sorted(
+        run_dir.parent.glob(f"*/{UNFINISHED}"), key=lambda note: note.stat().st_mtime, reverse=True
+    )
     for note in notes:
         try:
             with _lock(note):  # not one that is still at work
@@ -337,7 +399,7 @@ def _check_most(most: Any) -> None:
 
 def _read(path: Path) -> tuple[np.ndarray, str]:
     """An image, and what is to be known about it."""
-    image, frames = read_picture(path), count_frames(path)
+    image, frames = read_image(path), count_frames(path)
     return image, f"first of {frames} frames" if frames > 1 else ""
 
 
@@ -380,7 +442,9 @@ def _face(said: dict[str, Any], markup: Markup) -> Face:
     arrays = {name: np.array(said[name], float) for name in shapes}
     if any(arrays[name].shape != shape for name, shape in shapes.items()):
         raise ValueError("not a face of this markup")
-    return Face(arrays["points"], arrays["confidence"], arrays["box"], float(np.array(said["score"], float)))
+    return Face(
+        arrays["points"], arrays["confidence"], arrays["box"], float(np.array(said["score"], float))
+    )
 
 
 def _table(file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup) -> list[int]:
@@ -392,7 +456,7 @@ def _table(file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup)
         table.writerow(["image", *_header(markup)])
         for path, faces in found:
             counts.append(len(faces))
-            table.writerows([harmless(str(path)), *_row(face)] for face in faces)
+            table.writerows([safe_cell(str(path)), *_row(face)] for face in faces)
     return counts
 
 

@@ -60,7 +60,11 @@ def place_face(shape: np.ndarray, rng: np.random.Generator) -> tuple[tuple[int, 
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     shape = shape @ np.array([[cosine, sine], [-sine, cosine]])
     low, high = shape.min(axis=0), shape.max(axis=0)
-    share = rng.uniform(0.24, 0.7) if rng.random() < 0.15 else np.clip(rng.normal(0.43, 0.065), 0.25, 0.65)
+    share = (
+        rng.uniform(0.24, 0.7)
+        if rng.random() < 0.15
+        else np.clip(rng.normal(0.43, 0.065), 0.25, 0.65)
+    )
     centre = np.clip(rng.normal([0.5, 0.55], [0.06, 0.05]), 0.33, 0.67) * size[::-1]
     scale = share * size[1] / (high[0] - low[0])
     return (int(size[0]), int(size[1])), (shape - (low + high) / 2) * scale + centre
@@ -96,7 +100,9 @@ def choose_light(rng: np.random.Generator) -> np.ndarray:
     return ray / np.linalg.norm(ray)
 
 
-def paint_head(picture: np.ndarray, head: Head, sitter: Sitter, ray: np.ndarray, rng: np.random.Generator) -> None:
+def paint_head(
+    picture: np.ndarray, head: Head, sitter: Sitter, ray: np.ndarray, rng: np.random.Generator
+) -> None:
     """The bare head: painted in its own colours on a canvas of skin, then lit, then laid on the picture."""
     size = picture.shape[:2]
     outlines = skin_outline(head)
@@ -114,7 +120,9 @@ def paint_head(picture: np.ndarray, head: Head, sitter: Sitter, ray: np.ndarray,
     paint_eyes(canvas, head, sitter, rng)
     paint_brows(canvas, head, sitter, rng)
     light_canvas(canvas, head, mask, cells, ray, rng)
-    chin_shadow = fill(size, [outlines[1] + rng.uniform(0.05, 0.3) * head.camera[1]], 0.12 * head.scale)
+    chin_shadow = fill(
+        size, [outlines[1] + rng.uniform(0.05, 0.3) * head.camera[1]], 0.12 * head.scale
+    )
     shade(picture, chin_shadow, rng.uniform(0.5, 1.0))
     lay(picture, outlines[:1], 0.8, canvas)
     paint_ears(picture, head, sitter.skin, float(ray[0]), rng)

@@ -74,7 +74,11 @@ def lay(
     within: Mask | None = None,
 ) -> None:
     """Lay a colour over what polygons cover, of the picture or of a mask, in place."""
-    mask = fill(picture.shape[:2], polygons, soft) if within is None else draw_inside(within, polygons, soft)
+    mask = (
+        fill(picture.shape[:2], polygons, soft)
+        if within is None
+        else draw_inside(within, polygons, soft)
+    )
     blend(picture, mask, colour, strength)
 
 
@@ -120,11 +124,15 @@ def ellipse(
 ) -> np.ndarray:
     """The outline of an ellipse by its two half axes (vectors); `power` below 1 makes it boxy."""
     angle = 2 * np.pi * np.arange(corners) / corners
-    cosine, sine = (np.sign(wave) * np.abs(wave) ** power for wave in (np.cos(angle), np.sin(angle)))
+    cosine, sine = (
+        np.sign(wave) * np.abs(wave) ** power for wave in (np.cos(angle), np.sin(angle))
+    )
     return centre + cosine[:, None] * across + sine[:, None] * down
 
 
-def noise(rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
+def noise(
+    rng: np.random.Generator, size: tuple[int, int], cell: float | tuple[float, float]
+) -> np.ndarray:
     """Smooth noise (height, width) float32, about 1 in deviation, in grains of `cell` pixels (down, across)."""
     down, across = cell if isinstance(cell, tuple) else (cell, cell)
     rows, columns = max(2, round(size[0] / down)), max(2, round(size[1] / across))

@@ -5,14 +5,30 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fkp.painter.brushes import Mask, blend, curve, draw_inside, ellipse, fill, lay, noise, ribbon, shade
+from fkp.painter.brushes import (
+    Mask,
+    blend,
+    curve,
+    draw_inside,
+    ellipse,
+    fill,
+    lay,
+    noise,
+    ribbon,
+    shade,
+)
 from fkp.painter.relief import Head, canonical_grid
 from fkp.painter.sitter import Sitter
 
 IRIS_COLOURS = np.array([[0.16, 0.09, 0.05], [0.28, 0.17, 0.08], [0.35, 0.33, 0.18], [0.35, 0.46, 0.56],
                          [0.42, 0.48, 0.46]])  # fmt: skip
 IRIS_SHARES = [0.4, 0.25, 0.1, 0.15, 0.1]
-WING_CREASE = [[0.035, -0.14], [0.065, -0.06], [0.06, -0.01], [0.045, 0.0]]  # outwards and down from the wing's point
+WING_CREASE = [
+    [0.035, -0.14],
+    [0.065, -0.06],
+    [0.06, -0.01],
+    [0.045, 0.0],
+]  # outwards and down from the wing's point
 IRIS_RADIUS = 0.10  # of the canonical unit: 5.9 mm of an eye distance of 90 mm
 
 
@@ -20,7 +36,9 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
     """Cover the whole canvas (H, W, 3) with skin."""
     size = canvas.shape[:2]
     canvas[:] = sitter.skin.astype(np.float32)
-    blotches = 0.03 * noise(rng, size, 0.35 * unit) + rng.uniform(0.005, 0.03) * noise(rng, size, max(1.5, 0.04 * unit))
+    blotches = 0.03 * noise(rng, size, 0.35 * unit) + rng.uniform(0.005, 0.03) * noise(
+        rng, size, max(1.5, 0.04 * unit)
+    )
     canvas *= (1 + blotches)[..., None]
     if rng.random() < 0.08:
         freckles = np.clip(noise(rng, size, max(1.5, 0.05 * unit)) - 1.3, 0, 1)
@@ -33,7 +51,9 @@ def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     thickness = rng.uniform(0.09, 0.24) if sitter.manly else rng.uniform(0.06, 0.18)
     strength = rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
     # In real labels the points run along the brow's upper edge, and end before it does at the nose.
-    below = rng.normal(0, 0.015) + np.interp(np.linspace(0, 4, 21), range(5), [0.095, 0.095, 0.09, 0.075, 0.05])
+    below = rng.normal(0, 0.015) + np.interp(
+        np.linspace(0, 4, 21), range(5), [0.095, 0.095, 0.09, 0.075, 0.05]
+    )
     taper = np.array([0.8, 1.1, 1.0, 0.6, 0.15])  # from the nose outwards
     strands = noise(rng, canvas.shape[:2], (max(1.2, 0.05 * unit), max(1.2, 0.03 * unit)))
     for points in (head.points[21:16:-1], head.points[22:27]):
@@ -52,7 +72,9 @@ def paint_eyes(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
     gaze = np.clip(rng.normal(0, [0.06, 0.025]), -0.12, 0.12) @ head.camera[:2]
     lids = LidStyle.choose(rng, sitter)
     paint_eye(canvas, head, head.points[36:42], (iris, white, gaze), lids, sitter, outer_first=True)
-    paint_eye(canvas, head, head.points[42:48], (iris, white, gaze), lids, sitter, outer_first=False)
+    paint_eye(
+        canvas, head, head.points[42:48], (iris, white, gaze), lids, sitter, outer_first=False
+    )
 
 
 class LidStyle(NamedTuple):
@@ -104,20 +126,55 @@ def paint_eye(
 
     # The hollow round the eye: real ones are darker there than the cheek, above all below and at the corners.
     round_eye = points.mean(axis=0) + 0.03 * down
-    lay(canvas, [ellipse(round_eye, 0.3 * across, 0.12 * down)], 0.07 * unit, sitter.skin * 0.55, lids.hollow)
+    lay(
+        canvas,
+        [ellipse(round_eye, 0.3 * across, 0.12 * down)],
+        0.07 * unit,
+        sitter.skin * 0.55,
+        lids.hollow,
+    )
     above = upper - lids.crease_height * down
-    lay(canvas, [np.concatenate([above, upper[::-1]])], 0.05 * unit, sitter.skin * 0.45, lids.shadow)
+    lay(
+        canvas, [np.concatenate([above, upper[::-1]])], 0.05 * unit, sitter.skin * 0.45, lids.shadow
+    )
     ends = np.sin(np.linspace(0.15, np.pi - 0.05, len(upper)))
-    lay(canvas, [ribbon(above, np.maximum(0.04 * unit * ends, 0.7))], 0.6, sitter.skin * 0.4, lids.crease)
+    lay(
+        canvas,
+        [ribbon(above, np.maximum(0.04 * unit * ends, 0.7))],
+        0.6,
+        sitter.skin * 0.4,
+        lids.crease,
+    )
 
     opening = fill(size, [np.concatenate([upper[:-1], lower[:-1]])], soft)
     blend(canvas, opening, white)
-    lay(canvas, [ellipse(points[3], 0.05 * across, 0.05 * down)], soft, sitter.skin * [0.95, 0.7, 0.65], 0.6, opening)
+    lay(
+        canvas,
+        [ellipse(points[3], 0.05 * across, 0.05 * down)],
+        soft,
+        sitter.skin * [0.95, 0.7, 0.65],
+        0.6,
+        opening,
+    )
     centre = points.mean(axis=0) + gaze - 0.01 * down
     ring = IRIS_RADIUS
     lay(canvas, [ellipse(centre, ring * across, ring * down)], soft, iris * 0.6, 1.0, opening)
-    lay(canvas, [ellipse(centre, 0.75 * ring * across, 0.75 * ring * down)], soft, iris, 1.0, opening)
-    lay(canvas, [ellipse(centre, 0.42 * ring * across, 0.42 * ring * down)], soft, 0.02, 1.0, opening)
+    lay(
+        canvas,
+        [ellipse(centre, 0.75 * ring * across, 0.75 * ring * down)],
+        soft,
+        iris,
+        1.0,
+        opening,
+    )
+    lay(
+        canvas,
+        [ellipse(centre, 0.42 * ring * across, 0.42 * ring * down)],
+        soft,
+        0.02,
+        1.0,
+        opening,
+    )
     shade(canvas, draw_inside(opening, [ribbon(upper, 0.09 * unit)], 0.025 * unit), 0.55)
     glint = centre + lids.highlight * 0.04 * (across - down)
     lay(canvas, [ellipse(glint, 0.025 * across, 0.025 * down)], 0.3, 1.0, lids.highlight, opening)
@@ -125,7 +182,13 @@ def paint_eye(
     swell = np.sin(np.linspace(0.15, np.pi - 0.15, len(lashes)))
     width = np.maximum(lids.lash_width * unit * (0.5 + 0.7 * swell), 0.8)
     lay(canvas, [ribbon(lashes, width)], soft, sitter.brow * 0.3, lids.lash)
-    lay(canvas, [ribbon(lower, np.maximum(0.025 * unit, 0.7))], soft, sitter.skin * [0.4, 0.3, 0.3], lids.lower)
+    lay(
+        canvas,
+        [ribbon(lower, np.maximum(0.025 * unit, 0.7))],
+        soft,
+        sitter.skin * [0.4, 0.3, 0.3],
+        lids.lower,
+    )
 
 
 def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
@@ -135,17 +198,39 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
     for wing, base, side in ((31, 32, -1), (35, 34, 1)):
         centre = points[[wing, base]].mean(axis=0) - rng.uniform(0.06, 0.10) * down
         slant = 0.085 * across + side * 0.015 * down
-        lay(canvas, [ellipse(centre, slant, seen * down, 16)], max(0.5, 0.015 * unit), sitter.skin * 0.2, dark)
+        lay(
+            canvas,
+            [ellipse(centre, slant, seen * down, 16)],
+            max(0.5, 0.015 * unit),
+            sitter.skin * 0.2,
+            dark,
+        )
         crease = curve(points[wing] + np.array(WING_CREASE) * [side, 1] @ head.camera[:2])
-        lay(canvas, [ribbon(crease, max(0.03 * unit, 0.8))], 0.02 * unit, sitter.skin * 0.45, rng.uniform(0.1, 0.5))
+        lay(
+            canvas,
+            [ribbon(crease, max(0.03 * unit, 0.8))],
+            0.02 * unit,
+            sitter.skin * 0.45,
+            rng.uniform(0.1, 0.5),
+        )
     paint_far_side(canvas, head, sitter, rng)
     underside = curve(points[31:36] - 0.02 * down)
-    lay(canvas, [ribbon(underside, 0.05 * unit)], 0.03 * unit, sitter.skin * 0.5, rng.uniform(0.0, 0.25))
+    lay(
+        canvas,
+        [ribbon(underside, 0.05 * unit)],
+        0.03 * unit,
+        sitter.skin * 0.5,
+        rng.uniform(0.0, 0.25),
+    )
 
 
-def paint_far_side(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+def paint_far_side(
+    canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator
+) -> None:
     """The edge where a turned nose hides what is behind it: a darker strip on its far side."""
-    turn = -float(head.rotation[2, 0])  # the sine of the yaw, positive when the face looks to the picture's right
+    turn = -float(
+        head.rotation[2, 0]
+    )  # the sine of the yaw, positive when the face looks to the picture's right
     if abs(turn) < 0.2:
         return
     far = np.sign(turn) * head.camera[0]
@@ -167,15 +252,32 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     soft = max(0.5, (0.015 + 0.02 * (sitter.makeup == 0)) * unit)
     upper_edge = np.concatenate([curve(points[48:52], dense=4)[:-1], curve(points[51:55], dense=4)])
     lower_edge = curve(points[[54, 55, 56, 57, 58, 59, 48]], dense=4)
-    inner_upper, inner_lower = curve(points[60:65], dense=4), curve(points[[64, 65, 66, 67, 60]], dense=4)
+    inner_upper, inner_lower = (
+        curve(points[60:65], dense=4),
+        curve(points[[64, 65, 66, 67, 60]], dense=4),
+    )
 
     strength = rng.uniform(0.35, 1.0) if sitter.makeup == 0 else 1.0
     lay(canvas, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft, lip, strength)
-    lay(canvas, [np.concatenate([upper_edge, inner_upper[::-1]])], soft, lip * rng.uniform(0.8, 1.05), strength)
+    lay(
+        canvas,
+        [np.concatenate([upper_edge, inner_upper[::-1]])],
+        soft,
+        lip * rng.uniform(0.8, 1.05),
+        strength,
+    )
     gloss = curve((points[[59, 58, 57, 56, 55]] + points[[60, 67, 66, 65, 64]]) / 2)
-    lay(canvas, [ribbon(gloss[3:-3], 0.05 * unit)], 0.025 * unit, np.minimum(lip * 1.4 + 0.05, 1), rng.uniform(0, 0.6))
+    lay(
+        canvas,
+        [ribbon(gloss[3:-3], 0.05 * unit)],
+        0.025 * unit,
+        np.minimum(lip * 1.4 + 0.05, 1),
+        rng.uniform(0, 0.6),
+    )
 
-    opening = fill(size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit))
+    opening = fill(
+        size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit)
+    )
     gap = float(np.linalg.norm(points[66] - points[62])) / unit
     # Labels leave a gap even between closed lips; the line then runs through its upper part.
     parted = gap > rng.uniform(0.05, 0.14)
@@ -200,7 +302,9 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     )
 
 
-def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator) -> None:
+def paint_inner_mouth(
+    canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator
+) -> None:
     """Tongue and teeth in a mouth that is open by `gap` canonical units."""
     points, down, unit = head.points, head.camera[1], head.scale
     teeth = np.array([0.88, 0.85, 0.78]) * rng.uniform(0.75, 1.05)
@@ -219,7 +323,9 @@ def paint_inner_mouth(canvas: np.ndarray, head: Head, opening: Mask, gap: float,
         lay(canvas, [band], max(0.4, 0.01 * unit), teeth * 0.85, 0.8, opening)
 
 
-def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
+def paint_wrinkles(
+    canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator
+) -> None:
     """Lines from the nose to the mouth, on the brow, beside and under the eyes."""
     unit, points, (across, down) = head.scale, head.points, head.camera[:2]
     dark = sitter.skin * 0.5
@@ -228,10 +334,22 @@ def paint_wrinkles(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.rando
         beside_wing = points[wing] + [0.13 * out - 0.1 * down, 0.28 * out + 0.06 * down]
         beside_mouth = points[corner] + [0.13 * out - 0.12 * down, 0.1 * out + 0.1 * down]
         fold = curve(np.concatenate([beside_wing, beside_mouth]))
-        lay(canvas, [ribbon(fold, 0.07 * unit)], 0.035 * unit, dark, rng.uniform(0, 0.55) * (0.4 + sitter.age))
+        lay(
+            canvas,
+            [ribbon(fold, 0.07 * unit)],
+            0.035 * unit,
+            dark,
+            rng.uniform(0, 0.55) * (0.4 + sitter.age),
+        )
     for lower_lid in ([36, 41, 40, 39], [42, 47, 46, 45]):
         bag = curve(points[lower_lid] + rng.uniform(0.08, 0.13) * down)
-        lay(canvas, [ribbon(bag, 0.07 * unit)], 0.03 * unit, dark, rng.uniform(0, 0.5) * (0.4 + sitter.age))
+        lay(
+            canvas,
+            [ribbon(bag, 0.07 * unit)],
+            0.03 * unit,
+            dark,
+            rng.uniform(0, 0.5) * (0.4 + sitter.age),
+        )
     if sitter.age > 0.6:
         strength, lift = rng.uniform(0, 0.5), rng.uniform(0.2, 0.3)
         for row in range(rng.integers(1, 4)):
@@ -280,7 +398,9 @@ def paint_beard(canvas: np.ndarray, head: Head, sitter: Sitter, cells: tuple[np.
         return
     kind = BEARDS[rng.choice(len(BEARDS), p=[0.2, 0.1, 0.5, 0.13, 0.07])]
     stubble = rng.random() < 0.55
-    grown = cv2.remap(beard_map(kind, rng), *cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    grown = cv2.remap(
+        beard_map(kind, rng), *cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     cell = max(1.2, rng.uniform(0.02, 0.05) * head.scale)
     grain = noise(rng, grown.shape, (1.8 * cell, cell))
     opacity = np.clip(grown * (1 + rng.uniform(0.1, 0.5) * grain), 0, 1)

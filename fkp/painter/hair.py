@@ -12,7 +12,9 @@ from fkp.painter.sitter import Sitter
 
 SKULL_CENTRE = np.array([0.0, -1.12, -1.95])
 SKULL_RADII = np.array([1.36, 1.5, 1.62])
-NOSE = np.array([[0, -0.4, -0.08], [0, -0.12, 0.12], [0, 0.0, 0.14], [0, 0.08, 0.02]])  # as far as it stands out
+NOSE = np.array(
+    [[0, -0.4, -0.08], [0, -0.12, 0.12], [0, 0.0, 0.14], [0, 0.08, 0.02]]
+)  # as far as it stands out
 FOREHEAD = np.array([[-1.0, -1.5, -0.85], [1.0, -1.5, -0.85], [-0.6, -2.0, -0.85], [0.6, -2.0, -0.85], [0, -2.2, -0.95],
                      [-1.2, -1.1, -1.05], [1.2, -1.1, -1.05]])  # fmt: skip
 
@@ -47,10 +49,14 @@ def jaw_skin(head: Head) -> np.ndarray:
     """Where the skin ends along the jaw (17, 2): in real labels the contour lies a little outside of it."""
     inset = np.interp(np.abs(np.arange(17) - 8), [0, 2, 5, 8], [0.04, 0.04, 0.02, 0.05])[:, None]
     inwards = head.points[27:36].mean(axis=0) - head.points[:17]
-    return head.points[:17] + inset * head.scale * inwards / np.linalg.norm(inwards, axis=1, keepdims=True)
+    return head.points[:17] + inset * head.scale * inwards / np.linalg.norm(
+        inwards, axis=1, keepdims=True
+    )
 
 
-def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator) -> None:
+def paint_ears(
+    picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator
+) -> None:
     """Two ears beside the ends of the jaw; `side_light` from -1 (light from the left) to 1."""
     unit = head.scale
     reach, height, level = rng.uniform(0.24, 0.4), rng.uniform(0.36, 0.5), rng.normal(-0.26, 0.06)
@@ -62,22 +68,37 @@ def paint_ears(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
         # Labels let the jaw's contour slide as the head turns, and the ear begins where it ends.
         outline = head.project(ring) + jaw_slide(head, side)
         tone = np.clip(rng.uniform(0.8, 1.15) * (1 + 0.4 * side * side_light), 0.2, 1.3)
-        lay(picture, [outline], max(0.6, 0.02 * unit), np.clip(skin * [1.02, 0.9, 0.88] * tone, 0, 1))
+        lay(
+            picture,
+            [outline],
+            max(0.6, 0.02 * unit),
+            np.clip(skin * [1.02, 0.9, 0.88] * tone, 0, 1),
+        )
         inner = outline.mean(axis=0) + 0.55 * (outline - outline.mean(axis=0))
         lay(picture, [ribbon(inner, 0.06 * unit)], 0.03 * unit, skin * tone * 0.5, 0.7)
 
 
-def rough_outline(outline: np.ndarray, centre: np.ndarray, roughness: float, rng: np.random.Generator) -> np.ndarray:
+def rough_outline(
+    outline: np.ndarray, centre: np.ndarray, roughness: float, rng: np.random.Generator
+) -> np.ndarray:
     """The outline resampled to a smooth one whose radius wavers by the given fraction."""
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(outline, axis=0, append=outline[:1]), axis=1))])
+    length = np.concatenate(
+        [[0], np.cumsum(np.linalg.norm(np.diff(outline, axis=0, append=outline[:1]), axis=1))]
+    )
     around = np.concatenate([outline, outline[:1]])
     at = np.linspace(0, length[-1], 28, endpoint=False)
     knots = np.stack([np.interp(at, length, around[:, axis]) for axis in (0, 1)], axis=1)
-    return curve(centre + (knots - centre) * (1 + roughness * rng.standard_normal((28, 1))), closed=True)
+    return curve(
+        centre + (knots - centre) * (1 + roughness * rng.standard_normal((28, 1))), closed=True
+    )
 
 
 def hair_texture(
-    size: tuple[int, int], crown: np.ndarray, unit: float, colour: np.ndarray, rng: np.random.Generator
+    size: tuple[int, int],
+    crown: np.ndarray,
+    unit: float,
+    colour: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Hair (height, width, 3) float32 with strands that run away from the crown."""
     x = np.arange(size[1], dtype=np.float32) - np.float32(crown[0])
@@ -119,7 +140,11 @@ def hair_outline(head: Head, style: dict[str, float], rng: np.random.Generator) 
     """The outline (N, 2) of the hair on the skull, as if the face had hair too."""
     radii = SKULL_RADII + style["thickness"] * np.array([0.9, 1.1, 0.9])
     points = SKULL_CENTRE + radii * ball()
-    outline = hull(np.concatenate([head.project(points[points[:, 1] < 0.4]), head.project(FOREHEAD * [1.02, 1.05, 1])]))
+    outline = hull(
+        np.concatenate(
+            [head.project(points[points[:, 1] < 0.4]), head.project(FOREHEAD * [1.02, 1.05, 1])]
+        )
+    )
     return rough_outline(outline, outline.mean(axis=0), style["roughness"], rng)
 
 
@@ -149,7 +174,11 @@ def face_opening(head: Head, style: dict[str, float], rng: np.random.Generator) 
 
 
 def paint_long_hair(
-    picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator
+    picture: np.ndarray,
+    head: Head,
+    style: dict[str, float],
+    texture: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
     """The hair that hangs down behind the face and the neck."""
     reach = 1.4 + style["thickness"]
@@ -159,12 +188,20 @@ def paint_long_hair(
             [0, drop + rng.uniform(-0.3, 0.2), -2],
             [reach + low_right, drop, -1.9], [reach + right, 0.2, -2], [reach, -1.2, -2]]  # fmt: skip
     outline = head.project(ring)
-    mask = fill(picture.shape[:2], [rough_outline(outline, outline.mean(axis=0), style["roughness"], rng)], 1.0)
+    mask = fill(
+        picture.shape[:2],
+        [rough_outline(outline, outline.mean(axis=0), style["roughness"], rng)],
+        1.0,
+    )
     blend(picture, mask, texture * np.float32(rng.uniform(0.35, 0.8)))
 
 
 def paint_hair(
-    picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator
+    picture: np.ndarray,
+    head: Head,
+    style: dict[str, float],
+    texture: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
     """The hair in front: a cap round the face's opening, and locks beside the face."""
     size, unit = picture.shape[:2], head.scale
@@ -190,7 +227,11 @@ def draw_hole(mask: Mask, outline: np.ndarray, soft: float) -> np.ndarray:
 
 
 def paint_locks(
-    picture: np.ndarray, head: Head, style: dict[str, float], texture: np.ndarray, rng: np.random.Generator
+    picture: np.ndarray,
+    head: Head,
+    style: dict[str, float],
+    texture: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
     """Hair that falls down beside the face and hides some of its side."""
     for side in (-1, 1):
@@ -242,18 +283,26 @@ def paint_hat(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None
         paint_visor(picture, head, rim, colour * rng.uniform(0.4, 0.9), rng)
 
 
-def paint_visor(picture: np.ndarray, head: Head, rim: float, colour: np.ndarray, rng: np.random.Generator) -> None:
+def paint_visor(
+    picture: np.ndarray, head: Head, rim: float, colour: np.ndarray, rng: np.random.Generator
+) -> None:
     """A cap's visor, and the shadow that it throws on the forehead."""
     x = np.linspace(-1.1, 1.1, 5)
-    front = np.stack([x, rim + rng.uniform(0.12, 0.17) - 0.1 * x**2, -0.55 + 0.5 * (1 - x**2)], axis=1)
+    front = np.stack(
+        [x, rim + rng.uniform(0.12, 0.17) - 0.1 * x**2, -0.55 + 0.5 * (1 - x**2)], axis=1
+    )
     back = np.stack([x, np.full(5, rim - 0.05), -0.62 - 0.35 * x**2], axis=1)[::-1]
     lay(picture, [head.project(np.concatenate([front, back]))], 0.8, colour)
     below = np.array([[1.0, rim + 0.5, -0.6], [-1.0, rim + 0.5, -0.6]])
-    shadow = fill(picture.shape[:2], [head.project(np.concatenate([front, below]))], 0.08 * head.scale)
+    shadow = fill(
+        picture.shape[:2], [head.project(np.concatenate([front, below]))], 0.08 * head.scale
+    )
     shade(picture, shadow, rng.uniform(0.5, 0.9))
 
 
-SHINE = np.array([[-0.3, -0.2, 0], [0.0, -0.25, 0], [-0.05, 0.2, 0], [-0.3, 0.15, 0]])  # from the lens' centre
+SHINE = np.array(
+    [[-0.3, -0.2, 0], [0.0, -0.25, 0], [-0.05, 0.2, 0], [-0.3, 0.15, 0]]
+)  # from the lens' centre
 
 
 def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> None:
@@ -271,7 +320,9 @@ def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> 
     wave = [np.sign(values) * np.abs(values) ** boxy for values in (np.cos(angle), np.sin(angle))]
     for side in (-1, 1):
         u = side * centre_u + half_width * wave[0]
-        rim = head.project(np.stack([u, centre_v + half_height * wave[1], depth - 0.25 * u**2], axis=1))
+        rim = head.project(
+            np.stack([u, centre_v + half_height * wave[1], depth - 0.25 * u**2], axis=1)
+        )
         lens = fill(size, [rim])
         blend(picture, lens, tint, opacity)
         if rng.random() < 0.35:
@@ -279,9 +330,16 @@ def paint_glasses(picture: np.ndarray, head: Head, rng: np.random.Generator) -> 
             mask = fill(size, [shine], 0.05 * unit)
             blend(picture, mask, 1.0, rng.uniform(0.1, 0.6))
         lay(picture, [ribbon(np.concatenate([rim, rim[:2]]), max(thick, 1))], 0.4, frame, strength)
-        hinge, ear = [side * (centre_u + half_width), centre_v - 0.08, depth - 0.25], [side * 1.42, -0.66, -1.9]
+        hinge, ear = (
+            [side * (centre_u + half_width), centre_v - 0.08, depth - 0.25],
+            [side * 1.42, -0.66, -1.9],
+        )
         if side * (head.rotation[0] @ [0, 0, 1]) <= 0.1:
             lay(picture, [ribbon(head.project([hinge, ear]), max(thick, 1))], 0.4, frame, strength)
     gap = centre_u - half_width
-    bridge = [[-gap, centre_v - 0.04, depth], [0, centre_v - 0.08, depth + 0.05], [gap, centre_v - 0.04, depth]]
+    bridge = [
+        [-gap, centre_v - 0.04, depth],
+        [0, centre_v - 0.08, depth + 0.05],
+        [gap, centre_v - 0.04, depth],
+    ]
     lay(picture, [ribbon(curve(head.project(bridge)), max(thick, 1))], 0.4, frame, strength)

@@ -52,10 +52,26 @@ BUMPS = {
     "eye bag": (0.53, -0.50, 0.18, 0.035, 0.03),
     "lid crease": (0.54, -0.80, 0.20, 0.03, -0.012),
 }
-SHADOW_REACH = (0.07, 0.14, 0.22, 0.32, 0.46, 0.62)  # distances at which something may stand in the light
+SHADOW_REACH = (
+    0.07,
+    0.14,
+    0.22,
+    0.32,
+    0.46,
+    0.62,
+)  # distances at which something may stand in the light
 
 # Canonical points of the upper head that, beside the 68, hold the spline: their z comes from the relief.
-CROWN = [(0, -2.35), (0, -1.65), (-0.5, -2.2), (0.5, -2.2), (-0.9, -1.8), (0.9, -1.8), (-0.5, -1.4), (0.5, -1.4)]
+CROWN = [
+    (0, -2.35),
+    (0, -1.65),
+    (-0.5, -2.2),
+    (0.5, -2.2),
+    (-0.9, -1.8),
+    (0.9, -1.8),
+    (-0.5, -1.4),
+    (0.5, -1.4),
+]
 CROWN += [(-1.1, -1.3), (1.1, -1.3)]
 
 JAW_Z = [-1.75, -1.68, -1.58, -1.42, -1.16, -0.88, -0.66, -0.50, -0.42]
@@ -71,10 +87,16 @@ class Relief(NamedTuple):
     @cache
     def load(cls) -> "Relief":
         u, v = canonical_grid()
-        middle, side, edge = (np.interp(v[:, :1], PROFILE_V, values) for values in (PROFILE_Z, SIDE_U, SIDE_Z))
+        middle, side, edge = (
+            np.interp(v[:, :1], PROFILE_V, values) for values in (PROFILE_Z, SIDE_U, SIDE_Z)
+        )
         # An ellipse in each horizontal section; outside of it the surface falls away steeply instead of ending.
         inside = 1 - (u / side) ** 2
-        plain = edge + (middle - edge) * np.sqrt(np.maximum(inside, 0.03)) + 1.5 * np.minimum(inside - 0.03, 0)
+        plain = (
+            edge
+            + (middle - edge) * np.sqrt(np.maximum(inside, 0.03))
+            + 1.5 * np.minimum(inside - 0.03, 0)
+        )
         plain = cv2.GaussianBlur(plain.astype(np.float32), (0, 0), 2.0)
         bumps = [bump(u, v, *values) for values in BUMPS.values()]
         return cls(plain, np.array(bumps, dtype=np.float32))
@@ -87,11 +109,15 @@ def canonical_grid() -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_to(u, (ROWS, COLUMNS)), np.broadcast_to(v[:, None], (ROWS, COLUMNS))
 
 
-def bump(u: np.ndarray, v: np.ndarray, at_u: float, at_v: float, wide: float, high: float, height: float) -> np.ndarray:
+def bump(
+    u: np.ndarray, v: np.ndarray, at_u: float, at_v: float, wide: float, high: float, height: float
+) -> np.ndarray:
     """A Gaussian hill, doubled on the other side unless it lies in the middle."""
     hill = np.zeros_like(u)
     for side in {at_u, -at_u}:
-        hill += height * np.exp(-((u - side) ** 2) / (2 * wide**2) - (v - at_v) ** 2 / (2 * high**2))
+        hill += height * np.exp(
+            -((u - side) ** 2) / (2 * wide**2) - (v - at_v) ** 2 / (2 * high**2)
+        )
     return hill
 
 
@@ -132,7 +158,9 @@ class Head:
         """Canonical points (N, 3) to IMAGE pixels (N, 2)."""
         return np.asarray(solid) @ self.camera[:3] + self.camera[3]
 
-    def canonical_map(self, left: int, top: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    def canonical_map(
+        self, left: int, top: int, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """For each pixel of a rectangle of the picture, the canonical cell that it shows (two float32 maps)."""
         crown = resting_points()[68:]
         centres = np.concatenate([self.points, self.project(crown)]) / self.scale
@@ -177,7 +205,9 @@ class Light(NamedTuple):
     gloss: np.ndarray
 
 
-def light_head(head: Head, towards_light: np.ndarray, softness: float, rng: np.random.Generator) -> Light:
+def light_head(
+    head: Head, towards_light: np.ndarray, softness: float, rng: np.random.Generator
+) -> Light:
     """Light a randomly featured head.
 
     Arguments:
@@ -198,10 +228,14 @@ def light_head(head: Head, towards_light: np.ndarray, softness: float, rng: np.r
     ray = head.rotation.T @ towards_light
     facing = (ray[2] - ray[0] * slope_u - ray[1] * slope_v) / length
     wrap = 0.35 * softness
-    key = np.clip((facing + wrap) / (1 + wrap), 0, None) * (1 - (1 - 0.6 * softness) * cast_shadow(height, ray))
+    key = np.clip((facing + wrap) / (1 + wrap), 0, None) * (
+        1 - (1 - 0.6 * softness) * cast_shadow(height, ray)
+    )
 
     sky = head.rotation.T @ np.array([0.0, -0.8, 0.6])
-    openness = np.clip(0.75 + 0.25 * (sky[2] - sky[0] * slope_u - sky[1] * slope_v) / length, 0, None)
+    openness = np.clip(
+        0.75 + 0.25 * (sky[2] - sky[0] * slope_u - sky[1] * slope_v) / length, 0, None
+    )
     hollow = np.clip(cv2.GaussianBlur(height, (0, 0), 5) - height, -0.03, 0.12)
     ambient = openness * (1 - 3.0 * hollow)
 

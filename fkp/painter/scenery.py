@@ -62,24 +62,43 @@ def draw_clutter(drawn: np.ndarray, rng: np.random.Generator) -> None:
         gap, thick = int(rng.integers(5, 30)), int(rng.integers(1, 5))
         for step in range(int(rng.integers(3, 12))):
             at = x + step * gap
-            line = ((at, y), (at, y + reach)) if x % 2 else ((x, y + step * gap), (x + reach, y + step * gap))
+            line = (
+                ((at, y), (at, y + reach))
+                if x % 2
+                else ((x, y + step * gap), (x + reach, y + step * gap))
+            )
             cv2.line(drawn, *line, colour, thick)
     else:
         other = [int(value) for value in 255 * random_colour(rng)]
         cv2.ellipse(drawn, (x, y), (reach // 3, reach // 2), 0, 0, 360, colour, -1, cv2.LINE_AA)
-        cv2.ellipse(drawn, (x, y - reach // 4), (reach // 3, reach // 3), 0, 180, 360, other, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            drawn,
+            (x, y - reach // 4),
+            (reach // 3, reach // 3),
+            0,
+            180,
+            360,
+            other,
+            -1,
+            cv2.LINE_AA,
+        )
 
 
 def draw_lettering(drawn: np.ndarray, rng: np.random.Generator) -> None:
     """A random word on a uint8 picture, in place, as captions and signs are."""
     text = "".join(chr(rng.integers(65, 91)) for _ in range(rng.integers(3, 12)))
-    place = (int(rng.uniform(-0.1, 0.6) * drawn.shape[1]), int(rng.uniform(0.1, 1) * drawn.shape[0]))
+    place = (
+        int(rng.uniform(-0.1, 0.6) * drawn.shape[1]),
+        int(rng.uniform(0.1, 1) * drawn.shape[0]),
+    )
     colour = [int(value) for value in 255 * random_colour(rng)]
     font, height, thickness = int(rng.integers(0, 5)), rng.uniform(0.4, 2), int(rng.integers(1, 4))
     cv2.putText(drawn, text, place, font, height, colour, thickness, cv2.LINE_AA)
 
 
-def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator) -> None:
+def paint_body(
+    picture: np.ndarray, head: Head, skin: np.ndarray, side_light: float, rng: np.random.Generator
+) -> None:
     """Neck, shoulders and clothes; `side_light` from -1 (light from the left) to 1."""
     size, unit = picture.shape[:2], head.scale
     throat = head.project([[0, 1.0, -1.4]])[0]
@@ -104,12 +123,24 @@ def paint_body(picture: np.ndarray, head: Head, skin: np.ndarray, side_light: fl
                 (reach + 0.6, drop + 1.6), (reach, 7), (0, 7), (0, collar + rng.uniform(0.3, 1.2))]  # fmt: skip
         shoulder = [place(side * x, y) for x, y in half]
         mask = fill(size, [np.array(shoulder)], 0.6)
-        blend(picture, mask, np.clip(cloth * (1 + 0.25 * side * side_light + rng.normal(0, 0.05)), 0, 1))
+        blend(
+            picture,
+            mask,
+            np.clip(cloth * (1 + 0.25 * side * side_light + rng.normal(0, 0.05)), 0, 1),
+        )
         if rng.random() < 0.5:
-            lapel = np.array([place(side * 0.75 * girth, collar - 0.4), place(side * 1.4, 2.5), place(0.1 * side, 2.6)])
+            lapel = np.array(
+                [
+                    place(side * 0.75 * girth, collar - 0.4),
+                    place(side * 1.4, 2.5),
+                    place(0.1 * side, 2.6),
+                ]
+            )
             lay(picture, [lapel], 0.7, random_colour(rng), rng.uniform(0.3, 1))
     if rng.random() < 0.3:
-        tie = np.array([place(-0.15, collar + 0.5), place(0.15, collar + 0.5), place(0.3, 5), place(-0.3, 5)])
+        tie = np.array(
+            [place(-0.15, collar + 0.5), place(0.15, collar + 0.5), place(0.3, 5), place(-0.3, 5)]
+        )
         lay(picture, [tie], 0.6, random_colour(rng))
 
 
@@ -123,7 +154,9 @@ def paint_occluder(picture: np.ndarray, head: Head, rng: np.random.Generator) ->
         thick = rng.uniform(0.25, 0.5) * unit
         colour = random_colour(rng) * rng.uniform(0.1, 0.8)
         lay(picture, [ribbon(np.stack([tip, tip + 4 * away]), 0.6 * thick)], 0.7, colour)
-        globe = fill(size, [ellipse(tip, np.array([thick, 0]) * 0.7, np.array([0, thick]) * 0.75)], 0.7)
+        globe = fill(
+            size, [ellipse(tip, np.array([thick, 0]) * 0.7, np.array([0, thick]) * 0.75)], 0.7
+        )
         blend(picture, globe, np.clip(colour * 1.3, 0, 1))
         light = ellipse(tip - 0.2 * thick, np.array([0.25 * thick, 0]), np.array([0, 0.25 * thick]))
         lay(picture, [light], 0.15 * thick, 0.7, 0.4)
@@ -161,7 +194,11 @@ def paint_hand(picture: np.ndarray, head: Head, rng: np.random.Generator) -> Non
     lay(picture, [heel, arm], 1.0, skin)
     for finger in range(4):
         root = palm + (finger - 1.5) * width * aside
-        end = tip + (finger - 1.5) * width * aside * rng.uniform(0.9, 1.3) + along * rng.uniform(-0.1, 0.3) * unit
+        end = (
+            tip
+            + (finger - 1.5) * width * aside * rng.uniform(0.9, 1.3)
+            + along * rng.uniform(-0.1, 0.3) * unit
+        )
         line = np.linspace(end, root, 8)
         widths = width * np.array([0.5, 0.85, 0.95, 1, 1, 1, 1, 1])
         lay(picture, [ribbon(line, widths * 1.15)], 1.0, skin * 0.6, 0.8)
@@ -176,8 +213,14 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     picture = 1 - cv2.exp(-1.7 * picture * cast.astype(np.float32))
     if rng.random() < 0.4:
         loss = rng.uniform(1.1, 2.4)
-        small = cv2.resize(picture, (round(width / loss), round(height / loss)), interpolation=cv2.INTER_AREA)
-        picture = cv2.resize(small, (width, height), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])))
+        small = cv2.resize(
+            picture, (round(width / loss), round(height / loss)), interpolation=cv2.INTER_AREA
+        )
+        picture = cv2.resize(
+            small,
+            (width, height),
+            interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])),
+        )
     kind = rng.random()
     if kind < 0.45:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.2))
@@ -185,11 +228,15 @@ def photograph(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         picture = motion_blur(picture, rng.uniform(2, 9) * width / 230, rng.uniform(0, np.pi))
     elif kind < 0.75:
         # Sharpened, as old video cameras do.
-        picture = picture + rng.uniform(0.3, 1.2) * (picture - cv2.GaussianBlur(picture, (0, 0), rng.uniform(1, 2)))
+        picture = picture + rng.uniform(0.3, 1.2) * (
+            picture - cv2.GaussianBlur(picture, (0, 0), rng.uniform(1, 2))
+        )
     levels = tone_curve(rng)
     drawn = cv2.LUT(cv2.addWeighted(picture, 255, picture, 0, 0, dtype=cv2.CV_8U), levels)
     if rng.random() < 0.7:
-        grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(255 * rng.uniform(0.003, 0.03))
+        grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(
+            255 * rng.uniform(0.003, 0.03)
+        )
         drawn = cv2.add(drawn, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
     if rng.random() < 0.12:
         drawn = cv2.cvtColor(cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -205,7 +252,9 @@ def motion_blur(picture: np.ndarray, length: float, angle: float) -> np.ndarray:
     size = 2 * int(np.ceil(length / 2)) + 1
     kernel = np.zeros((size, size), np.float32)
     reach = length / 2 * np.array([np.cos(angle), np.sin(angle)])
-    start, end = (tuple(int(value) for value in np.round(16 * (size // 2 + sign * reach))) for sign in (-1, 1))
+    start, end = (
+        tuple(int(value) for value in np.round(16 * (size // 2 + sign * reach))) for sign in (-1, 1)
+    )
     cv2.line(kernel, start, end, 1.0, 1, cv2.LINE_8, 4)
     return cv2.filter2D(picture, -1, kernel / max(kernel.sum(), 1))
 

@@ -24,9 +24,22 @@ from fkp.runs import keys
 from fkp.runs.config import check, meant, said
 from fkp.runs.overrides import expand_home, typed
 
-EXTRAS = {"hydra/launcher/submitit": "slurm", "hydra/launcher/joblib": "sweep"}  # where others' launchers come from
+EXTRAS = {
+    "hydra/launcher/submitit": "slurm",
+    "hydra/launcher/joblib": "sweep",
+}  # where others' launchers come from
 
-SIGNS = {"•": "*", "…": "...", "±": "+-", "×": "x", "→": "->", "–": "-", "—": "-", "’": "'", "°": " deg"}
+SIGNS = {
+    "•": "*",
+    "…": "...",
+    "±": "+-",
+    "×": "x",
+    "→": "->",
+    "–": "-",
+    "—": "-",
+    "’": "'",
+    "°": " deg",
+}
 SIGNS |= {"━": "-", "╸": "-", "╺": "-", "│": "|", "─": "-"}  # of tables and progress bars
 
 
@@ -48,7 +61,10 @@ def main(
 
     def decorate(body: Callable[[DictConfig], float | None]) -> Callable[[], float | None]:
         script = Path(str(sys.modules[body.__module__].__file__)).resolve()
-        conf = next((above / "conf" for above in script.parents if (above / "conf").is_dir()), script.parent / "conf")
+        conf = next(
+            (above / "conf" for above in script.parents if (above / "conf").is_dir()),
+            script.parent / "conf",
+        )
         root = OmegaConf.load(conf / f"{name}.yaml")
         assert isinstance(root, DictConfig)
         groups = keys.groups_of(root)
@@ -71,8 +87,12 @@ def main(
                     with _folder(cfg):
                         return body(cfg)
             except FkpError as error:
-                if hydra_config.output_subdir is not None:  # else it is the folder of another process
-                    forget(Path(hydra_config.runtime.output_dir), hydra_config.output_subdir)
+                if (
+                    hydra_config.output_subdir is not None
+                ):  # else it is the folder of another process
+                    remove_if_empty(
+                        Path(hydra_config.runtime.output_dir), hydra_config.output_subdir
+                    )
                 if hydra_config.mode == RunMode.MULTIRUN or full_error == "1":
                     raise  # the launcher decides what a failed job means; who asks for tracebacks gets them
                 raise SystemExit(_say(error)) from None
@@ -81,7 +101,7 @@ def main(
         def entry() -> float | None:
             import hydra
 
-            settle()
+            tune_threads_and_malloc()
             try:
                 _no_options(sys.argv[1:], list(root))
                 sys.argv[1:] = typed(arguments(typed(sys.argv[1:], groups)), groups)
@@ -91,7 +111,9 @@ def main(
             full_error, begun = os.environ.get("HYDRA_FULL_ERROR"), False
             run = hydra.main(version_base="1.3", config_path=str(conf), config_name=name)(task)
             try:
-                with _full_error("1"):  # else Hydra would print its own error and exit with 1; so it hands it on
+                with _full_error(
+                    "1"
+                ):  # else Hydra would print its own error and exit with 1; so it hands it on
                     return run()
             except KeyboardInterrupt:
                 raise SystemExit(130) from None
@@ -99,7 +121,9 @@ def main(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
             except Exception as error:
-                if full_error == "1" or not (isinstance(error, FkpError) or _is_about_config(error, begun)):
+                if full_error == "1" or not (
+                    isinstance(error, FkpError) or _is_about_config(error, begun)
+                ):
                     raise
                 message = error if isinstance(error, FkpError) else _reworded(error, conf, name)
                 raise SystemExit(_say(message)) from None
@@ -151,7 +175,9 @@ def make_folder(key: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise FkpError(f"{key}: {folder} cannot be written ({error.strerror}); name another folder") from None
+        raise FkpError(
+            f"{key}: {folder} cannot be written ({error.strerror}); name another folder"
+        ) from None
 
 
 def _no_options(arguments: Sequence[str], own: Sequence[str]) -> None:
@@ -162,7 +188,7 @@ def _no_options(arguments: Sequence[str], own: Sequence[str]) -> None:
             raise FkpError(f"{argument}: write {key}={value or '…'}, without dashes and blanks")
 
 
-def settle() -> None:
+def tune_threads_and_malloc() -> None:
     """Set what the C libraries below torch do with threads and memory, and what stands for signs that the console
     lacks; call it before torch is imported.
 
@@ -174,7 +200,9 @@ def settle() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="fkp.plainer")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its fonts, at the first import
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # it tells of its fonts, at the first import
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
@@ -196,9 +224,11 @@ def _say(message: object) -> int:
     return 2
 
 
-def forget(run_dir: Path, subdir: str = "config") -> None:
+def remove_if_empty(run_dir: Path, subdir: str = "config") -> None:
     """Remove the folder that Hydra has made for a run that never began, if nothing else is in it."""
-    if run_dir.is_dir() and all(path.name == subdir or path.suffix in (".log", ".lock") for path in run_dir.iterdir()):
+    if run_dir.is_dir() and all(
+        path.name == subdir or path.suffix in (".log", ".lock") for path in run_dir.iterdir()
+    ):
         shutil.rmtree(run_dir)
         for parent in list(run_dir.parents)[:2]:
             if parent.name != "outputs" and not any(parent.iterdir()):
@@ -210,7 +240,9 @@ def _is_about_config(error: Exception, begun: bool) -> bool:
     from hydra.errors import HydraException
 
     loose = (OmegaConfBaseException, yaml.YAMLError, ValueError, OSError)
-    return isinstance(error, (HydraException, MissingMandatoryValue)) or (not begun and isinstance(error, loose))
+    return isinstance(error, (HydraException, MissingMandatoryValue)) or (
+        not begun and isinstance(error, loose)
+    )
 
 
 def _reworded(error: Exception, conf: Path, name: str) -> str:
@@ -232,9 +264,15 @@ def _reworded(error: Exception, conf: Path, name: str) -> str:
             return f"{given}: not key=value; did you mean image={given}?"
         return f"{given}: not key=value; quote a value with special characters: 'key=\"…\"'"
     missing = str(error.missing_cfg_file) if isinstance(error, MissingConfigException) else ""
-    if extra := next((EXTRAS[launcher] for launcher in EXTRAS if missing.startswith(launcher)), None):
+    if extra := next(
+        (EXTRAS[launcher] for launcher in EXTRAS if missing.startswith(launcher)), None
+    ):
         return f'hydra/launcher: this one is not installed; pip install -e ".[{extra}]"'
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+    if (
+        isinstance(error, MissingConfigException)
+        and error.missing_cfg_file
+        and error.options is not None
+    ):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         there = f"there is {', '.join(error.options)}{meant(option, error.options)}"
         return f"{group}={option}: no such option; {there}; one of your own would be conf/{group}/{option}.yaml"

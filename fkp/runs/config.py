@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from fkp import ranges
 from fkp.errors import FkpError
@@ -41,8 +45,21 @@ PLAIN: dict[str, tuple[type, ...]] = {
     "Dict": (dict,),
     "Mapping": (dict,),
 }
-REFUSALS = ("ValueError", "TypeError", "MisconfigurationException")  # the last is Lightning's; by name: no import
-NEVER_PLAIN = ("Tensor", "Module", "Optimizer", "LRScheduler", "Callback", "Logger", "Markup", "Transform")
+REFUSALS = (
+    "ValueError",
+    "TypeError",
+    "MisconfigurationException",
+)  # the last is Lightning's; by name: no import
+NEVER_PLAIN = (
+    "Tensor",
+    "Module",
+    "Optimizer",
+    "LRScheduler",
+    "Callback",
+    "Logger",
+    "Markup",
+    "Transform",
+)
 
 UNKNOWN = ...  # stands for a value that is missing or that an interpolation does not find
 
@@ -67,7 +84,9 @@ def build(node: Any, /, **extra: Any) -> Any:
     if not isinstance(node, DictConfig):
         return node
     inner = build if node.get("_recursive_", True) else plain
-    named = {str(name): inner(node[name]) for name in node if name not in (*SPECIAL, *extra)} | extra
+    named = {
+        str(name): inner(node[name]) for name in node if name not in (*SPECIAL, *extra)
+    } | extra
     if "_target_" not in node:
         return named
     key = _key(node) or str(node["_target_"])
@@ -116,7 +135,11 @@ def _is_refusal(error: Exception) -> bool:
         return False
     callers = (Path(__file__), Path(hydra.__file__).parent)
     frames = traceback.extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(path) for path in callers)]
+    inside = [
+        frame
+        for frame in frames
+        if not any(Path(frame.filename).is_relative_to(path) for path in callers)
+    ]
     return not inside or (inside[-1].line or "").startswith("raise ")
 
 
@@ -135,9 +158,17 @@ def varied(cfg: DictConfig) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
 
     run = HydraConfig.get()
-    options = {group: option for group, option in run.runtime.choices.items() if "/" not in group and option}
+    options = {
+        group: option
+        for group, option in run.runtime.choices.items()
+        if "/" not in group and option
+    }
     told = [override.lstrip("+~").partition("=")[0] for override in run.overrides.task]
-    values = {key: OmegaConf.select(cfg, key) for key in (*EVERYBODY, *told) if key not in options and not is_path(key)}
+    values = {
+        key: OmegaConf.select(cfg, key)
+        for key in (*EVERYBODY, *told)
+        if key not in options and not is_path(key)
+    }
     plain_values = {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
     return options | plain_values
 
@@ -163,7 +194,9 @@ def check(cfg: DictConfig, root: DictConfig | None = None) -> None:
     _checked(cfg, faults)
     faults += keys.faults(cfg, root) if root is not None else []
     if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))  # once where an interpolation shows a node twice
+        raise ConfigError(
+            "\n".join(dict.fromkeys(faults))
+        )  # once where an interpolation shows a node twice
 
 
 def _checked(node: Any, faults: list[str]) -> Any:
@@ -192,7 +225,9 @@ def _checked(node: Any, faults: list[str]) -> Any:
 def said(error: BaseException) -> str:
     """What an error of OmegaConf or Hydra says, all lines of it but those for developers."""
     context = ("full_key:", "object_type=", "reference_type=")
-    return "\n".join(line for line in str(error).strip().splitlines() if not line.strip().startswith(context))
+    return "\n".join(
+        line for line in str(error).strip().splitlines() if not line.strip().startswith(context)
+    )
 
 
 def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
@@ -214,7 +249,9 @@ def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
     if len(args) > len(placed) and not signature.any_positional:
         yield f"{key}._args_: {target} takes {len(placed)} without a name, not {len(args)}"
     given = [(f"_args_[{i}]", name, value) for i, (name, value) in enumerate(placed.items())]
-    for place, name, value in given + [(name, name, value) for name, value in node.items() if name not in SPECIAL]:
+    for place, name, value in given + [
+        (name, name, value) for name, value in node.items() if name not in SPECIAL
+    ]:
         parameter = signature.parameters.get(name)
         if parameter is None:
             if not signature.open:
@@ -262,7 +299,9 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
         return False
     if name not in PLAIN:
         return True
-    return isinstance(value, PLAIN[name]) and not (isinstance(value, bool) and name in ("int", "float"))
+    return isinstance(value, PLAIN[name]) and not (
+        isinstance(value, bool) and name in ("int", "float")
+    )
 
 
 def _fits_container(value: Any, name: str, inner: list[ast.expr]) -> bool:
@@ -280,7 +319,9 @@ def _fits_container(value: Any, name: str, inner: list[ast.expr]) -> bool:
 def _wanted(value: Any, annotation: ast.expr) -> str:
     """An annotation in words."""
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Literal"):
-        parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        parts = (
+            annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        )
         options = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
         return f"one of {', '.join(options)}{meant(str(value), options)}"
     return ast.unparse(annotation)

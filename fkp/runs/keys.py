@@ -56,7 +56,9 @@ def _values(node: DictConfig) -> dict[str, Any]:
 def groups_of(root: DictConfig) -> dict[str, str | None]:
     """The groups that the defaults of a root file name, each with its option; None for none."""
     named = [entry for entry in _values(root).get("defaults", []) if isinstance(entry, dict)]
-    return {group: option for entry in named for group, option in entry.items() if "hydra/" not in group}
+    return {
+        group: option for entry in named for group, option in entry.items() if "hydra/" not in group
+    }
 
 
 def _type_faults(key: str, value: Any, default: Any) -> Iterator[str]:
@@ -67,7 +69,9 @@ def _type_faults(key: str, value: Any, default: Any) -> Iterator[str]:
             yield f"{key}: has no value; give {key}=…"
         return
     wanted = NUMBERS.get(type(default), (int,) if default is None and key in ranges.LIMITS else ())
-    if isinstance(value, (list, dict)) and (is_path(key) or not isinstance(default, (list, dict, type(None)))):
+    if isinstance(value, (list, dict)) and (
+        is_path(key) or not isinstance(default, (list, dict, type(None)))
+    ):
         yield f"{key}: {value!r:.100} is not one value"
     elif not wanted or is_path(key):  # resume=false, but also the folder of a run
         return
@@ -84,7 +88,9 @@ def _part_faults(group: str, parts: Any) -> Iterator[str]:
     for name, part in parts.items():
         if good and part is not None and name not in good and "${" not in str(part):
             close = difflib.get_close_matches(str(name), good, n=1, cutoff=0.6)
-            yield f"{group}.{name}: has no _target_" + (f"; did you mean {group}.{close[0]}?" if close else "")
+            yield f"{group}.{name}: has no _target_" + (
+                f"; did you mean {group}.{close[0]}?" if close else ""
+            )
 
 
 def suggestion(key: str, cfg: DictConfig, groups: Collection[str] = ()) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fkp.errors import FkpError
 from fkp.runs.provenance import Run
-from fkp.runs.resume import way_on
+from fkp.runs.resume import resume_hint
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -28,7 +28,7 @@ GRACE = 5.0  # seconds for a process to find out by itself that another has ende
 TOLD = 4000  # characters of what a process said before it failed
 
 
-class Other:
+class WorkerProcess:
     """A process that this one has started; what it says is heard only if it fails.
 
     Args:
@@ -40,7 +40,9 @@ class Other:
     def __init__(self, number: int, command: list[str], environment: dict[str, str]):
         self.number, self.said = number, tempfile.TemporaryFile()  # noqa: SIM115
         out = subprocess.DEVNULL
-        self.process = subprocess.Popen(command, env=environment, stdin=out, stdout=out, stderr=self.said)
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=out, stdout=out, stderr=self.said
+        )
 
     @property
     def code(self) -> int:
@@ -59,7 +61,7 @@ class Other:
 
 
 @contextmanager
-def together(trainer: pl.Trainer, run: Run) -> Iterator[None]:
+def launch(trainer: pl.Trainer, run: Run) -> Iterator[None]:
     """Train and test in several processes, if the Trainer is to have them: start those of this machine, unless
     torchrun, SLURM or the like has done so, and end them in the end. Lightning would start them, too, but each with a
     log in the folder, and if one died it would kill the first without a word.
@@ -77,12 +79,17 @@ def together(trainer: pl.Trainer, run: Run) -> Iterator[None]:
         return
     before = dict(os.environ)
     # Of these Lightning learns that it has not to start any.
-    os.environ |= {"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)}
+    os.environ |= {
+        "MASTER_ADDR": environment.main_address,
+        "MASTER_PORT": str(environment.main_port),
+    }
     os.environ |= {"NODE_RANK": str(environment.node_rank()), "LOCAL_RANK": "0"}
     command = [sys.executable, sys.argv[0], *sys.argv[1:], *run.joining]
     follow = {**os.environ, LEADER: str(os.getpid())}
     numbers = range(1, trainer.num_devices)
-    others = [Other(number, command, {**follow, "LOCAL_RANK": str(number)}) for number in numbers]
+    others = [
+        WorkerProcess(number, command, {**follow, "LOCAL_RANK": str(number)}) for number in numbers
+    ]
     done = threading.Event()
     threading.Thread(target=_watch, args=(others, run, done), daemon=True).start()
     try:
@@ -92,7 +99,9 @@ def together(trainer: pl.Trainer, run: Run) -> Iterator[None]:
     except FkpError:
         raise
     except Exception as error:
-        time.sleep(PAUSE if others else 0)  # the connection is lost a little before the process is gone
+        time.sleep(
+            PAUSE if others else 0
+        )  # the connection is lost a little before the process is gone
         if failed := _first(others):
             raise FkpError(failed.told()) from error
         raise
@@ -103,17 +112,17 @@ def together(trainer: pl.Trainer, run: Run) -> Iterator[None]:
         os.environ |= before
 
 
-def _first(others: list[Other]) -> Other | None:
+def _first(others: list[WorkerProcess]) -> WorkerProcess | None:
     """Of those that have failed the one to blame: killed, or with a message, and not for the loss of another."""
     failed = [other for other in others if other.code]
     return min(failed, key=lambda other: (other.code > 0, other.code != 2), default=None)
 
 
-def _watch(others: list[Other], run: Run, done: threading.Event) -> None:
+def _watch(others: list[WorkerProcess], run: Run, done: threading.Event) -> None:
     """End this process when another has, should it wait for that in vain: NCCL's would for half an hour."""
     while not done.wait(PAUSE):
         if (failed := _first(others)) and not done.wait(GRACE):
-            print(f"{failed.told()}; {way_on(run.last)}", file=sys.stderr, flush=True)
+            print(f"{failed.told()}; {resume_hint(run.last)}", file=sys.stderr, flush=True)
             _end(others)
             os._exit(2)
 
@@ -125,7 +134,7 @@ def _follow(leader: int) -> None:
     os._exit(1)
 
 
-def _end(others: list[Other]) -> None:
+def _end(others: list[WorkerProcess]) -> None:
     for other in others:
         other.process.kill()
         other.process.wait()

@@ -41,9 +41,13 @@ def typed(arguments: Sequence[str], groups: Mapping[str, str | None]) -> list[st
     multirun = [one for one in arguments if one in ("-m", "--multirun")]
     sweep = bool(multirun)
     none = [f"{group}={word}" for group in groups for word in ("null", "none", "false")]
-    rest = [one for one in arguments if one not in multirun]  # Hydra takes no overrides on both sides of an option
+    rest = [
+        one for one in arguments if one not in multirun
+    ]  # Hydra takes no overrides on both sides of an option
     kept = [one for one in rest if one.lower() not in none or groups[one.partition("=")[0]]]
-    written = [f"~{one.partition('=')[0]}" if one.lower() in none else _typed(one, sweep) for one in kept]
+    written = [
+        f"~{one.partition('=')[0]}" if one.lower() in none else _typed(one, sweep) for one in kept
+    ]
     return [*multirun[:1], *written]
 
 
@@ -56,7 +60,9 @@ def _typed(argument: str, sweep: bool) -> str:
     path = is_path(key)
     if not sweep:
         return f"{key}={_literal(value, path)}"
-    if value[:1] in ("[", "{") or re.fullmatch(r"\w+\(.*\)", value):  # a list, or a function such as choice(a,b)
+    if value[:1] in ("[", "{") or re.fullmatch(
+        r"\w+\(.*\)", value
+    ):  # a list, or a function such as choice(a,b)
         return argument
     return f"{key}={','.join(_literal(part.strip(), path) for part in COMMA.split(value))}"
 

@@ -23,10 +23,19 @@ LAST = "checkpoints/last.ckpt"
 LOCK = ".run.lock"
 PATIENCE = 10.0  # seconds for it: a report looks at it for a moment, and a job whose driver has died is about to stop
 # What says how a run comes about, and not what it is.
-ASKING = ("resume", "repeat", "changed", "run_dir")
+ASKING = ("resume", "repeat", "allow_changes", "run_dir")
 # What Hydra would write for a process that does not lead.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")
-PACKAGES = ("fkp", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy", "opencv-python")
+PACKAGES = (
+    "fkp",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "hydra-core",
+    "numpy",
+    "opencv-python",
+)
 SHOWN = 20  # differences that are told
 
 
@@ -38,7 +47,7 @@ def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str
         FkpError: no such run.
     """
     told = _of_run(given, outputs)
-    if leads():
+    if is_rank_zero():
         return told
     # Where the run is somebody who leads has settled: by the clock, if nobody was told, and clocks differ.
     folders = {key(one): text(one) for one in told}
@@ -64,7 +73,9 @@ def _of_run(given: Sequence[str], outputs: Path) -> list[str]:
 def _newest(outputs: Path) -> Path:
     found = sorted(outputs.rglob(FILE), key=lambda file: file.stat().st_mtime)
     if not found:
-        raise FkpError(f"resume=true: no run in {outputs.resolve()}; start one, or name the folder of one by resume=…")
+        raise FkpError(
+            f"resume=true: no run in {outputs.resolve()}; start one, or name the folder of one by resume=…"
+        )
     return found[-1].parent
 
 
@@ -89,7 +100,7 @@ class Run:
         record: what it was made of.
         lock: of the folder.
         known: the record of the run that goes on or is repeated, if it is.
-        changed: it may differ from that.
+        allow_changes: it may differ from that.
         told: the checkpoint that it was told to begin with.
     """
 
@@ -97,7 +108,7 @@ class Run:
     record: dict[str, Any]
     lock: FileLock | None
     known: dict[str, Any] | None
-    changed: bool
+    allow_changes: bool
     told: str | None
 
     @property
@@ -128,16 +139,20 @@ class Run:
         Raises:
             FkpError: data or configuration are not those of the run that goes on or is repeated.
         """
-        if not leads():
+        if not is_rank_zero():
             return
         self.record["data"] = data
         differences = list(_differences(self.known, self.record)) if self.known else []
-        if differences and not self.changed:
+        if differences and not self.allow_changes:
             more = [f"… and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
             listed = "\n  ".join([*differences[:SHOWN], *more])
-            raise FkpError(f"This is not what that run was made of:\n  {listed}\nchanged=true takes it all the same.")
+            raise FkpError(
+                f"This is not what that run was made of:\n  {listed}\nallow_changes=true takes it all the same."
+            )
         draft = self.folder / f".{FILE}.part"
-        draft.write_text(yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        draft.write_text(
+            yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
         draft.replace(self.folder / FILE)
 
 
@@ -146,7 +161,7 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
 
     Args:
         folder: of the run; made if it is not there.
-        config: the resolved configuration, with `resume`, `repeat` and `changed`.
+        config: the resolved configuration, with `resume`, `repeat` and `allow_changes`.
         command: the overrides that it was composed by.
 
     Raises:
@@ -155,8 +170,15 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
     """
     if config["ckpt_path"] is not None and not Path(config["ckpt_path"]).is_file():
         raise FkpError(f"ckpt_path={config['ckpt_path']}: no such checkpoint")
-    if not leads():
-        return Run(folder, {"resumed": []} if config["resume"] else {}, None, None, False, config["ckpt_path"])
+    if not is_rank_zero():
+        return Run(
+            folder,
+            {"resumed": []} if config["resume"] else {},
+            None,
+            None,
+            False,
+            config["ckpt_path"],
+        )
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=PATIENCE)
     try:
@@ -165,9 +187,13 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
         raise FkpError(f"{folder}: another process trains here") from None
     before = _read(folder) if (folder / FILE).exists() else None
     if before and not config["resume"]:
-        raise FkpError(f"{folder}: holds a run; resume={folder} goes on with it, another run_dir=… begins one")
-    if before and (folder / "figures.json").exists() and not config["changed"]:
-        raise FkpError(f"{folder}: is finished; trainer.max_epochs=… changed=true trains it on")
+        raise FkpError(
+            f"{folder}: holds a run; resume={folder} goes on with it, another run_dir=… begins one"
+        )
+    if before and (folder / "metrics.json").exists() and not config["allow_changes"]:
+        raise FkpError(
+            f"{folder}: is finished; trainer.max_epochs=… allow_changes=true trains it on"
+        )
     record = {
         "command": [told for told in command if key(told) not in ASKING],
         "started": _now(),
@@ -177,9 +203,12 @@ def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
         "config": _anywhere(config, str(folder)),
     }
     if before:
-        record |= {"started": before.get("started"), "resumed": [*before.get("resumed", []), _now()]}
+        record |= {
+            "started": before.get("started"),
+            "resumed": [*before.get("resumed", []), _now()],
+        }
     known = before or (_read(Path(config["repeat"])) if config["repeat"] else None)
-    return Run(folder, record, lock, known, bool(config["changed"]), config["ckpt_path"])
+    return Run(folder, record, lock, known, bool(config["allow_changes"]), config["ckpt_path"])
 
 
 def key(override: str) -> str:
@@ -187,7 +216,7 @@ def key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def leads() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the first of the processes that train together, on all machines: it alone writes.
 
     They may have been started by torchrun, perhaps on machines of SLURM's, whose numbers then say nothing; by SLURM; or
@@ -195,7 +224,10 @@ def leads() -> bool:
     """
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
-    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK"))
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    )
 
 
 def _anywhere(value: Any, folder: str) -> Any:
@@ -237,8 +269,12 @@ def _commit() -> str | None:
     """Of fkp's own checkout, if it is one, and whether it had been changed since."""
     git = ["git", "-C", str(Path(__file__).parents[2])]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return commit.stdout.strip() + (", changed since" if changed.stdout.strip() else "")

@@ -22,13 +22,20 @@ from rich.console import Console
 from rich.table import Table
 
 from fkp.errors import FkpError
-from fkp.files.reading import harmless
+from fkp.files.reading import safe_cell
 from fkp.metrics import interval
 from fkp.runs import command_line, provenance, sweeps
 
 FACES = "val_faces.csv"
 CURVE = "val/nme"
-COLUMNS = ("folder", "state", "val_nme", "minutes", "attempts", "error")  # of jobs, besides the keys that vary
+COLUMNS = (
+    "folder",
+    "state",
+    "val_nme",
+    "minutes",
+    "attempts",
+    "error",
+)  # of jobs, besides the keys that vary
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}"
@@ -53,9 +60,13 @@ def newest() -> Path:
     Raises:
         FkpError: there is none.
     """
-    found = sorted(sweeps.FOLDER.glob(f"*/{sweeps.EXPECTED}"), key=lambda file: file.stat().st_mtime)
+    found = sorted(
+        sweeps.FOLDER.glob(f"*/{sweeps.EXPECTED}"), key=lambda file: file.stat().st_mtime
+    )
     if not found:
-        raise FkpError(f"no sweep in {sweeps.FOLDER.resolve()}; `python train.py -m key=value,value` is one")
+        raise FkpError(
+            f"no sweep in {sweeps.FOLDER.resolve()}; `python train.py -m key=value,value` is one"
+        )
     return found[-1].parent
 
 
@@ -78,7 +89,8 @@ class Report:
     def figures(self) -> dict[str, float | int | str]:
         """The few that others may want to check."""
         states: dict[str, float | int | str] = {
-            f"jobs_{state}": int(count) for state, count in self.jobs["state"].value_counts().items()
+            f"jobs_{state}": int(count)
+            for state, count in self.jobs["state"].value_counts().items()
         }
         if self.settings.empty:
             return states
@@ -96,7 +108,9 @@ def read(folder: Path) -> Report:
         expected = json.loads((folder / sweeps.EXPECTED).read_text(encoding="utf-8"))
         swept, jobs = list(expected["swept"]), dict(expected["jobs"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise FkpError(f"{folder}: not the folder of a sweep (it has no {sweeps.EXPECTED} that can be read)") from None
+        raise FkpError(
+            f"{folder}: not the folder of a sweep (it has no {sweeps.EXPECTED} that can be read)"
+        ) from None
     rows = []
     for name, overrides in jobs.items():
         told = dict(one.lstrip("+").partition("=")[::2] for one in overrides)
@@ -113,7 +127,9 @@ def read(folder: Path) -> Report:
             }
         )
     table = pd.DataFrame(rows)
-    return Report(table, _settings(table, swept, folder), {name: _curve(folder / name) for name in jobs})
+    return Report(
+        table, _settings(table, swept, folder), {name: _curve(folder / name) for name in jobs}
+    )
 
 
 def _state(folder: Path) -> str:
@@ -145,8 +161,12 @@ def _settings(jobs: pd.DataFrame, swept: Sequence[str], folder: Path) -> pd.Data
         row = {"setting": in_short(told), "seeds": len(group)}
         row |= {"val_nme": group["val_nme"].mean(), "std": group["val_nme"].std()}
         seeds = group["seed"] if "seed" in group else range(len(group))
-        row["faces"] = {seed: _faces(folder / name) for seed, name in zip(seeds, group["folder"], strict=True)}
-        rows.append({**row, "test_nme": np.mean([_test(folder / name) for name in group["folder"]])})
+        row["faces"] = {
+            seed: _faces(folder / name) for seed, name in zip(seeds, group["folder"], strict=True)
+        }
+        rows.append(
+            {**row, "test_nme": np.mean([_test(folder / name) for name in group["folder"]])}
+        )
     table = pd.DataFrame(rows).sort_values("val_nme", ignore_index=True)
     best = table.iloc[0]
     intervals = [(0.0, 0.0)] + [paired(faces, best["faces"]) for faces in table["faces"][1:]]
@@ -192,9 +212,13 @@ def paired(others: dict[str, pd.DataFrame], best: dict[str, pd.DataFrame]) -> tu
     seeds = [seed for seed in others if seed in best]
     pairs = [(others[seed], best[seed]) for seed in seeds] or [(_mean(others), _mean(best))]
     faces = pairs[0][1].index
-    if faces.empty or any(len(one) != len(faces) or set(one.index) != set(faces) for pair in pairs for one in pair):
+    if faces.empty or any(
+        len(one) != len(faces) or set(one.index) != set(faces) for pair in pairs for one in pair
+    ):
         return float("nan"), float("nan")
-    differences = [one["nme"].loc[faces].to_numpy() - two["nme"].loc[faces].to_numpy() for one, two in pairs]
+    differences = [
+        one["nme"].loc[faces].to_numpy() - two["nme"].loc[faces].to_numpy() for one, two in pairs
+    ]
     return interval(np.stack(differences), pairs[0][1]["identity"].to_numpy())
 
 
@@ -206,13 +230,17 @@ def _mean(trainings: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def _faces(folder: Path) -> pd.DataFrame:
     """A row a validation face; none of a run that has left no such table."""
     try:
-        return pd.read_csv(folder / FACES, index_col="face", dtype={"face": str, "identity": str}, na_filter=False)
+        return pd.read_csv(
+            folder / FACES, index_col="face", dtype={"face": str, "identity": str}, na_filter=False
+        )
     except (OSError, ValueError):
         return pd.DataFrame({"identity": [], "nme": []})
 
 
 def _test(folder: Path) -> float:
-    return float(json.loads((folder / sweeps.FIGURES).read_text(encoding="utf-8")).get("test/nme", np.nan))
+    return float(
+        json.loads((folder / sweeps.FIGURES).read_text(encoding="utf-8")).get("test/nme", np.nan)
+    )
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:
@@ -231,7 +259,7 @@ def _curve(folder: Path) -> list[tuple[int, float]]:
 
 def write(made: Report, folder: Path) -> None:
     """report.txt, report.csv (a row a job) and report.html (with the curves) in the sweep's folder."""
-    table = made.jobs.map(lambda cell: harmless(cell) if isinstance(cell, str) else cell)
+    table = made.jobs.map(lambda cell: safe_cell(cell) if isinstance(cell, str) else cell)
     table.to_csv(folder / "report.csv", index=False)
     with (folder / "report.txt").open("w", encoding="utf-8") as file:
         for one in _tables(made):
@@ -239,7 +267,9 @@ def write(made: Report, folder: Path) -> None:
     title = html.escape(folder.resolve().name)
     parts = [f"<h2>{html.escape(str(one.title))}</h2>{_as_html(one)}" for one in _tables(made)]
     page = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
-    (folder / "report.html").write_text("\n".join([page, *parts[:1], drawn(made), *parts[1:]]) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(
+        "\n".join([page, *parts[:1], drawn(made), *parts[1:]]) + "\n", encoding="utf-8"
+    )
 
 
 def show(made: Report, folder: Path) -> None:
@@ -248,8 +278,8 @@ def show(made: Report, folder: Path) -> None:
 
     for one in _tables(made):
         results.CONSOLE.print(one)
-    results.say(f"report      {results.near(folder / 'report.html')}, .csv, .txt")
-    results.say(f"            tensorboard --logdir {results.near(folder)}")
+    results.print_line(f"report      {results.relative_path(folder / 'report.html')}, .csv, .txt")
+    results.print_line(f"            tensorboard --logdir {results.relative_path(folder)}")
 
 
 def close(folder: Path) -> None:
@@ -263,7 +293,9 @@ def close(folder: Path) -> None:
     show(made, folder)
     left = made.jobs[made.jobs["state"] != "finished"]
     if len(left):
-        states = ", ".join(f"{count} {state}" for state, count in left["state"].value_counts().items())
+        states = ", ".join(
+            f"{count} {state}" for state, count in left["state"].value_counts().items()
+        )
         raise FkpError(
             f"{len(left)} of {len(made.jobs)} jobs are not finished ({states}); the same command goes on with them"
         )
@@ -273,7 +305,14 @@ def _tables(made: Report) -> list[Table]:
     """Settings and jobs as they are shown."""
     tables = []
     if not made.settings.empty:
-        table = Table("setting", "seeds", "val NME", "worse by (95 %)", "test NME", title="Settings, best first")
+        table = Table(
+            "setting",
+            "seeds",
+            "val NME",
+            "worse by (95 %)",
+            "test NME",
+            title="Settings, best first",
+        )
         for row in made.settings.to_dict("records"):
             spread = "" if np.isnan(row["std"]) else f" ± {row['std']:.2f}"
             worse = row["verdict"]
@@ -285,16 +324,23 @@ def _tables(made: Report) -> list[Table]:
         tables.append(table)
     table = Table("job", "state", "val NME", "minutes", "attempts", "why", title="Jobs")
     for row in made.jobs.to_dict("records"):
-        value = "" if row["val_nme"] is None or np.isnan(row["val_nme"]) else f"{row['val_nme']:.2f}"
+        value = (
+            "" if row["val_nme"] is None or np.isnan(row["val_nme"]) else f"{row['val_nme']:.2f}"
+        )
         minutes = "" if np.isnan(row["minutes"]) else f"{row['minutes']:.1f}"
-        table.add_row(row["folder"], row["state"], value, minutes, str(row["attempts"]), row["error"])
+        table.add_row(
+            row["folder"], row["state"], value, minutes, str(row["attempts"]), row["error"]
+        )
     return [*tables, table]
 
 
 def _as_html(table: Table) -> str:
     head = "".join(f"<th>{html.escape(str(column.header))}</th>" for column in table.columns)
     cells = zip(*(list(column.cells) for column in table.columns), strict=True)
-    rows = ["<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells]
+    rows = [
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in cells
+    ]
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
@@ -302,8 +348,12 @@ def drawn(made: Report, width: int = 900, height: int = 380) -> str:
     """The curves as SVG: a colour for each setting, a line for each of its seeds."""
     keys = [key for key in made.jobs.columns if key not in (*COLUMNS, "seed")]
     settings = [in_short({key: row[key] for key in keys}) for row in made.jobs.to_dict("records")]
-    colours = {setting: PALETTE[i % len(PALETTE)] for i, setting in enumerate(dict.fromkeys(settings))}
-    points = np.array([point for curve in made.curves.values() for point in curve if np.isfinite(point[1])])
+    colours = {
+        setting: PALETTE[i % len(PALETTE)] for i, setting in enumerate(dict.fromkeys(settings))
+    }
+    points = np.array(
+        [point for curve in made.curves.values() for point in curve if np.isfinite(point[1])]
+    )
     if not len(points):
         return ""
     last, low = points[:, 0].max(), points[:, 1].min()
@@ -315,16 +365,28 @@ def drawn(made: Report, width: int = 900, height: int = 380) -> str:
         return left + (right - left) * step / max(1, last), bottom - (bottom - top) * share
 
     size = f"0 0 {width} {height + 18 * len(colours)}"
-    parts = [f'<svg viewBox="{size}" xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12">']
+    parts = [
+        f'<svg viewBox="{size}" xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="12">'
+    ]
     for value in np.linspace(low, high, 5):
         y = at(0, value)[1]
-        parts.append(f'<path d="M{left},{y:.1f}H{right}" stroke="#ddd"/><text x="4" y="{y + 4:.1f}">{value:.2f}</text>')
-    parts.append(f'<text x="{left}" y="{height - 8}">validation NME, % of the outer-eye distance, against steps</text>')
+        parts.append(
+            f'<path d="M{left},{y:.1f}H{right}" stroke="#ddd"/><text x="4" y="{y + 4:.1f}">{value:.2f}</text>'
+        )
+    parts.append(
+        f'<text x="{left}" y="{height - 8}">validation NME, % of the outer-eye distance, against steps</text>'
+    )
     parts.append(f'<text x="{right}" y="{height - 8}" text-anchor="end">{last:.0f}</text>')
     for name, setting in zip(made.jobs["folder"], settings, strict=True):
-        line = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in made.curves[name] if np.isfinite(point[1]))
+        line = " ".join(
+            "{:.1f},{:.1f}".format(*at(*point))
+            for point in made.curves[name]
+            if np.isfinite(point[1])
+        )
         told = f"<title>{html.escape(name)}</title>"
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colours[setting]}">{told}</polyline>')
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{colours[setting]}">{told}</polyline>'
+        )
     for i, (setting, colour) in enumerate(colours.items()):
         y, said = height + 14 + 18 * i, html.escape(setting)
         parts.append(f'<path d="M{left},{y - 4}h24" stroke="{colour}" stroke-width="3"/>')

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from fkp.errors import FkpError
 from fkp.runs import config
-from fkp.runs.provenance import LAST, leads
+from fkp.runs.provenance import LAST, is_rank_zero
 from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
@@ -49,14 +49,16 @@ def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
     """
     network = dict(cfg["model"]["network"])
     if "weights" in network:
-        network["weights"] = None  # where they came from; the checkpoint itself brings what became of them
+        network["weights"] = (
+            None  # where they came from; the checkpoint itself brings what became of them
+        )
     return {
         "version": 1,
         "network": network,
         "codec": cfg["model"]["codec"],
-        "transforms": cfg["crop"],
+        "transforms": cfg["transforms"],
         "gray": cfg["datamodule"]["gray"],
-        "lean": cfg["model"].get("lean", 0.0),
+        "label_offset": cfg["model"].get("label_offset", 0.0),
         "markup": markup,
     }
 
@@ -69,11 +71,13 @@ def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
     """
     made = sorted(outputs.rglob(CHECKPOINT), key=lambda path: path.stat().st_mtime)
     if not made:
-        raise FkpError(f"no trained model in {outputs.resolve()}; train one with `python train.py`, or give ckpt=…")
+        raise FkpError(
+            f"no trained model in {outputs.resolve()}; train one with `python train.py`, or give ckpt=…"
+        )
     return made[-1]
 
 
-def chosen(ckpt: str | None, predicting: bool = False) -> Path:
+def resolve_checkpoint(ckpt: str | None, predicting: bool = False) -> Path:
     """What a script is to load: the shipped weights for None, the newest run's for `last`, or a path.
 
     Args:
@@ -106,7 +110,9 @@ def start_from(module: KeypointModule, path: str) -> None:
     try:
         module.start_from(network)
     except RuntimeError as error:
-        raise FkpError(f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})") from None
+        raise FkpError(
+            f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})"
+        ) from None
 
 
 def trainer(cfg: DictConfig, **logging: Any) -> Any:
@@ -124,8 +130,12 @@ def trainer(cfg: DictConfig, **logging: Any) -> Any:
     for needless in NEEDLESS:
         warnings.filterwarnings("ignore", message=needless)
     if "callbacks" in cfg.trainer:
-        raise FkpError("trainer.callbacks: they are a group; add yours with +callbacks.mine={_target_: …}")
-    callbacks = [config.build(callback) for callback in (cfg.get("callbacks") or {}).values() if callback]
+        raise FkpError(
+            "trainer.callbacks: they are a group; add yours with +callbacks.mine={_target_: …}"
+        )
+    callbacks = [
+        config.build(callback) for callback in (cfg.get("callbacks") or {}).values() if callback
+    ]
     logger = _logger(cfg, logging)
     unwanted: list[type] = [] if logger else [LearningRateMonitor]
     unwanted += [Checkpoint] if cfg.trainer.get("enable_checkpointing") is False else []
@@ -148,7 +158,9 @@ def _logger(cfg: DictConfig, logging: dict[str, Any]) -> Any:
     node = cfg.get("logger") if node is True else node
     if not node:
         return False
-    for_tensorboard = isinstance(node, DictConfig) and str(node.get("_target_")).endswith("TensorBoardLogger")
+    for_tensorboard = isinstance(node, DictConfig) and str(node.get("_target_")).endswith(
+        "TensorBoardLogger"
+    )
     return config.build(node, **(logging if for_tensorboard else {}))
 
 
@@ -157,7 +169,9 @@ def best(trainer: Any, folder: Path) -> tuple[Path, float]:
     epoch if no ModelCheckpoint has kept a best; NaN without validation."""
     from fkp.runs.resume import Last
 
-    if not any(isinstance(callback, Last) for callback in trainer.checkpoint_callbacks):  # resume=… needs it
+    if not any(
+        isinstance(callback, Last) for callback in trainer.checkpoint_callbacks
+    ):  # resume=… needs it
         trainer.save_checkpoint(folder / LAST, weights_only=False)
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "best_model_score", None) is not None:
@@ -184,8 +198,12 @@ def precision(wanted: str | None) -> str | None:
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch has none
+        return (
+            "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+        )
+    able: dict[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # the oldest torch has none
     return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
 
 
@@ -212,22 +230,26 @@ def close(
     for logger in trainer.loggers:
         _log_run(logger, cfg, varied, figures)
     # Last: it says that the run is finished.
-    (run_dir / "figures.json").write_text(as_json(figures, indent=1) + "\n", encoding="utf-8")
+    (run_dir / "metrics.json").write_text(as_json(figures, indent=1) + "\n", encoding="utf-8")
 
     names = ("nme", "median", "fr8", "fr10", "auc10")
-    rows = {"this network": {name: figures[f"test/{name}"] for name in names if f"test/{name}" in figures}}
+    rows = {
+        "this network": {
+            name: figures[f"test/{name}"] for name in names if f"test/{name}" in figures
+        }
+    }
     if "test/nme_mean_shape" in figures:
         rows["mean shape"] = {"nme": figures["test/nme_mean_shape"]}
-    show_figures(rows, "test faces, % of the outer-eye distance")
+    print_metrics(rows, "test faces, % of the outer-eye distance")
     say_if_untrained(figures["test/nme"], trainer)
 
-    checkpoint = shlex.quote(str(near(run_dir / CHECKPOINT)))
-    say(f"checkpoint  {checkpoint}")
+    checkpoint = shlex.quote(str(relative_path(run_dir / CHECKPOINT)))
+    print_line(f"checkpoint  {checkpoint}")
     if (run_dir / TEST_FACES).exists():
-        say(f"faces       {near(run_dir / TEST_FACES)}")
-    say(f"go on with  python predict.py image={shlex.quote(str(photo))} ckpt={checkpoint}")
+        print_line(f"faces       {relative_path(run_dir / TEST_FACES)}")
+    print_line(f"go on with  python predict.py image={shlex.quote(str(photo))} ckpt={checkpoint}")
     if (run_dir / "tensorboard").exists():
-        say(f"            tensorboard --logdir {shlex.quote(str(near(run_dir)))}")
+        print_line(f"            tensorboard --logdir {shlex.quote(str(relative_path(run_dir)))}")
 
 
 def say_if_untrained(nme: float, trainer: Any) -> None:
@@ -240,25 +262,29 @@ def say_if_untrained(nme: float, trainer: Any) -> None:
     from fkp.inference.evaluation import baseline
 
     data = trainer.datamodule
-    train, test = (data.parts[part].table for part in ("train", "test"))
+    train, test = (data.splits[part].table for part in ("train", "test"))
     few = [table.select(slice(None, None, 1 + len(table) // SOME)) for table in (train, test)]
     of_mean = baseline(few[0], few[1], data.source.markup)
     if nme < BETTER * of_mean:
         return
-    say(
+    print_line(
         f"no better than the mean shape: NME {nme:.2f} on test faces, and {of_mean:.2f} for the mean training face put "
         f"into their boxes, after {trainer.global_step} optimizer steps on {len(train)} faces. Train longer, "
         f"trainer.max_epochs={5 * (trainer.current_epoch or 1)}, or with another recipe, such as experiment=heatmap"
     )
 
 
-def _log_run(logger: Any, cfg: dict[str, Any], varied: dict[str, Any], figures: dict[str, float]) -> None:
+def _log_run(
+    logger: Any, cfg: dict[str, Any], varied: dict[str, Any], figures: dict[str, float]
+) -> None:
     """Hand a run's keys, figures and configuration to its logger, as far as it takes them."""
     from pytorch_lightning.loggers import TensorBoardLogger
 
     if isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(varied, figures)
-        logger.experiment.add_text("config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```")
+        logger.experiment.add_text(
+            "config", "```yaml\n" + yaml.safe_dump(cfg, sort_keys=False) + "```"
+        )
     else:
         logger.log_hyperparams(varied)
     logger.finalize("success")
@@ -266,7 +292,9 @@ def _log_run(logger: Any, cfg: dict[str, Any], varied: dict[str, Any], figures: 
 
 def as_json(record: dict[str, Any], indent: int | None = None) -> str:
     """Strict JSON of a record: numbers of four decimals; null for what is not finite."""
-    return json.dumps({name: _rounded(value) for name, value in record.items()}, indent=indent, allow_nan=False)
+    return json.dumps(
+        {name: _rounded(value) for name, value in record.items()}, indent=indent, allow_nan=False
+    )
 
 
 def _rounded(value: Any) -> Any:
@@ -279,70 +307,86 @@ def _rounded(value: Any) -> Any:
 
 def debug(data: FacesDataModule, run_dir: Path) -> None:
     """Draw what training would see, and print where."""
-    from fkp.draw import visualize_draws
-    from fkp.files.images import write_picture
+    from fkp.draw import visualize_augmentations
+    from fkp.files.images import write_image
 
     data.setup()
-    sheet = visualize_draws(data.parts["train"], data.source.markup)
-    say(f"faces       {near(write_picture(run_dir / 'augment.png', sheet))}: a row each, first without a draw")
+    sheet = visualize_augmentations(data.splits["train"], data.source.markup)
+    print_line(
+        f"faces       {relative_path(write_image(run_dir / 'augment.png', sheet))}: a row each, first without a draw"
+    )
 
 
 def show_network(module: KeypointModule) -> None:
     """Print what is trained."""
-    if leads():
+    if is_rank_zero():
         count = sum(weight.numel() for weight in module.network.parameters())
-        say(f"network     {type(module.network).__name__}, {count / 1e6:.2f} M parameters")
+        print_line(f"network     {type(module.network).__name__}, {count / 1e6:.2f} M parameters")
 
 
-def show_figures(rows: dict[str, dict[str, float]], title: str) -> None:
+def print_metrics(rows: dict[str, dict[str, float]], title: str) -> None:
     """Print a table of figures, a column for each set of them."""
-    say(title)
+    print_line(title)
     table = Table("", *rows)
     for name in dict.fromkeys(name for figures in rows.values() for name in figures):
         cells = [figures.get(name, "") for figures in rows.values()]
-        table.add_row(name, *(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
+        table.add_row(
+            name, *(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        )
     CONSOLE.print(table)
 
 
-def show_faces(faces: list[Face], image: str, ckpt: str | Path, out: Path, drawn: str | None) -> None:
+def print_faces(
+    faces: list[Face], image: str, ckpt: str | Path, out: Path, drawn: str | None
+) -> None:
     """Print what was found in a picture, and where its files lie: `out` with their endings."""
     if faces:
         table = Table("face", "box: left, top, right, bottom", "points", "score", "confidence")
         for number, face in enumerate(faces, 1):
             box = ", ".join(f"{edge:.0f}" for edge in face.box)
-            table.add_row(str(number), box, str(len(face.points)), f"{face.score:.2f}", f"{face.confidence.mean():.2f}")
+            table.add_row(
+                str(number),
+                box,
+                str(len(face.points)),
+                f"{face.score:.2f}",
+                f"{face.confidence.mean():.2f}",
+            )
         CONSOLE.print(table)
     else:
-        say(f"no face found in {image}; detector=yunet also finds turned and covered ones")
-    say(f"model       {near(Path(ckpt))}")
+        print_line(f"no face found in {image}; detector=yunet also finds turned and covered ones")
+    print_line(f"model       {relative_path(Path(ckpt))}")
     if drawn is not None:
-        say(f"picture     {near(Path(f'{out}.{drawn}'))}")
-    say(f"points      {near(Path(f'{out}.json'))}")
+        print_line(f"picture     {relative_path(Path(f'{out}.{drawn}'))}")
+    print_line(f"points      {relative_path(Path(f'{out}.json'))}")
 
 
-def show_summary(summary: dict[str, Any], folder: Path) -> None:
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Print what became of many pictures or frames, and why some could not be read."""
     table = Table(show_header=False)
     for name, value in summary.items():
-        table.add_row(name.replace("_", " "), str(len(value) if isinstance(value, (dict, list)) else value))
+        table.add_row(
+            name.replace("_", " "), str(len(value) if isinstance(value, (dict, list)) else value)
+        )
     CONSOLE.print(table)
     for note in summary["notes"] if isinstance(summary.get("notes"), list) else []:
-        say(f"note        {note}")
+        print_line(f"note        {note}")
     for title in ("failed", "notes"):
         reasons = summary[title] if isinstance(summary.get(title), dict) else {}
         for path, reason in list(reasons.items())[:FAILURES]:
-            say(f"{title:12}{path}: {reason}")
+            print_line(f"{title:12}{path}: {reason}")
         if len(reasons) > FAILURES:
-            say(f"            and {len(reasons) - FAILURES} more: {near(folder / 'summary.json')}")
-    say(f"results     {near(folder)}")
+            print_line(
+                f"            and {len(reasons) - FAILURES} more: {relative_path(folder / 'summary.json')}"
+            )
+    print_line(f"results     {relative_path(folder)}")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line as it is, however long."""
     CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def near(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     """Relative to the working directory if it lies below it: shorter to read, as good to type."""
     path = path.resolve()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -24,18 +24,24 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fkp.errors import FkpError
 from fkp.files.torch_archive import read
 from fkp.module import gathered
-from fkp.runs.provenance import Run, leads
+from fkp.runs.provenance import Run, is_rank_zero
 
 # What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or
 # by USR1, at which Lightning would write a checkpoint that every later run in the same working folder goes on from.
-ASK = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+ASK = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or not there: a killed or full machine leaves the one before. Loaded as plain data."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         """Write beside the old file, wait for the disk, and rename.
 
         Raises:
@@ -57,7 +63,9 @@ class WholeFiles(TorchCheckpointIO):
             with suppress(OSError):
                 draft.unlink()
             kept = f"{path} is the one before" if path.exists() else "there was none before"
-            raise FkpError(f"{path}: no checkpoint could be written ({error.strerror}); {kept}") from error
+            raise FkpError(
+                f"{path}: no checkpoint could be written ({error.strerror}); {kept}"
+            ) from error
         if os.name == "posix":  # the name, too, is on the disk only once its folder is
             folder = os.open(path.parent, os.O_RDONLY)
             try:
@@ -70,7 +78,7 @@ class WholeFiles(TorchCheckpointIO):
         return read(Path(path))
 
 
-class Last(Checkpoint):
+class LastCheckpoint(Checkpoint):
     """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when a signal asks to stop.
 
     It holds, besides what Lightning keeps, the state of torch's random numbers, of each process.
@@ -94,7 +102,9 @@ class Last(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep it until the training begins: what comes before draws numbers, too."""
-        self.random = state_dict.get("processes", [state_dict])  # before there were several, there was the one
+        self.random = state_dict.get(
+            "processes", [state_dict]
+        )  # before there were several, there was the one
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Go on with the random numbers; listen for signals; end at once if early stopping had."""
@@ -127,12 +137,19 @@ class Last(Checkpoint):
         self.stop = self.stop or number
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Save within an epoch, if it is time. The epoch's last step is left to its end, which is soon."""
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if _any(trainer, self.stop is not None or time.monotonic() - self.saved >= 60 * self.minutes):
+        if _any(
+            trainer, self.stop is not None or time.monotonic() - self.saved >= 60 * self.minutes
+        ):
             self._save(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -141,7 +158,9 @@ class Last(Checkpoint):
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
-            raise FkpError(f"step {trainer.global_step} has made weights that are not finite; they were not kept")
+            raise FkpError(
+                f"step {trainer.global_step} has made weights that are not finite; they were not kept"
+            )
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:  # what led here must not be lost while this is kept
@@ -163,7 +182,11 @@ class Last(Checkpoint):
 
 def _any(trainer: pl.Trainer, asked: bool) -> bool:
     """Whether one of several processes asks: what they do, they do together."""
-    return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+    return (
+        trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if trainer.world_size > 1
+        else asked
+    )
 
 
 class Stopped(SystemExit):
@@ -174,7 +197,7 @@ class Stopped(SystemExit):
 
 
 @contextmanager
-def told(last: Path) -> Iterator[None]:
+def readable_errors(last: Path) -> Iterator[None]:
     """What ends a training from outside is one message with the way on.
 
     Args:
@@ -186,11 +209,13 @@ def told(last: Path) -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        if leads():
-            print(f"stopped; {way_on(last)}", file=sys.stderr)
+        if is_rank_zero():
+            print(f"stopped; {resume_hint(last)}", file=sys.stderr)
         raise SystemExit(stop.code) from None
     except (FkpError, OSError, EOFError, RuntimeError, MisconfigurationException) as error:
-        if isinstance(error, (FkpError, MisconfigurationException)) or "Early stopping conditioned" in str(error):
+        if isinstance(
+            error, (FkpError, MisconfigurationException)
+        ) or "Early stopping conditioned" in str(error):
             what = str(error)
         elif isinstance(error, OSError) and error.errno in NO_ROOM:
             what = f"no room left on the disk ({error.filename or last.parent}); make some"
@@ -198,13 +223,15 @@ def told(last: Path) -> Iterator[None]:
             what = f"a loader process died, as when memory runs out; datamodule.num_workers=0 does without ({error})"
         else:
             raise
-        raise FkpError(f"{what}; {way_on(last)}" if leads() else what) from error
+        raise FkpError(f"{what}; {resume_hint(last)}" if is_rank_zero() else what) from error
 
 
-def way_on(last: Path) -> str:
+def resume_hint(last: Path) -> str:
     """How a run that has been ended goes on from its last checkpoint, in words."""
     return (
-        f"python train.py resume=true goes on from {last}" if last.is_file() else "no checkpoint had been written yet"
+        f"python train.py resume=true goes on from {last}"
+        if last.is_file()
+        else "no checkpoint had been written yet"
     )
 
 

@@ -36,12 +36,22 @@ class Signature:
     any_positional: bool
 
 
-UNCLEAR = ast.Pass()  # stands for what is bound in one of several branches: which one, only running it tells
+UNCLEAR = (
+    ast.Pass()
+)  # stands for what is bound in one of several branches: which one, only running it tells
 WRITES_NAMES = re.compile(r"(?<!\bin )\b(globals|vars|locals|exec|setattr)\(|\bsys\.modules\b")
 DATACLASS = re.compile(r"(\w+\.)*dataclass\b(?!.*\binit=False)")
 NO_BASES = ("object", "Protocol", "Generic", "ABC")  # they have no constructor of their own
 # Decorators after which a function or class takes what it took before; of others that is not known.
-KEEPING = {"classmethod", "staticmethod", "cache", "lru_cache", "contextmanager", "no_grad", "abstractmethod"}
+KEEPING = {
+    "classmethod",
+    "staticmethod",
+    "cache",
+    "lru_cache",
+    "contextmanager",
+    "no_grad",
+    "abstractmethod",
+}
 KEEPING |= {"final", "dataclass", "runtime_checkable", "total_ordering"}
 
 
@@ -58,7 +68,9 @@ def of(target: str) -> Signature | None:
     if isinstance(node, ast.ClassDef):
         return _of_class(module, node)
     if isinstance(node, ast.FunctionDef) and _decorators(node) <= KEEPING:
-        return _of_function(node, skip=1 if owner is not None and "classmethod" in _decorators(node) else 0)
+        return _of_function(
+            node, skip=1 if owner is not None and "classmethod" in _decorators(node) else 0
+        )
     return None
 
 
@@ -78,11 +90,17 @@ class _Module:
         file or folder, Python's or compiled, of that name."""
         parts = self.file.parent.iterdir() if self.file.name == "__init__.py" else []
         source = self.file.read_text(encoding="utf-8", errors="replace")
-        return bool(WRITES_NAMES.search(source)) or name in (part.name.partition(".")[0] for part in parts)
+        return bool(WRITES_NAMES.search(source)) or name in (
+            part.name.partition(".")[0] for part in parts
+        )
 
 
-_Found = tuple[_Module, ast.AST, ast.ClassDef | None] | None  # a definition, and the class that it is in
-_Lineage = list[tuple[_Module, ast.ClassDef] | None]  # a class and those it inherits from; None for an unknown one
+_Found = (
+    tuple[_Module, ast.AST, ast.ClassDef | None] | None
+)  # a definition, and the class that it is in
+_Lineage = list[
+    tuple[_Module, ast.ClassDef] | None
+]  # a class and those it inherits from; None for an unknown one
 
 
 @cache
@@ -95,10 +113,20 @@ def _module(name: str) -> _Module | None:
     folders = [Path(folder) for folder in spec.submodule_search_locations or []]
     file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
     for part in rest:
-        options = [path for folder in folders for path in (folder / part / "__init__.py", folder / f"{part}.py")]
+        options = [
+            path
+            for folder in folders
+            for path in (folder / part / "__init__.py", folder / f"{part}.py")
+        ]
         file = next((path for path in options if path.is_file()), None)
         # Without a file it may be a namespace package: folders alone.
-        folders = [file.parent] if file and file.stem == "__init__" else [] if file else [f / part for f in folders]
+        folders = (
+            [file.parent]
+            if file and file.stem == "__init__"
+            else []
+            if file
+            else [f / part for f in folders]
+        )
     if file is None:
         return None
     try:
@@ -116,7 +144,9 @@ def _spec(top: str) -> ModuleSpec | None:
     return importlib.util.find_spec(top) if top.isidentifier() else None
 
 
-def _collect(body: list[ast.stmt], names: dict[str, ast.AST], stars: list[str], package: str, sure: bool) -> None:
+def _collect(
+    body: list[ast.stmt], names: dict[str, ast.AST], stars: list[str], package: str, sure: bool
+) -> None:
     """Add the names that statements bind to their definitions; the last one counts, if it is sure to be executed."""
 
     def bind(name: str, node: ast.AST) -> None:
@@ -147,7 +177,9 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     if not node.level:
         return node.module or ""
     parts = package.split(".")
-    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+    return ".".join(
+        [*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])]
+    )
 
 
 def _resolve(path: list[str]) -> _Found:
@@ -161,7 +193,9 @@ def _resolve(path: list[str]) -> _Found:
     return None
 
 
-def _find(module: _Module, path: list[str], seen: frozenset[tuple[str, str]] = frozenset()) -> _Found:
+def _find(
+    module: _Module, path: list[str], seen: frozenset[tuple[str, str]] = frozenset()
+) -> _Found:
     """Where a dotted name, as a module sees it, is defined; None if the source cannot tell."""
     name, *rest = path
     if (module.name, name) in seen:
@@ -212,7 +246,11 @@ def _find_in_class(module: _Module, node: ast.ClassDef, path: list[str]) -> _Fou
         if path[0] in names:
             return (part[0], names[path[0]], part[1]) if len(path) == 1 else None
         known |= names.keys()
-    raise Unknown(f"{module.name}.{node.name}", path[0], sorted(name for name in known if not name.startswith("_")))
+    raise Unknown(
+        f"{module.name}.{node.name}",
+        path[0],
+        sorted(name for name in known if not name.startswith("_")),
+    )
 
 
 def _class_names(node: ast.ClassDef) -> dict[str, ast.AST]:
@@ -243,11 +281,15 @@ def _lineage(module: _Module, node: ast.ClassDef) -> _Lineage:
 def _of_class(module: _Module, node: ast.ClassDef) -> Signature | None:
     line = _lineage(module, node)
     for i, part in enumerate(line):
-        if part is None or any(k.arg == "metaclass" and "ABC" not in ast.unparse(k.value) for k in part[1].keywords):
+        if part is None or any(
+            k.arg == "metaclass" and "ABC" not in ast.unparse(k.value) for k in part[1].keywords
+        ):
             return None  # a metaclass may take other arguments than the constructor
         names = _class_names(part[1])
         init = names.get("__init__", names.get("__new__"))
-        if isinstance(init, ast.FunctionDef):  # one that is decorated takes, by custom, what it took before
+        if isinstance(
+            init, ast.FunctionDef
+        ):  # one that is decorated takes, by custom, what it took before
             return _of_function(init, skip=1)
         if init is None and any(DATACLASS.match(ast.unparse(d)) for d in part[1].decorator_list):
             return _of_dataclass(line[i:])
@@ -277,13 +319,23 @@ def _of_dataclass(line: _Lineage) -> Signature | None:
 def _of_function(node: ast.FunctionDef, skip: int) -> Signature:
     arguments = node.args
     placed = [*arguments.posonlyargs, *arguments.args]
-    defaults = [*[None] * (len(placed) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
+    defaults = [
+        *[None] * (len(placed) - len(arguments.defaults)),
+        *arguments.defaults,
+        *arguments.kw_defaults,
+    ]
     parameters = {
-        argument.arg: Parameter(argument.arg, _optional(argument.annotation, default), default is None)
-        for argument, default in list(zip([*placed, *arguments.kwonlyargs], defaults, strict=True))[skip:]
+        argument.arg: Parameter(
+            argument.arg, _optional(argument.annotation, default), default is None
+        )
+        for argument, default in list(zip([*placed, *arguments.kwonlyargs], defaults, strict=True))[
+            skip:
+        ]
     }
     positional = [argument.arg for argument in placed[skip:]]
-    return Signature(parameters, arguments.kwarg is not None, positional, arguments.vararg is not None)
+    return Signature(
+        parameters, arguments.kwarg is not None, positional, arguments.vararg is not None
+    )
 
 
 def _optional(annotation: ast.expr | None, default: ast.expr | None) -> ast.expr | None:

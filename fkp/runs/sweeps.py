@@ -23,7 +23,7 @@ from fkp.errors import FkpError
 from fkp.runs import provenance
 
 FOLDER = Path("outputs/sweeps")
-FIGURES = "figures.json"
+FIGURES = "metrics.json"
 OUTPUT = "output.txt"  # what a job has printed
 RECORD = "job.json"  # what became of it so far
 EXPECTED = "sweep.json"  # in a sweep's folder: which keys vary, and its jobs
@@ -40,18 +40,26 @@ def arguments(given: Sequence[str]) -> list[str]:
     """
     if not {"-m", "--multirun"} & set(given):
         return provenance.arguments(given)
-    if not provenance.leads():
+    if not provenance.is_rank_zero():
         raise FkpError(
             "-m: one process walks through a sweep, whose jobs may have several; start it without torchrun or srun"
         )
     if asked := [one for one in given if provenance.key(one) in ("resume", "repeat", "run_dir")]:
-        raise FkpError(f"{asked[0]}: not for a sweep; the same command again goes on with what is not finished")
-    told = [one for one in given if one not in ("-m", "--multirun") and not provenance.key(one).startswith("hydra")]
+        raise FkpError(
+            f"{asked[0]}: not for a sweep; the same command again goes on with what is not finished"
+        )
+    told = [
+        one
+        for one in given
+        if one not in ("-m", "--multirun") and not provenance.key(one).startswith("hydra")
+    ]
     if any(provenance.key(one) == "hydra.sweep.dir" for one in given):
         return list(given)
     folder = f"hydra.sweep.dir={(FOLDER / name(told, _swept(told), values=False)).as_posix()}"
     # Beside other overrides: Hydra does not find those of two places, as before and after --cfg.
-    place = next((i for i, one in enumerate(given) if "=" in one and not one.startswith("-")), len(given))
+    place = next(
+        (i for i, one in enumerate(given) if "=" in one and not one.startswith("-")), len(given)
+    )
     return [*given[:place], folder, *given[place:]]
 
 
@@ -61,7 +69,9 @@ def _swept(told: Sequence[str]) -> list[str]:
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides([one for one in told if not one.startswith("-")])
+        parsed = OverridesParser.create().parse_overrides(
+            [one for one in told if not one.startswith("-")]
+        )
     except HydraException:  # Hydra will say so itself
         return []
     return [one.get_key_element().lstrip("+") for one in parsed if one.is_sweep_override()]
@@ -98,7 +108,9 @@ def expect(folder: Path, swept: Sequence[str], jobs: Sequence[Sequence[str]]) ->
     """
     file = folder / EXPECTED
     folder.mkdir(parents=True, exist_ok=True)
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"swept": [], "jobs": {}}
+    known = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"swept": [], "jobs": {}}
+    )
     known["swept"] = list(dict.fromkeys([*known["swept"], *swept]))
     known["jobs"] |= {name(job, swept): list(job) for job in jobs}
     draft = file.with_name(f".{EXPECTED}.part")
@@ -161,7 +173,7 @@ def _record(folder: Path) -> Iterator[dict[str, Any]]:
     try:
         yield record
     finally:
-        if provenance.leads():
+        if provenance.is_rank_zero():
             record["seconds"] = round(before.get("seconds", 0) + time.monotonic() - began, 1)
             record["attempts"] = before.get("attempts", 0) + 1
             (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -179,7 +191,9 @@ def recorded(folder: Path) -> dict[str, Any]:
 def _ended(command: Sequence[str], folder: Path, environment: dict[str, str]) -> int:
     """The exit code of a process; what asks this one to stop asks that one, and is answered when it has ended."""
     asked: list[int] = []
-    output = folder / (OUTPUT if provenance.leads() else f"output.{os.environ.get('SLURM_PROCID', '1')}.txt")
+    output = folder / (
+        OUTPUT if provenance.is_rank_zero() else f"output.{os.environ.get('SLURM_PROCID', '1')}.txt"
+    )
     with output.open("ab") as printed:
         process = subprocess.Popen(
             command,
@@ -194,7 +208,11 @@ def _ended(command: Sequence[str], folder: Path, environment: dict[str, str]) ->
             asked.append(number)
             process.send_signal(number)
 
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)]
+        numbers = [
+            getattr(signal, name)
+            for name in ("SIGINT", "SIGTERM", "SIGUSR2")
+            if hasattr(signal, name)
+        ]
         alone = threading.current_thread() is not threading.main_thread()
         before = {} if alone else {number: signal.signal(number, ask) for number in numbers}
         try:
@@ -222,7 +240,10 @@ def _threads(launcher: Any) -> dict[str, str]:
         return dict(os.environ)
     from joblib import cpu_count, effective_n_jobs
 
-    return {**os.environ, "OMP_NUM_THREADS": str(max(1, cpu_count() // effective_n_jobs(launcher.n_jobs)))}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(max(1, cpu_count() // effective_n_jobs(launcher.n_jobs))),
+    }
 
 
 def _last_line(output: Path) -> str:

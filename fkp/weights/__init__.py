@@ -25,9 +25,13 @@ def shipped(file: Path = FILE) -> Path:
     """
     sums = beside(file)
     if not file.is_file() or not sums.is_file():
-        raise FkpError(f"{file}: the shipped weights are not there; install fkp anew, or name others by ckpt=…")
+        raise FkpError(
+            f"{file}: the shipped weights are not there; install fkp anew, or name others by ckpt=…"
+        )
     if digest(file) != sums.read_text(encoding="ascii").split()[0]:
-        raise FkpError(f"{file}: not the file that was shipped (its SHA-256 differs); install fkp anew")
+        raise FkpError(
+            f"{file}: not the file that was shipped (its SHA-256 differs); install fkp anew"
+        )
     return file
 
 

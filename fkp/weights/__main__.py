@@ -21,7 +21,11 @@ def ship(checkpoint: Path, file: Path = FILE) -> Path:
         checkpoint: of `train.py`; with averaged weights, those are shipped.
     """
     whole = read(checkpoint)
-    weights = {name: value.clone() for name, value in whole["state_dict"].items() if name.startswith("network.")}
+    weights = {
+        name: value.clone()
+        for name, value in whole["state_dict"].items()
+        if name.startswith("network.")
+    }
     torch.save({"fkp": whole["fkp"], "state_dict": weights}, file)
     exported = file.with_suffix(".onnx")
     export(file, exported, example_crops(Predictor.load(file, device="cpu"), None, 64), int8=True)
