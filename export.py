@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from fkp import console
 from fkp.errors import FkpError
 from fkp.runs import command_line, config
 
@@ -24,13 +25,13 @@ def export(cfg: DictConfig) -> float:
     source = config.build(cfg.data) if "data" in cfg else None
     crops = example_crops(Predictor.load(ckpt, device="cpu"), source, cfg.faces)
     apart = export.export(ckpt, out, np.asarray(crops), cfg.int8)
-    results.print_line(
-        f"model       {results.relative_path(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8"
+    console.print_line(
+        f"model       {console.relative_path(out)}: {out.stat().st_size / 1e6:.2f} MB, crops of {crops.shape[1:]} uint8"
     )
-    results.print_line(
+    console.print_line(
         f"differs by  {apart:.5f} pixels of the crop {'on average' if cfg.int8 else 'at most'}, on {len(crops)} faces"
     )
-    results.print_line(f"go on with  python predict.py image=… ckpt={results.relative_path(out)}")
+    console.print_line(f"go on with  python predict.py image=… ckpt={console.relative_path(out)}")
     return apart
 
 

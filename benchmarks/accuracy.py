@@ -39,6 +39,7 @@ command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
 
 import torch  # noqa: E402
 
+from fkp.console import track  # noqa: E402
 from fkp.data.image_cache import face_boxes  # noqa: E402
 from fkp.data.shapes import convention, moved  # noqa: E402
 from fkp.data.table import FaceTable  # noqa: E402
@@ -64,7 +65,6 @@ from fkp.inference.predictor import Predictor  # noqa: E402
 from fkp.inference.torch_engine import TorchEngine  # noqa: E402
 from fkp.markup import IBUG68  # noqa: E402
 from fkp.metrics import interval, nme, summary  # noqa: E402
-from fkp.progress import track  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
 

@@ -10,11 +10,11 @@ import sys
 import numpy as np
 from sets import FOLDER
 
+from fkp.console import track
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.detectors import HaarCascade, YuNet
 from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, face_box, overlap
-from fkp.progress import track
 
 
 def of_yunet(image: np.ndarray, box: np.ndarray, detector: YuNet) -> dict[str, float] | None:

@@ -11,11 +11,11 @@ import torch
 from sets import last_line, parser, source
 
 from fkp.calibration import WITHIN, reliability
+from fkp.console import track
 from fkp.data.image_cache import face_boxes
 from fkp.files.images import read_image
 from fkp.inference.predictor import Predictor
 from fkp.metrics import point_errors
-from fkp.progress import track
 
 
 def main() -> None:

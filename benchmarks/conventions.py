@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from sets import FOLDER, source
 
+from fkp.console import track
 from fkp.data.image_cache import face_boxes
 from fkp.data.shapes import convention, moved
 from fkp.data.table import FaceTable
@@ -23,7 +24,6 @@ from fkp.data.youtube_faces import OFFSETS
 from fkp.files.images import read_image
 from fkp.inference.predictor import Predictor
 from fkp.metrics import nme
-from fkp.progress import track
 
 
 def found(predictor: Predictor, faces: FaceTable) -> np.ndarray:

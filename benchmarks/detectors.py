@@ -17,6 +17,7 @@ from rich.table import Table
 from sets import last_line, parser, source
 
 from fkp import Predictor
+from fkp.console import track
 from fkp.data.image_cache import face_boxes
 from fkp.detectors import Detector, HaarCascade, YuNet
 from fkp.files.images import read_image
@@ -24,7 +25,6 @@ from fkp.geometry import overlap
 from fkp.inference.evaluation import SAME_FACE
 from fkp.markup import IBUG68
 from fkp.metrics import nme
-from fkp.progress import track
 
 
 class _Timed:

@@ -44,11 +44,11 @@ from fkp.data.pts_folders import PtsFolders, write_pts
 from fkp.data.table import FaceTable, Source
 from fkp.doctor.pictures import _look
 from fkp.errors import FkpError
+from fkp.face import Face
 from fkp.files import download, images
 from fkp.files.images import read_image, write_image
 from fkp.inference import engines, media
 from fkp.inference.media import Video, find
-from fkp.inference.predictor import Face
 from fkp.inference.writers import PredictionWriter
 from fkp.markup import IBUG68, load_markup
 

@@ -23,13 +23,13 @@ from accuracy import nearest
 from peers import PEERS, Peer, available
 from sets import last_line, parser, some, source
 
+from fkp.console import track
 from fkp.data.table import FaceTable
 from fkp.files.images import read_image, write_image
 from fkp.geometry import apply, centre_and_side, face_box, rescaling, rotation, square, warp
 from fkp.inference.predictor import Predictor
 from fkp.markup import IBUG68
 from fkp.metrics import nme
-from fkp.progress import track
 
 Picture = tuple[np.ndarray, np.ndarray]  # image and label
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from fkp import Face, Predictor
+from fkp.console import track
 from fkp.detectors import HaarCascade, YuNet
 from fkp.files.images import read_image
 from fkp.geometry import face_box, overlap, translation, warp
 from fkp.inference.tracking import Tracker
 from fkp.markup import IBUG68
-from fkp.progress import track
 
 RATE, FRAMES, NOISE = 25.0, 75, 6.0
 

@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 __all__ = ["Face", "Predictor"]
 
 if TYPE_CHECKING:
-    from fkp.inference.predictor import Face, Predictor
+    from fkp.face import Face
+    from fkp.inference.predictor import Predictor
 
 
 def __getattr__(name: str) -> Any:

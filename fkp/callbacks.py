@@ -141,9 +141,8 @@ class MeanShape(pl.Callback):
     def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
         """The mean face."""
         self.errors = MeanMetric("ignore").to(module.device)
-        self.mean = torch.as_tensor(
-            trainer.datamodule.mean_points(), dtype=torch.float32, device=module.device
-        )  # type: ignore[attr-defined]
+        mean = trainer.datamodule.mean_points()  # type: ignore[attr-defined]
+        self.mean = torch.as_tensor(mean, dtype=torch.float32, device=module.device)
 
     def on_test_batch_end(
         self,

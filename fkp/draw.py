@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fkp.face import Face
 from fkp.geometry import apply, rescaling
-from fkp.inference.predictor import Face
 from fkp.markup import IBUG68, Markup
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import NamedTuple, TextIO
 
 from fkp.data.columns import BLOCK
 from fkp.errors import FkpError
+from fkp.files.images import IMAGE_ENDINGS
 from fkp.files.reading import open_text, read_start
-from fkp.inference.media import PICTURES
 
 BYTES, ROWS = 1 << 31, 1 << 21  # of a file, at most
 LETTERS = (
@@ -202,7 +202,7 @@ def is_number(cell: str) -> bool:
 
 def is_image(cell: str) -> bool:
     """Whether a cell is a file name with the ending of an image."""
-    return os.path.splitext(cell.strip())[1].lower() in PICTURES
+    return os.path.splitext(cell.strip())[1].lower() in IMAGE_ENDINGS
 
 
 def _separator(lines: list[str]) -> str:

@@ -125,9 +125,7 @@ class FacesDataModule(pl.LightningDataModule):
             except FkpError:
                 if markup.sided:
                     raise
-        flips = max(
-            [step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0
-        )
+        flips = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)
         what = f"markup {markup.name}: its names do not tell which points mirror each other"
         pairs = proposal(mean_shape(points), markup)
         if flips:

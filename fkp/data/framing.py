@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fkp.console import track
 from fkp.data.image_cache import face_boxes
 from fkp.data.shapes import CLEARLY, mean_shape, normalising_pair
 from fkp.data.table import FaceTable
@@ -21,7 +22,6 @@ from fkp.errors import FkpError
 from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, face_box, placed, reframed, square
 from fkp.markup import Markup
-from fkp.progress import track
 
 SAMPLE, ENOUGH = (
     300,

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from filelock import FileLock
 
+from fkp.console import track
 from fkp.data.columns import BLOCK, Texts, taken
 from fkp.data.table import FaceTable
 from fkp.errors import FkpError
@@ -32,7 +33,6 @@ from fkp.geometry import (
     warp,
 )
 from fkp.markup import Markup
-from fkp.progress import track
 
 VERSION = 5  # of the cached file; raise it when its layout changes, or how images are read
 Made = (

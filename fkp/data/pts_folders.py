@@ -15,8 +15,8 @@ import numpy as np
 from fkp.data.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.data.table import FAR, FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
+from fkp.files.images import IMAGE_ENDINGS, VIDEO_ENDINGS
 from fkp.files.reading import inside, read_bytes, text_in
-from fkp.inference.media import FILMS, PICTURES
 from fkp.markup import load_markup
 
 MOST = 1 << 20  # bytes of a file
@@ -108,7 +108,7 @@ class PtsFolders(Source):
             return None, where, what
         fault = self._fault(found)
         if not images:
-            fault = f"no picture of that name beside it ({', '.join(PICTURES)}, in small or large letters)"
+            fault = f"no picture of that name beside it ({', '.join(IMAGE_ENDINGS)}, in small or large letters)"
         elif len(images) > 1:
             fault = (
                 f"{len(images)} images of that name, and it is not said whose points these are: "
@@ -156,9 +156,9 @@ class _Files:
         if ending == ".pts":
             self.pts.append(file)
             self._labelled.add(folder)
-        elif ending in PICTURES and file.is_file():
+        elif ending in IMAGE_ENDINGS and file.is_file():
             self._images[folder].setdefault(_key(file.stem), []).append(file)
-        elif ending in FILMS:
+        elif ending in VIDEO_ENDINGS:
             self._videos[folder].append(file)
 
     def images(self, pts: Path) -> list[Path]:

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 
 from fkp import painter
+from fkp.console import track
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.table import FaceTable, Fault
 from fkp.errors import FkpError
 from fkp.files.cache import cache_folder, fingerprint
 from fkp.files.images import write_image
 from fkp.files.reading import read_bytes
-from fkp.progress import track
 
 
 class Synthetic(LabelledCsv):

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from fkp.console import track
 from fkp.data.table import FaceTable
 from fkp.doctor.findings import Case, Finding
 from fkp.errors import FkpError
 from fkp.files.images import BYTES, header
 from fkp.files.reading import read_bytes
-from fkp.progress import track
 
 ENDINGS = {"JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png"}, "BMP": {".bmp"}}
 ENDINGS |= {

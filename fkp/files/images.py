@@ -21,6 +21,53 @@ from fkp.files.reading import read_bytes
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
+# Endings of the images and videos that fkp reads, lower case.
+IMAGE_ENDINGS = [
+    ".apng",
+    ".avif",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+]
+IMAGE_ENDINGS += [".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
+VIDEO_ENDINGS = [
+    ".3g2",
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".divx",
+    ".dv",
+    ".f4v",
+    ".flv",
+    ".m1v",
+    ".m2t",
+    ".m2ts",
+    ".m2v",
+    ".m4v",
+]
+VIDEO_ENDINGS += [
+    ".mjpeg",
+    ".mjpg",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpe",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".ogm",
+    ".ogv",
+    ".qt",
+]
+VIDEO_ENDINGS += [".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv"]
 BYTES, PIXELS = (
     1 << 30,
     200_000_000,

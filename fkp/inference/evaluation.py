@@ -6,16 +6,17 @@ from collections import defaultdict
 
 import numpy as np
 
+from fkp.console import track
 from fkp.data.framing import boxed
 from fkp.data.image_cache import face_boxes
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.errors import FkpError
+from fkp.face import Face
 from fkp.files.images import read_image, to_gray
 from fkp.geometry import centre_and_side, face_box, overlap
-from fkp.inference.predictor import Face, Predictor
+from fkp.inference.predictor import Predictor
 from fkp.markup import Markup
 from fkp.metrics import point_errors, summary
-from fkp.progress import track
 
 SAME_FACE = 0.3  # intersection over union from which a detected box is taken for the labelled face
 Figures = dict[str, float]

@@ -19,56 +19,10 @@ import cv2
 import numpy as np
 
 from fkp.errors import FkpError
-from fkp.files.images import PIXELS, is_picture
+from fkp.files.images import IMAGE_ENDINGS, PIXELS, VIDEO_ENDINGS, is_picture
 from fkp.files.reading import read_text
 
 # What OpenCV may read, as it was built.
-PICTURES = [
-    ".apng",
-    ".avif",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".hif",
-    ".jfif",
-    ".jp2",
-    ".jpe",
-    ".jpeg",
-]
-PICTURES += [".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
-FILMS = [
-    ".3g2",
-    ".3gp",
-    ".asf",
-    ".avi",
-    ".divx",
-    ".dv",
-    ".f4v",
-    ".flv",
-    ".m1v",
-    ".m2t",
-    ".m2ts",
-    ".m2v",
-    ".m4v",
-]
-FILMS += [
-    ".mjpeg",
-    ".mjpg",
-    ".mkv",
-    ".mov",
-    ".mp4",
-    ".mpe",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".mxf",
-    ".ogm",
-    ".ogv",
-    ".qt",
-]
-FILMS += [".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv"]
 CAMERA = re.compile(r"camera:(\d+)$")
 LIST = 1 << 26  # bytes of a list of paths, at most
 WAIT_MS = 30_000  # for a film to open, and for each frame's bytes
@@ -312,7 +266,7 @@ def result_name(source: Path) -> Path:
 def _called(path: Path) -> str:
     """`picture` or `film`, by a file's ending; empty for another one."""
     ending = path.suffix.lower()
-    return "picture" if ending in PICTURES else "film" if ending in FILMS else ""
+    return "picture" if ending in IMAGE_ENDINGS else "film" if ending in VIDEO_ENDINGS else ""
 
 
 def _unnamed(path: Path) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fkp.errors import FkpError
+from fkp.face import Face
 from fkp.geometry import centre_and_side, face_box, overlap
-from fkp.inference.predictor import BOX_SIDES, Face
+from fkp.inference.predictor import BOX_SIDES
 from fkp.markup import IBUG68, Markup
 
 

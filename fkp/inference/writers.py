@@ -19,15 +19,16 @@ import cv2
 import numpy as np
 from filelock import FileLock, Timeout
 
+from fkp import console
+from fkp.console import track
 from fkp.draw import draw
 from fkp.errors import FkpError
+from fkp.face import Face
 from fkp.files.images import count_frames, read_image, write_image
 from fkp.files.reading import read_text, safe_cell, short
 from fkp.inference.media import ImageCollection, Video, result_name
-from fkp.inference.predictor import Face, Predictor
+from fkp.inference.predictor import Predictor
 from fkp.markup import Markup
-from fkp.progress import track
-from fkp.runs import results
 
 UNFINISHED = (
     "unfinished.json"  # what was asked for, in a folder where some of it is still to be done
@@ -68,7 +69,7 @@ class PredictionWriter:
         """One image."""
         image, note = _read(path)
         if note:
-            results.print_line(f"note        {path}: {note}")
+            console.print_line(f"note        {path}: {note}")
         faces = self.predictor(image)
         self._write(path, result_name(path), image, faces, note)
         return faces
@@ -247,7 +248,7 @@ class PredictionWriter:
                         copy.write(draw(frame, followed, self.predictor.markup), seconds)
             except KeyboardInterrupt:
                 stopped = True
-                results.print_line(f"stopped after {len(counts)} frames")
+                console.print_line(f"stopped after {len(counts)} frames")
             finally:
                 if copy is not None:
                     copy.close()

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from fkp import console
 from fkp.errors import FkpError
 from fkp.files.reading import safe_cell
 from fkp.metrics import interval
@@ -274,12 +275,11 @@ def write(made: Report, folder: Path) -> None:
 
 def show(made: Report, folder: Path) -> None:
     """Print the tables, and where they lie."""
-    from fkp.runs import results
 
     for one in _tables(made):
-        results.CONSOLE.print(one)
-    results.print_line(f"report      {results.relative_path(folder / 'report.html')}, .csv, .txt")
-    results.print_line(f"            tensorboard --logdir {results.relative_path(folder)}")
+        console.CONSOLE.print(one)
+    console.print_line(f"report      {console.relative_path(folder / 'report.html')}, .csv, .txt")
+    console.print_line(f"            tensorboard --logdir {console.relative_path(folder)}")
 
 
 def close(folder: Path) -> None:

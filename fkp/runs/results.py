@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
+from fkp.console import CONSOLE, print_line, relative_path
 from fkp.errors import FkpError
 from fkp.runs import config
 from fkp.runs.provenance import LAST, is_rank_zero
@@ -22,10 +22,9 @@ from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
     from fkp.data.datamodule import FacesDataModule
-    from fkp.inference.predictor import Face
+    from fkp.face import Face
     from fkp.module import KeypointModule
 
-CONSOLE = Console()
 OUTPUTS = Path("outputs")
 CHECKPOINT = "checkpoints/best.ckpt"
 TEST_FACES = "test_faces.png"
@@ -167,10 +166,10 @@ def _logger(cfg: DictConfig, logging: dict[str, Any]) -> Any:
 def best(trainer: Any, folder: Path) -> tuple[Path, float]:
     """The checkpoint that a training has come to, and its validation NME, percent: the best, or the weights of the last
     epoch if no ModelCheckpoint has kept a best; NaN without validation."""
-    from fkp.runs.resume import Last
+    from fkp.runs.resume import LastCheckpoint
 
     if not any(
-        isinstance(callback, Last) for callback in trainer.checkpoint_callbacks
+        isinstance(callback, LastCheckpoint) for callback in trainer.checkpoint_callbacks
     ):  # resume=… needs it
         trainer.save_checkpoint(folder / LAST, weights_only=False)
     for callback in trainer.checkpoint_callbacks:
@@ -379,14 +378,3 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
                 f"            and {len(reasons) - FAILURES} more: {relative_path(folder / 'summary.json')}"
             )
     print_line(f"results     {relative_path(folder)}")
-
-
-def print_line(line: str) -> None:
-    """Print a line as it is, however long."""
-    CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def relative_path(path: Path) -> Path:
-    """Relative to the working directory if it lies below it: shorter to read, as good to type."""
-    path = path.resolve()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,10 +1,14 @@
-"""One kind of progress bar for everything that is not the Trainer's."""
+"""Console output: progress bars, lines and paths; the Trainer has a progress bar of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
+from rich.console import Console
+
+CONSOLE = Console()
 Item = TypeVar("Item")
 
 
@@ -15,7 +19,6 @@ def track(items: Iterable[Item], title: str, total: int | None) -> Iterator[Item
     Args:
         total: how many there will be; None if nobody knows.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -42,3 +45,14 @@ def track(items: Iterable[Item], title: str, total: int | None) -> Iterator[Item
             progress.advance(bar)
             speed = progress.tasks[0].speed
             progress.update(bar, speed=f"{speed:.1f}/s" if speed else "")
+
+
+def print_line(line: str) -> None:
+    """Print a line as it is, however long."""
+    CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def relative_path(path: Path) -> Path:
+    """Relative to the working directory if it lies below it: shorter to read, as good to type."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
