@@ -1,4 +1,4 @@
-"""The real faces that the benchmarks read: youtube_faces and 300w_train in one folder."""
+"""The real sets that the benchmarks read, and what their command lines share."""
 
 import argparse
 import json
@@ -10,27 +10,36 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 from fkp.data.table import FaceTable, Source
+from fkp.geometry import face_box, overlap
+from fkp.inference.evaluation import SAME_FACE
 from fkp.runs import config
 
-# Where they lie if the command line does not say.
+# The folder of youtube_faces/ and 300w_train/, if the command line does not name it.
 FOLDER = Path(os.environ["FKP_SHARED"], "data") if "FKP_SHARED" in os.environ else Path("data")
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def source(name: str, folder: Path = FOLDER, data: str = "joined") -> Source:
-    """A real set as `data=joined` (or `real`) `data.root=…` would read it, its own duplicates known."""
-    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        return config.build(
-            compose("evaluate", [f"data={data}", f"data.root={folder.resolve()}"]).data
-        ).sources[name]
+    """Build a real set as `data=joined` with `data.root=FOLDER` does, with its known duplicates."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [f"data={data}", f"data.root={folder.resolve()}"])
+    return config.build(cfg.data).sources[name]
+
+
+def nearest(faces: list[np.ndarray], box: np.ndarray) -> np.ndarray | None:
+    """Return the points (K, 2) of the one of several faces that lies in a face box; None if none."""
+    overlaps = [overlap(face_box(points), box) for points in faces]
+    best = int(np.argmax(overlaps)) if overlaps else -1
+    return faces[best] if overlaps and overlaps[best] >= SAME_FACE else None
 
 
 def some(faces: FaceTable, count: int) -> FaceTable:
-    """At most `count` faces, spread over all."""
+    """Select at most `count` evenly spaced faces."""
     return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """What the benchmarks of weights are told: the folder of the sets, and the weights."""
+    """Make the command line of a benchmark of weights: the folder of the sets, and the weights."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,11 +48,11 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def last_line(figures: dict[str, float], digits: int = 4) -> str:
-    """Figures as a line of JSON, which knows no infinity: what is not finite is null."""
+def last_line(metrics: dict[str, float], digits: int = 4) -> str:
+    """Format metrics as one line of JSON, with null for what is not finite."""
     return json.dumps(
         {
             name: round(value, digits) if math.isfinite(value) else None
-            for name, value in figures.items()
+            for name, value in metrics.items()
         }
     )

@@ -141,7 +141,7 @@ class YuNet:
     """
 
     # Of the box that a Haar cascade would draw: its centre, from YuNet's in shares of its width and height, and its
-    # side, over the root of width x height; medians over the training part of youtube_faces (benchmarks/boxes.py), but
+    # side, over the root of width x height; medians over the training part of youtube_faces (benchmarks/accuracy/boxes.py), but
     # for RIGHT, which is 0.026 there as the labels lie to the right of the faces: a mirror would have it -0.026.
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
     LEAST = 64  # pixels, a side of what is searched

@@ -102,7 +102,7 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
     """The face box the shipped detector (Haar cascade) would have drawn round these points.
 
     A square. With the markup's `box`, its centre is `up` above the mean of the points, its side `side`, both in units
-    of sqrt(w * h) of the points' extent; the two constants are medians over real Haar boxes (`benchmarks/boxes.py`).
+    of sqrt(w * h) of the points' extent; the two constants are medians over real Haar boxes (`benchmarks/accuracy/boxes.py`).
     With its `frame`, which a training has measured, the median face is moved, scaled and turned onto the points, and
     its box with it.
 

@@ -1,4 +1,4 @@
-"""Whatever a file holds, its reader gives a result or one clean error. `benchmarks/fuzz.py` tries the same with many
+"""Whatever a file holds, its reader gives a result or one clean error. `benchmarks/reliability/fuzz.py` tries the same with many
 more, and with limits on memory and time."""
 
 import sys
@@ -15,7 +15,7 @@ from fkp.files import images
 from fkp.files.images import write_image
 from fkp.inference import media
 
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks/reliability"))
 import fuzz  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # it tells of each damaged file

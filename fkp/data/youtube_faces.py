@@ -15,7 +15,7 @@ from fkp.files.download import fetch_archive
 
 COMMIT = "6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81"
 ARCHIVE = f"https://github.com/udacity/P1_Facial_Keypoints/archive/{COMMIT}.zip"
-OFFSETS = Path(__file__).with_name("youtube_faces_offsets.csv")  # by benchmarks/conventions.py
+OFFSETS = Path(__file__).with_name("youtube_faces_offsets.csv")  # by benchmarks/accuracy/conventions.py
 CHECKSUMS = {
     "training_frames_keypoints.csv": "9f3d1213429893d4955e2789076f6ce11e297253fed86337cffb6ca85bd61ec8",
     "test_frames_keypoints.csv": "348e5e1a5906001f64d3da627e4f61dc3de90771d6d92f5d93628029b3c85e65",
@@ -33,7 +33,7 @@ class YoutubeFaces(LabelledCsv):
         download: fetch the pinned archive (about 300 MB) into root if it is not there.
         protocol: `identity`, `official` or `strict`.
         labels: `published`: as they are, beside the face; `human`: each point moved by one offset in the eye-line frame
-            onto the convention of 300-W's hand-made labels (`benchmarks/conventions.py`).
+            onto the convention of 300-W's hand-made labels (`benchmarks/accuracy/conventions.py`).
         on_bad: `stop` or `skip`.
     """
 

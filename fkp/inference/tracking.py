@@ -84,7 +84,7 @@ class Tracker:
     Args:
         smooth: smooth the points.
         cutoff, beta, speed_cutoff: of `OneEuro`, a face's size (the square root of width x height of its points) being
-            the unit; `benchmarks/video.py` measures what they do.
+            the unit; `benchmarks/robustness/video.py` measures what they do.
         overlapping: least overlap (intersection over union) of the boxes of one face in two frames.
         patience: seconds for which a face may be lost and keep its number.
         markup: the meaning of the points.

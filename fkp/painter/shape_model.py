@@ -1,6 +1,6 @@
 """The shapes that faces take: 68 points sampled from a model of real labels.
 
-`shape68.json` is computed by `benchmarks/shape_model.py`. Its unit is the root mean square radius of a face's points
+`shape68.json` is computed by `benchmarks/accuracy/shape_model.py`. Its unit is the root mean square radius of a face's points
 (the outer eye corners lie about 1.5 apart), x right, y down, the mean of the points at the origin, roll taken out.
 """
 

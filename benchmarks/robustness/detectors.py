@@ -1,4 +1,4 @@
-"""Which detector finds the faces: `python benchmarks/detectors.py [path/to/data] [--yunet path/to/yunet.onnx]`.
+"""Which detector finds the faces: `python benchmarks/robustness/detectors.py [path/to/data] [--yunet path/to/yunet.onnx]`.
 
 On the publisher's 770 test rows of youtube_faces and the validation photos of 300-W, one labelled face in each. Recall
 is the share of them that a box overlaps as evaluation asks; precision the share of boxes that do (a second, unlabelled
@@ -9,12 +9,13 @@ is raw, of the faces found; ms a photo are detection alone, medians, each detect
 """
 
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sets import last_line, parser, source
 
 from fkp import Predictor
 from fkp.console import track
@@ -25,6 +26,9 @@ from fkp.geometry import overlap
 from fkp.inference.evaluation import SAME_FACE
 from fkp.markup import IBUG68
 from fkp.metrics import nme
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import last_line, parser, source  # noqa: E402
 
 
 class _Timed:

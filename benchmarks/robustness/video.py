@@ -1,4 +1,4 @@
-"""How much points tremble on a still face and lag on a moving one: `python benchmarks/video.py [path/to/photos]`.
+"""How much points tremble on a still face and lag on a moving one: `python benchmarks/robustness/video.py [path/to/photos]`.
 
 Each photo ($FKP_SHARED/photos, if not given) becomes two films of 75 frames, 25 a second, each frame with noise of its
 own (6 gray levels): one stands still, one moves to and fro, at most a face's size a second. Prints, as they come from

@@ -1,4 +1,4 @@
-"""What makes a training step quicker: `python benchmarks/step.py`.
+"""What makes a training step quicker: `python benchmarks/speed/step.py`.
 
 Steps of the shipped model's network on random crops, on the device that training would take: as it is, with channels
 last, in half precision (bf16), compiled; in turn, within one run. Prints medians in ms a face and their ratios.
@@ -22,7 +22,7 @@ command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
 
 import torch  # noqa: E402
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def stepper(batch: int, channels_last: bool, half: bool, compiled: bool) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Does confidence keep its word: `python benchmarks/calibration.py [path/to/data] [--ckpt …]`.
+"""Does confidence keep its word: `python benchmarks/accuracy/calibration.py [path/to/data] [--ckpt …]`.
 
 Of the points that are said to be near their labels (within 5 % of the outer-eye distance) with some chance, that share
 should be. On the test parts of 300-W and of youtube_faces (moved onto 300-W's convention), people never seen, in the
@@ -6,9 +6,11 @@ label's box; confidence was calibrated on the validation parts, in training. Pri
 calibration error (Naeini et al., 2015): the mean of |said - true| over them.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import torch
-from sets import last_line, parser, source
 
 from fkp.calibration import WITHIN, reliability
 from fkp.console import track
@@ -16,6 +18,9 @@ from fkp.data.image_cache import face_boxes
 from fkp.files.images import read_image
 from fkp.inference.predictor import Predictor
 from fkp.metrics import point_errors
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import last_line, parser, source  # noqa: E402
 
 
 def main() -> None:

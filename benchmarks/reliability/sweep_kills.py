@@ -1,7 +1,7 @@
 """Kill a sweep at random moments, its driver or one of its jobs, give the same command again, and compare what it comes
 to with a sweep never stopped.
 
-    python benchmarks/sweep_kills.py [--kills 10] [--seed 0] [--launcher basic]
+    python benchmarks/reliability/sweep_kills.py [--kills 10] [--seed 0] [--launcher basic]
 
 Jobs are those of `kills.py`, with three seeds; they are compared bit for bit, as there.
 """

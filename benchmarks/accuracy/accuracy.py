@@ -1,6 +1,6 @@
 """How far from the labels: fkp, dlib, MediaPipe and what needs no network, on the same photos, in one run.
 
-    python benchmarks/accuracy.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python]
+    python benchmarks/accuracy/accuracy.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python]
 
 reads youtube_faces and 300w_train below path/to/data ($FKP_SHARED/data, or data, if not given) and scores
   identity     youtube_faces, people never seen in training
@@ -28,10 +28,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from peers import PEERS, available
 from rich.console import Console
 from rich.table import Table
-from sets import last_line, parser, some, source
 
 from fkp.runs import command_line
 
@@ -67,6 +65,10 @@ from fkp.markup import IBUG68  # noqa: E402
 from fkp.metrics import interval, nme, summary  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from peers import PEERS, available  # noqa: E402
+from sets import last_line, nearest, parser, some, source  # noqa: E402
+
 
 class Photo(NamedTuple):
     """A labelled face, where it lies."""
@@ -78,13 +80,6 @@ class Photo(NamedTuple):
 
 
 System = Callable[[Photo], np.ndarray | None]
-
-
-def nearest(faces: list[np.ndarray], box: np.ndarray) -> np.ndarray | None:
-    """Of several faces' points, those of the one in this face box."""
-    overlaps = [overlap(face_box(points), box) for points in faces]
-    best = int(np.argmax(overlaps)) if overlaps else -1
-    return faces[best] if overlaps and overlaps[best] >= SAME_FACE else None
 
 
 def answers(systems: dict[str, System], faces: FaceTable, title: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Compute `fkp/painter/shape68.json`, the shapes that the painted faces take, from real labels.
 
-    python benchmarks/shape_model.py path/to/youtube_faces
+    python benchmarks/accuracy/shape_model.py path/to/youtube_faces
 
 The labels are those that github.com/udacity/P1_Facial_Keypoints publishes under the MIT licence, of the people in the
 training part of the identity split (photos are not used, only the points). Each face counts twice, as labelled and
@@ -22,7 +22,7 @@ from fkp.markup import IBUG68
 MODES = (
     24  # beyond these the labels' coarse grid (5.5 % of the eye distance) is most of what is left
 )
-MODEL_FILE = Path(__file__).parents[1] / "fkp" / "painter" / "shape68.json"
+MODEL_FILE = Path(__file__).parents[2] / "fkp" / "painter" / "shape68.json"
 
 
 def read_shapes(root: str) -> np.ndarray:
@@ -82,7 +82,7 @@ def main() -> None:
     deviations[2:] = (np.quantile(rest, 0.84, axis=0) - np.quantile(rest, 0.16, axis=0)) / 2
 
     model = {
-        "about": "68-point face shapes: see benchmarks/shape_model.py, which computes this file",
+        "about": "68-point face shapes: see benchmarks/accuracy/shape_model.py, which computes this file",
         "mean": flat(mean).round(4).tolist(),
         "modes": modes.round(4).tolist(),
         "deviations": deviations.round(4).tolist(),

@@ -1,6 +1,6 @@
 """Kill trainings at random moments, let them go on, and compare what they come to with a training never stopped.
 
-    python benchmarks/kills.py [--kills 20] [--seed 0] [--signal KILL]
+    python benchmarks/reliability/kills.py [--kills 20] [--seed 0] [--signal KILL]
 
 trains on a few drawn faces, with dropout, augmentations, averaged weights and early stopping, and keeps a checkpoint
 after every step, so that some kills fall on one being written. Each training is killed at a random moment of the time
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPTIONS = [
     "data.count=60",
     "trainer.max_epochs=4",

@@ -1,4 +1,4 @@
-"""How detectors' boxes lie round the points: `python benchmarks/boxes.py [path/to/youtube_faces [path/to/yunet.onnx]]`.
+"""How detectors' boxes lie round the points: `python benchmarks/accuracy/boxes.py [path/to/youtube_faces [path/to/yunet.onnx]]`.
 
 The constants of fkp/markups/*.yaml (box), the framing in conf/ and YuNet's in fkp/detectors.py are these medians, over
 the training part of the identity split: no test face is looked at.
@@ -6,15 +6,18 @@ the training part of the identity split: no test face is looked at.
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
-from sets import FOLDER
 
 from fkp.console import track
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.detectors import HaarCascade, YuNet
 from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, face_box, overlap
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import FOLDER  # noqa: E402
 
 
 def of_yunet(image: np.ndarray, box: np.ndarray, detector: YuNet) -> dict[str, float] | None:

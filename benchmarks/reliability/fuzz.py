@@ -2,7 +2,7 @@
 one clean error (`FkpError`). Anything else is a bug, and so is a crash, or a file that takes 10 seconds or 256 MB:
 they are counted and kept.
 
-    python benchmarks/fuzz.py --inputs 100000
+    python benchmarks/reliability/fuzz.py --inputs 100000
 
 Every reader has small good files, which are mutated: a number, a seed and its name tell an input. A process of its own
 reads them, and another goes on where it died. Linux alone has its limits.
@@ -18,6 +18,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -33,7 +34,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from sets import last_line
 
 import fkp.markup
 from fkp import painter
@@ -51,6 +51,9 @@ from fkp.inference import engines, media
 from fkp.inference.media import Video, find
 from fkp.inference.writers import PredictionWriter
 from fkp.markup import IBUG68, load_markup
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import last_line  # noqa: E402
 
 MEMORY, SECONDS = 1 << 28, 10  # bytes more than good files take, and time, for one input
 PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY

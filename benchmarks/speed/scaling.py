@@ -1,4 +1,4 @@
-"""What grows with the set: `python benchmarks/scaling.py`.
+"""What grows with the set: `python benchmarks/speed/scaling.py`.
 
 A set of `--base` faces (of youtube_faces; drawn ones where it is not there) is trained on at 1, 10 and 100 times its
 size. Every face has its own name, person, label row and canvas; only the picture files are links to the base's. Each
@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
-from sets import FOLDER, some
 
 from fkp.runs import command_line, config
 
@@ -44,7 +43,10 @@ from fkp.data.labelled_csv import LabelledCsv, write_csv  # noqa: E402
 from fkp.data.synthetic import Synthetic  # noqa: E402
 from fkp.files.cache import cache_folder  # noqa: E402
 
-CONF = Path(__file__).parents[1] / "conf"
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import FOLDER, some  # noqa: E402
+
+CONF = Path(__file__).parents[2] / "conf"
 MB = 1e6
 WARM = 2  # steps that are not counted
 EXPERIMENTS = {"two_conv": [], "heatmap": ["experiment=heatmap"]}

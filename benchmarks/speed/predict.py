@@ -1,4 +1,4 @@
-"""How long a user waits for points: `python benchmarks/predict.py [path/to/photos] [--dlib …] [--mediapipe …]`.
+"""How long a user waits for points: `python benchmarks/speed/predict.py [path/to/photos] [--dlib …] [--mediapipe …]`.
 
 Photos: $FKP_SHARED/photos, if not given. In rounds, each tool in turn within one, so that a noisy machine hurts all
 alike; medians. dlib is its HOG detector without upsampling, the quickest it can be, and the 68-point predictor.
@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from peers import PEERS, Peer, available
 
 from fkp import Predictor, painter
 from fkp.detectors import Detector, HaarCascade, YuNet
@@ -33,7 +32,10 @@ from fkp.files.images import read_image
 from fkp.inference.onnx_engine import OnnxEngine
 from fkp.weights import EXPORTED, shipped
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from peers import PEERS, Peer, available  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
 LIBRARY = (
     "import sys; from fkp import Predictor; print(len(Predictor.load(sys.argv[2])(sys.argv[1])))"
 )

@@ -1,4 +1,4 @@
-"""Learning curves of runs as a picture: `python benchmarks/curves.py outputs/… [outputs/… …] --out curves.png`.
+"""Learning curves of runs as a picture: `python benchmarks/accuracy/curves.py outputs/… [outputs/… …] --out curves.png`.
 
 Reads TensorBoard's files: training and validation NME and the learning rate against minutes. Prints the last figures,
 and after how many minutes the validation NME was first below some marks.

@@ -1,4 +1,4 @@
-"""Draw the README's pictures: `python benchmarks/pictures.py outputs/<date>/<time>`, the folder of a default run."""
+"""Draw the README's pictures: `python benchmarks/accuracy/pictures.py outputs/<date>/<time>`, the folder of a default run."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from fkp.geometry import apply, compose, face_box, rescaling, translation, warp
 from fkp.painter import paint
 from fkp.runs.results import TEST_FACES
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def drawn_faces(count: int = 24, side: int = 150) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What youtube_faces calls each point, beside what 300-W's labels call it.
 
     python train.py experiment=heatmap data=300w data.root=…
-    python benchmarks/conventions.py path/to/best.ckpt [path/to/data]
+    python benchmarks/accuracy/conventions.py path/to/best.ckpt [path/to/data]
 
 A network that has seen 300-W alone looks at training faces of youtube_faces, upright and in a mirror; the median of
 what their labels differ by from its points, less what it errs by on validation faces of its own set, is the offset of
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sets import FOLDER, source
 
 from fkp.console import track
 from fkp.data.image_cache import face_boxes
@@ -24,6 +23,9 @@ from fkp.data.youtube_faces import OFFSETS
 from fkp.files.images import read_image
 from fkp.inference.predictor import Predictor
 from fkp.metrics import nme
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import FOLDER, source  # noqa: E402
 
 
 def found(predictor: Predictor, faces: FaceTable) -> np.ndarray:

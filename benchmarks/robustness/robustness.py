@@ -1,6 +1,6 @@
 """What shifts, turns, blur, dark and small faces do to the error, ours and the peers': a figure for the README.
 
-    python benchmarks/robustness.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python] [--out file.png]
+    python benchmarks/robustness/robustness.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python] [--out file.png]
 
 Photos of 300-W's validation part, raw NME in percent of the outer-eye distance, medians over faces, so that a few lost
 faces do not hide what becomes of the rest; a missed face counts as infinitely wrong. fkp is told the label's face box,
@@ -19,9 +19,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from accuracy import nearest
-from peers import PEERS, Peer, available
-from sets import last_line, parser, some, source
 
 from fkp.console import track
 from fkp.data.table import FaceTable
@@ -30,6 +27,10 @@ from fkp.geometry import apply, centre_and_side, face_box, rescaling, rotation, 
 from fkp.inference.predictor import Predictor
 from fkp.markup import IBUG68
 from fkp.metrics import nme
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from peers import PEERS, Peer, available  # noqa: E402
+from sets import last_line, nearest, parser, some, source  # noqa: E402
 
 Picture = tuple[np.ndarray, np.ndarray]  # image and label
 

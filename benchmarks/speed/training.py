@@ -1,4 +1,4 @@
-"""How much of a training epoch is the network's: `python benchmarks/training.py path/to/youtube_faces`.
+"""How much of a training epoch is the network's: `python benchmarks/speed/training.py path/to/youtube_faces`.
 
 For each experiment, after an epoch to warm up and then in turn, within one run:
   trainer    a training epoch through the Trainer: loading, resampling, augmenting, logging
@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -28,7 +29,6 @@ from typing import Any
 import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
-from sets import FOLDER
 
 from fkp.runs import command_line, config
 
@@ -42,7 +42,10 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from fkp.data.dataset import FacialKeypointsDataset  # noqa: E402
 from fkp.module import to_crop_space  # noqa: E402
 
-CONF = Path(__file__).parents[1] / "conf"
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+from sets import FOLDER  # noqa: E402
+
+CONF = Path(__file__).parents[2] / "conf"
 QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false"]
 Pair = tuple[Tensor, Tensor]  # images (B, C, h, w) and points (B, K, 2) in CROP pixels
 
