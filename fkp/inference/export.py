@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fkp.errors import FkpError
-from fkp.inference.onnx_engine import METADATA, OnnxEngine, seal
+from fkp.inference.onnx_engine import OnnxEngine, seal
 from fkp.inference.torch_engine import TorchEngine
+from fkp.recipe import KEY
 from fkp.transforms import Normalize
 
 SAME = 0.05  # CROP pixels that the two may differ by
@@ -74,7 +75,7 @@ def export(checkpoint: Path, out: Path, crops: np.ndarray, int8: bool = False) -
     if int8:
         _in_whole_numbers(draft, crops)
     model = onnx.load(str(draft))
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(engine.recipe)})
+    onnx.helper.set_model_props(model, {KEY: json.dumps(engine.recipe.as_dict())})
     onnx.save(model, str(draft))
     seal(draft)
     (points, sure), (again, sure_again) = engine(crops), OnnxEngine(draft)(crops)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fkp.errors import FkpError
-from fkp.inference.engines import checked
+from fkp.recipe import KEY, Recipe, one_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # Before onnxruntime is imported: the thread by which it reports its use makes a forked process hang when it exits.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-METADATA = "fkp"  # under which an exported file keeps its recipe
 # One more entry of metadata as the file's last bytes, laid out as ONNX does: the SHA-256 of all before, 64 digits.
 SEAL = b"\x72\x4e\x0a\x0afkp.sha256\x12\x40"
 MEMORY = (
@@ -49,16 +48,16 @@ class OnnxEngine:
         self.path, self.threads, self.content = path, threads, _content(path)
         self.session: InferenceSession | None = self._open(bounded=True)
         try:
-            recipe = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
+            recipe = json.loads(self.session.get_modelmeta().custom_metadata_map[KEY])
         except KeyError:
             raise FkpError(
                 f"{path}: says nothing of its points and crops; make it with `python export.py`"
             ) from None
         except Exception as error:  # a file that nobody vouches for can raise anything
             raise FkpError(
-                f"{path}: not a file that onnxruntime can run ({_line(error)})"
+                f"{path}: not a file that onnxruntime can run ({one_line(error)})"
             ) from None
-        self.recipe: dict[str, Any] = checked(recipe, path)
+        self.recipe = Recipe.from_file(recipe, path)
         _OPEN.add(self)
 
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +68,7 @@ class OnnxEngine:
                 ["points", "confidence"], {"crops": np.ascontiguousarray(crops)}
             )
         except Exception as error:
-            raise FkpError(f"{self.path}: onnxruntime cannot run it ({_line(error)})") from None
+            raise FkpError(f"{self.path}: onnxruntime cannot run it ({one_line(error)})") from None
         return points, confidence
 
     def _open(self, bounded: bool = False) -> InferenceSession:
@@ -95,7 +94,7 @@ class OnnxEngine:
             )
         except Exception as error:  # onnxruntime's own have no common class but this
             raise FkpError(
-                f"{self.path}: not a file that onnxruntime can run ({_line(error)})"
+                f"{self.path}: not a file that onnxruntime can run ({one_line(error)})"
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,7 +155,3 @@ def _bound_memory() -> None:
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
     ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": MEMORY}))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]

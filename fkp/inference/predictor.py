@@ -113,13 +113,13 @@ class Predictor:
         recipe = engine.recipe
         return cls(
             engine,
-            [engines.part(step, path) for step in recipe["transforms"].values()],
-            Markup(**recipe["markup"]),
-            recipe["gray"],
+            recipe.build_transforms(),
+            recipe.markup,
+            recipe.gray,
             detector or HaarCascade(),
             refine_steps,
             min_confidence,
-            recipe.get("label_offset", 0.0),  # those made before there was one have none
+            recipe.label_offset,
         )
 
     def __call__(

@@ -11,6 +11,7 @@ from fkp.files.torch_archive import read
 from fkp.inference.evaluation import example_crops
 from fkp.inference.export import export
 from fkp.inference.predictor import Predictor
+from fkp.recipe import KEY, Recipe
 from fkp.weights import FILE, beside, digest
 
 
@@ -26,7 +27,8 @@ def ship(checkpoint: Path, file: Path = FILE) -> Path:
         for name, value in whole["state_dict"].items()
         if name.startswith("network.")
     }
-    torch.save({"fkp": whole["fkp"], "state_dict": weights}, file)
+    recipe = Recipe.from_file(whole.get(KEY), checkpoint)
+    torch.save({KEY: recipe.as_dict(), "state_dict": weights}, file)
     exported = file.with_suffix(".onnx")
     export(file, exported, example_crops(Predictor.load(file, device="cpu"), None, 64), int8=True)
     for made in (file, exported):
