@@ -12,7 +12,7 @@ from fkp.geometry import face_box
 from fkp.inference.torch_engine import rebuild
 from fkp.markup import IBUG68
 from fkp.metrics import nme
-from fkp.weights import EXPORTED, FILE, beside, shipped
+from fkp.weights import EXPORTED, FILE, checksum_file, shipped
 from fkp.weights.__main__ import ship
 
 Run = tuple[Path, str]
@@ -61,6 +61,6 @@ def test_a_changed_or_missing_file_is_refused(trained: Run, tmp_path: Path) -> N
     file.write_bytes(content)
     with pytest.raises(FkpError, match="SHA-256 differs"):
         shipped(file)
-    beside(file).unlink()
-    with pytest.raises(FkpError, match="not there"):
+    checksum_file(file).unlink()
+    with pytest.raises(FkpError, match="missing"):
         shipped(file)

@@ -83,7 +83,7 @@ def check_answer(engine: Engine, path: Path) -> None:
 
     if not good:
         raise FkpError(
-            f"{path}: does not answer with {count} finite points and their confidence;"
+            f"{path}: does not answer with {count} points, finite and each with a confidence;"
             " train it again"
         )
 

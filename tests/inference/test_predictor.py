@@ -24,7 +24,7 @@ from fkp.geometry import (
     translation,
     warp,
 )
-from fkp.inference.predictor import AGREEING
+from fkp.inference.refinement import AGREEING
 
 Run = tuple[Path, str]
 
@@ -125,7 +125,7 @@ def test_a_first_look_that_the_second_finds_far_off_does_not_count(predictor: Pr
     far, looks = label.astype(np.float32)[None] + 60, iter([0, 1])
     twice = looking(predictor, 2)
     answers = (far, label.astype(np.float32)[None])
-    twice._found = lambda *_: (answers[next(looks)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
+    twice._predict_crops = lambda *_: (answers[next(looks)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
     np.testing.assert_allclose(
         twice(image, boxes=face_box(label)[None])[0].points, label, atol=1e-3
     )
@@ -354,7 +354,7 @@ def test_detected_boxes_whose_points_are_unsure_are_dropped_and_given_ones_kept(
         points = np.repeat(label.astype(np.float32)[None], len(pixels), 0)
         return points, np.repeat(np.array(sure, np.float32)[:, None], 68, 1)
 
-    picky._found = found  # type: ignore[method-assign]
+    picky._predict_crops = found  # type: ignore[method-assign]
     assert [face.score for face in picky(image)] == [0, 3]
     assert len(picky(image, boxes=boxes)) == 4
     picky.min_confidence = 0
@@ -403,9 +403,9 @@ def test_clear_faces_are_not_seen_turned(
 ) -> None:
     image, label = painter.paint(5, 0)
     seen: list[int] = []
-    found = shipped._found
+    found = shipped._predict_crops
     monkeypatch.setattr(
-        shipped, "_found", lambda pixels, *rest: (seen.append(len(pixels)), found(pixels, *rest))[1]
+        shipped, "_predict_crops", lambda pixels, *rest: (seen.append(len(pixels)), found(pixels, *rest))[1]
     )
     (face,) = shipped(image, boxes=face_box(label)[None])
     assert face.confidence.mean() > 0.5 and seen == [1, 1]
