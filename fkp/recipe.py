@@ -216,7 +216,7 @@ def one_line(error: Exception) -> str:
 def _check_version(version: Any, file: Path) -> None:
     if isinstance(version, int) and version > VERSION:
         raise FkpError(
-            f"{file}: made by a newer fkp (recipe version {version}, this one reads {VERSION});"
+            f"{file}: made by a newer fkp (this one reads recipes up to version {VERSION});"
             " update fkp"
         )
     if version != VERSION:

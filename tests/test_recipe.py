@@ -20,8 +20,23 @@ from fkp.weights import EXPORTED, FILE
 
 FILE_NAME = Path("some.ckpt")
 
-# The recipe of the weights shipped in 2026-11, with the names of that time; its markup abridged
-# to what follows from IBUG68 today.
+OLD_POINTS = """
+    jaw_right_1 jaw_right_2 jaw_right_3 jaw_right_4 jaw_right_5 jaw_right_6 jaw_right_7
+    jaw_right_8 chin jaw_left_8 jaw_left_7 jaw_left_6 jaw_left_5 jaw_left_4 jaw_left_3
+    jaw_left_2 jaw_left_1 brow_right_1 brow_right_2 brow_right_3 brow_right_4 brow_right_5
+    brow_left_5 brow_left_4 brow_left_3 brow_left_2 brow_left_1 nose_bridge_1 nose_bridge_2
+    nose_bridge_3 nose_bridge_4 nostril_right_1 nostril_right_2 nose_base nostril_left_2
+    nostril_left_1 eye_right_outer eye_right_top_1 eye_right_top_2 eye_right_inner
+    eye_right_bottom_2 eye_right_bottom_1 eye_left_inner eye_left_top_2 eye_left_top_1
+    eye_left_outer eye_left_bottom_1 eye_left_bottom_2 lip_right_corner lip_right_top_1
+    lip_right_top_2 lip_top lip_left_top_2 lip_left_top_1 lip_left_corner lip_left_bottom_1
+    lip_left_bottom_2 lip_bottom lip_right_bottom_2 lip_right_bottom_1 mouth_right_corner
+    mouth_right_top mouth_top mouth_left_top mouth_left_corner mouth_left_bottom
+    mouth_bottom mouth_right_bottom
+"""
+
+# The recipe of the weights shipped in 2026-11, with the names of that time. Two values differ, so
+# that no default can hide a lost name: `whole` was absent, and `share` was 0.5.
 OLD: dict[str, Any] = {
     "version": 1,
     "network": {"_target_": "fkp.networks.HeatMaps", "_partial_": True, "width": 16},
@@ -50,9 +65,21 @@ OLD: dict[str, Any] = {
     "gray": True,
     "lean": 0.008,
     "markup": {
-        name: value
-        for name, value in IBUG68.as_dict().items()
-        if name in ("name", "points", "pair", "regions", "lines", "box")
+        "name": "ibug68",
+        "points": OLD_POINTS.split(),
+        "pair": ["eye_right_outer", "eye_left_outer"],
+        "regions": {
+            "jaw": [0, 16],
+            "brows": [17, 26],
+            "nose": [27, 35],
+            "eyes": [36, 47],
+            "lips": [48, 67],
+        },
+        "lines": {
+            "open": [[0, 16], [17, 21], [22, 26], [27, 30], [31, 35]],
+            "ring": [[36, 41], [42, 47], [48, 59], [60, 67]],
+        },
+        "box": {"up": 0.148, "side": 1.18},
     },
 }
 
@@ -168,6 +195,7 @@ def test_a_file_without_a_recipe_is_refused(values: Any) -> None:
     ("keys", "value", "word"),
     [
         (["version"], 2, "newer"),
+        pytest.param(["version"], 10**5000, "newer", id="a version of 5000 digits"),
         (["version"], "new", "version"),
         (["version"], nested(), "version"),
         (["version"], ..., "version"),
