@@ -15,6 +15,7 @@ from fkp.codecs import Codec
 from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup
 from fkp.metrics import FaceErrors, SpreadAndError, point_errors
+from fkp.recipe import KEY, Recipe
 
 Batch = dict[str, Tensor]
 
@@ -30,7 +31,7 @@ class KeypointModule(pl.LightningModule):
         optimizer: takes the parameters.
         scheduler: takes the optimizer; stepped once an epoch.
         markup: the meaning of the points.
-        recipe: plain values from which `fkp.inference.predictor` rebuilds what predicts; kept in every checkpoint.
+        recipe: from which `fkp.inference.predictor` rebuilds the predictor; kept in every checkpoint.
         label_offset: how far the labels lie to the right of the faces as a whole, in outer-eye distances, as many sets' do. In
             the mirror, where half of the faces come from, it is the left: a network that is shown both learns neither.
             So it is taken out of what the network learns, and put back by what predicts.
@@ -47,7 +48,7 @@ class KeypointModule(pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
         markup: Markup = IBUG68,
-        recipe: dict[str, Any] | None = None,
+        recipe: Recipe | None = None,
         nll_weight: float = 0.0,
         label_offset: float = 0.0,
         channels_last: bool = False,
@@ -213,10 +214,8 @@ class KeypointModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the recipe: plain values only, so that the file loads with weights_only=True."""
-        recipe, calibration = self.recipe, self.codec.calibration
-        if recipe and calibration:
-            recipe = {**recipe, "codec": {**recipe["codec"], "calibration": list(calibration)}}
-        checkpoint["fkp"] = recipe
+        recipe = self.recipe and self.recipe.with_calibration(self.codec.calibration)
+        checkpoint[KEY] = recipe and recipe.as_dict()
         # What a half epoch has come to, in each process: Lightning keeps no metrics.
         begun = {name: metric for name, metric in self._of_training() if metric.update_count}
         checkpoint["gathered"] = gathered(

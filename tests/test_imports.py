@@ -16,6 +16,7 @@ LAYERS = [
     ["markup"],
     ["geometry", "calibration", "augmentations", "losses"],
     ["detectors", "transforms", "codecs", "networks", "metrics", "painter", "face"],
+    ["recipe"],
     ["data"],
     ["module", "weights"],
     ["draw"],

@@ -1,4 +1,4 @@
-"""The shipped weights are what was shipped, small, and find points."""
+"""The shipped weights are intact and small, and find points."""
 
 from pathlib import Path
 
@@ -12,20 +12,20 @@ from fkp.geometry import face_box
 from fkp.inference.torch_engine import rebuild
 from fkp.markup import IBUG68
 from fkp.metrics import nme
-from fkp.weights import EXPORTED, FILE, beside, shipped
+from fkp.weights import EXPORTED, FILE, checksum_file, shipped
 from fkp.weights.__main__ import ship
 
 Run = tuple[Path, str]
 
 
-def test_shipped_weights_are_small_and_whole() -> None:
+def test_shipped_weights_are_small_and_intact() -> None:
     assert sum(file.stat().st_size for file in FILE.parent.iterdir() if file.is_file()) <= 8e6
     assert max(FILE.stat().st_size, EXPORTED.stat().st_size) <= 4e6
     assert (shipped(), shipped(EXPORTED)) == (FILE, EXPORTED)
     assert sum(weight.numel() for weight in rebuild(FILE)[0].parameters()) <= 1e6
 
 
-def test_shipped_weights_find_drawn_faces() -> None:
+def test_shipped_weights_find_synthetic_faces() -> None:
     predictor = Predictor.load(device="cpu")
     quick, errors, apart = Predictor.load(), [], []
     for i in range(12):
@@ -42,7 +42,7 @@ def test_shipped_weights_find_drawn_faces() -> None:
     ).all()  # the exported file counts in whole numbers of 8 bits
 
 
-def test_what_is_shipped_predicts_as_its_checkpoint(trained: Run, tmp_path: Path) -> None:
+def test_a_shipped_file_predicts_as_its_checkpoint(trained: Run, tmp_path: Path) -> None:
     checkpoint = trained[0] / "checkpoints/best.ckpt"
     file = ship(checkpoint, tmp_path / "small.ckpt")
     assert shipped(file) == file and file.stat().st_size < checkpoint.stat().st_size
@@ -61,6 +61,6 @@ def test_a_changed_or_missing_file_is_refused(trained: Run, tmp_path: Path) -> N
     file.write_bytes(content)
     with pytest.raises(FkpError, match="SHA-256 differs"):
         shipped(file)
-    beside(file).unlink()
-    with pytest.raises(FkpError, match="not there"):
+    checksum_file(file).unlink()
+    with pytest.raises(FkpError, match="missing"):
         shipped(file)

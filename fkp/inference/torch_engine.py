@@ -1,4 +1,4 @@
-"""Checkpoints, run by torch."""
+"""Run a checkpoint with torch."""
 
 from __future__ import annotations
 
@@ -13,49 +13,54 @@ import torch
 from fkp.codecs import Codec
 from fkp.errors import FkpError
 from fkp.files.torch_archive import read
-from fkp.inference.engines import checked, part
 from fkp.networks import fused
+from fkp.recipe import KEY, Recipe, one_line
 from fkp.transforms import Normalize, ToTensor
 
 
 @dataclass
 class TorchEngine:
-    """A network and its codec.
+    """Run a network and its codec with torch.
 
-    Several threads may use one engine at once. In a forked process it runs on one thread on the CPU, and not at all on
-    CUDA.
+    Several threads may use one engine at once. In a forked process it runs on one thread on the
+    CPU, and not at all on CUDA.
 
     Args:
-        network: image (B, C, h, w) in [0, 1] to raw output, in evaluation mode.
+        network: images (B, C, h, w) in [0, 1] to raw output, in evaluation mode.
         codec: raw output to points and confidence.
-        recipe: what the checkpoint says of them.
+        recipe: of the checkpoint.
     """
 
     network: torch.nn.Module
     codec: Codec
-    recipe: dict[str, Any]
+    recipe: Recipe
 
     @classmethod
     def load(cls, path: Path, device: str | None = None) -> TorchEngine:
-        """That of a checkpoint, made quick for prediction.
+        """Load a checkpoint, and optimise its network for prediction.
+
+        Args:
+            path: of the checkpoint.
+            device: such as "cpu" or "cuda"; None takes a GPU if there is one.
 
         Raises:
-            FkpError: not a checkpoint of fkp, or no such device.
+            FkpError: it is not a checkpoint of fkp, or there is no such device.
         """
         network, recipe = rebuild(path)
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            network = fused(network).to(place).to(memory_format=torch.channels_last)
+            network = fused(network).to(device).to(memory_format=torch.channels_last)
         except (RuntimeError, AssertionError) as error:
-            raise FkpError(f"device={place}: {str(error).splitlines()[0]}") from None
-        return cls(network, part(recipe["codec"], path), recipe)
+            raise FkpError(f"device={device}: {one_line(error)}") from None
+        return cls(network, recipe.build_codec(), recipe)
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         device = next(self.network.parameters()).device
         if _forked:
             _check_fork(device)
-        images = Normalize()(ToTensor()(crops).to(device))
+
+        images = Normalize()(ToTensor()(crops).to(device))  # (B, C, h, w)
         points, confidence = self.codec.decode(self.network(images))
         return points.cpu().numpy(), confidence.cpu().numpy()
 
@@ -73,41 +78,63 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
 
 
 def _check_fork(device: torch.device) -> None:
-    """A forked process has none of the threads that torch would wait for, nor a CUDA context."""
+    """Use one thread in a forked process, which has neither torch's threads nor a CUDA context.
+
+    Raises:
+        FkpError: the model is not on the CPU.
+    """
     if device.type != "cpu":
         raise FkpError(
-            f"device={device} cannot be used in a process forked after the model was loaded; start processes with "
-            'the method "spawn", load the model in each process, or use device=cpu'
+            f"device={device} cannot be used in a process forked after the model was loaded; start"
+            ' processes with the method "spawn", load the model in each process, or use device=cpu'
         )
     torch.set_num_threads(1)
 
 
-def rebuild(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The network of a checkpoint with its weights, in evaluation mode, and the recipe.
+def rebuild(path: Path) -> tuple[torch.nn.Module, Recipe]:
+    """Rebuild the network of a checkpoint with its weights, in evaluation mode.
+
+    Args:
+        path: of the checkpoint.
+
+    Returns:
+        the network, and the recipe that the checkpoint holds.
 
     Raises:
-        FkpError: not a checkpoint of fkp.
+        FkpError: it is not a checkpoint of fkp, or its weights do not fit its network.
     """
     checkpoint = read(path)
-    if not isinstance(checkpoint, dict) or not {"fkp", "state_dict"} <= set(checkpoint):
+    if not isinstance(checkpoint, dict) or not {KEY, "state_dict"} <= set(checkpoint):
         raise FkpError(f"{path}: not a checkpoint of fkp")
-    recipe, state = checked(checkpoint["fkp"], path), checkpoint["state_dict"]
-    points = len(recipe["markup"]["points"])
+
+    recipe = Recipe.from_file(checkpoint[KEY], path)
     try:
-        weights = {
-            name.removeprefix("network."): w
-            for name, w in state.items()
-            if name.startswith("network.")
-        }
-        with torch.device("meta"):  # takes no memory, however large the recipe wants it
-            frame: torch.nn.Module = part(recipe["network"], path, points=points)
-        frame.load_state_dict(weights, assign=True)
-        if sum(weight.numel() for weight in weights.values()) > path.stat().st_size:
-            raise ValueError("more numbers than the file has bytes")
-        network: torch.nn.Module = part(recipe["network"], path, points=points)
-        network.load_state_dict(weights)
+        network = _with_weights(recipe, network_weights(checkpoint), path.stat().st_size)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise FkpError(
-            f"{path}: its weights do not fit its network ({' '.join(str(error).split())[:300]})"
-        ) from None
+        raise FkpError(f"{path}: its weights do not fit its network ({one_line(error)})") from None
     return network.eval(), recipe
+
+
+def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the state of the network alone: without the module's losses and metrics."""
+    prefix = "network."
+    return {
+        name.removeprefix(prefix): weight
+        for name, weight in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+
+
+def _with_weights(
+    recipe: Recipe, weights: dict[str, torch.Tensor], file_bytes: int
+) -> torch.nn.Module:
+    # First without memory: a hostile recipe may describe a network of any size.
+    with torch.device("meta"):
+        outline = recipe.build_network()
+    outline.load_state_dict(weights, assign=True)
+    if sum(weight.numel() for weight in weights.values()) > file_bytes:
+        raise ValueError("more numbers than the file has bytes")
+
+    network = recipe.build_network()
+    network.load_state_dict(weights)
+    return network

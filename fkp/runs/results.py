@@ -16,6 +16,8 @@ from rich.table import Table
 
 from fkp.console import CONSOLE, print_line, relative_path
 from fkp.errors import FkpError
+from fkp.markup import Markup
+from fkp.recipe import Recipe
 from fkp.runs import config
 from fkp.runs.provenance import LAST, is_rank_zero
 from fkp.weights import EXPORTED, FILE, shipped
@@ -39,27 +41,14 @@ SOME = 10_000  # faces tell how good the mean shape is
 BETTER = 0.95  # of the NME of the mean shape: what a trained network stays below
 
 
-def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> dict[str, Any]:
-    """The plain values from which `fkp.inference.engines` rebuild what predicts.
+def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> Recipe:
+    """Take the recipe of what a training makes from its configuration.
 
     Args:
         cfg: the resolved configuration of `train.py`.
         markup: `Markup.as_dict()`.
     """
-    network = dict(cfg["model"]["network"])
-    if "weights" in network:
-        network["weights"] = (
-            None  # where they came from; the checkpoint itself brings what became of them
-        )
-    return {
-        "version": 1,
-        "network": network,
-        "codec": cfg["model"]["codec"],
-        "transforms": cfg["transforms"],
-        "gray": cfg["datamodule"]["gray"],
-        "label_offset": cfg["model"].get("label_offset", 0.0),
-        "markup": markup,
-    }
+    return Recipe.from_config(cfg, Markup(**markup))
 
 
 def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
@@ -91,21 +80,22 @@ def resolve_checkpoint(ckpt: str | None, predicting: bool = False) -> Path:
 
 
 def start_from(module: KeypointModule, path: str) -> None:
-    """Give a module's network the weights of a checkpoint, for a training of its own schedule.
+    """Copy the weights of a checkpoint into a module's network, for a new training.
 
     Args:
         module: before its training.
         path: of a checkpoint, or `shipped`.
 
     Raises:
-        FkpError: no such file, or weights that do not fit.
+        FkpError: there is no such file, or its weights or its points do not fit.
     """
     from fkp.inference.torch_engine import rebuild
 
-    network, made = rebuild(shipped() if path == "shipped" else Path(path))
-    if made["markup"]["points"] != list(module.markup.points):
-        theirs = f"{made['markup']['name']} ({len(made['markup']['points'])} points)"
+    network, recipe = rebuild(shipped() if path == "shipped" else Path(path))
+    if recipe.markup.points != list(module.markup.points):
+        theirs = f"{recipe.markup.name} ({len(recipe.markup.points)} points)"
         raise FkpError(f"weights={path}: finds the points of {theirs}, not of {module.markup.name}")
+
     try:
         module.start_from(network)
     except RuntimeError as error:

@@ -1,9 +1,9 @@
-"""The shipped weights, each file checked against its SHA-256, and their model card beside them.
+"""The shipped weights, each file with its SHA-256 beside it, and their model card.
 
     python -m fkp.weights outputs/…/checkpoints/best.ckpt
 
-makes them of a training's checkpoint: the network and what rebuilds it, without the optimizer; and the same as ONNX,
-which predicts without torch.
+makes these files from a training's checkpoint: the network and its recipe, without the optimizer;
+and the same as ONNX, which predicts without torch.
 """
 
 from __future__ import annotations
@@ -18,28 +18,26 @@ EXPORTED = FILE.with_suffix(".onnx")
 
 
 def shipped(file: Path = FILE) -> Path:
-    """The path of the shipped weights.
+    """Return the path of shipped weights, after comparing their SHA-256.
 
     Raises:
-        FkpError: they are not there, or not what was shipped.
+        FkpError: they are missing, or are not the file that was shipped.
     """
-    sums = beside(file)
-    if not file.is_file() or not sums.is_file():
+    checksum = checksum_file(file)
+    if not file.is_file() or not checksum.is_file():
         raise FkpError(
-            f"{file}: the shipped weights are not there; install fkp anew, or name others by ckpt=…"
+            f"{file}: the shipped weights are missing; reinstall fkp, or name other weights: ckpt=…"
         )
-    if digest(file) != sums.read_text(encoding="ascii").split()[0]:
-        raise FkpError(
-            f"{file}: not the file that was shipped (its SHA-256 differs); install fkp anew"
-        )
+    if sha256(file) != checksum.read_text(encoding="ascii").split()[0]:
+        raise FkpError(f"{file}: not the file that was shipped, its SHA-256 differs; reinstall fkp")
     return file
 
 
-def beside(file: Path) -> Path:
-    """Where a file's SHA-256 is kept."""
+def checksum_file(file: Path) -> Path:
+    """Return the path of the file that holds a file's SHA-256."""
     return file.with_name(f"{file.name}.sha256")
 
 
-def digest(file: Path) -> str:
-    """SHA-256, hexadecimal."""
+def sha256(file: Path) -> str:
+    """Compute the SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

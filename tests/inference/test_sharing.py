@@ -1,4 +1,4 @@
-"""One predictor in several threads and processes answers as in one."""
+"""A predictor answers alike in several threads and processes."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ THREADS = 8
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
-    """Drawn faces, each in images of several sizes: detectors keep buffers that go with the size."""
+    """Synthetic faces in images of several sizes: detectors keep buffers of the last size."""
     drawn = [painter.paint(3, i)[0] for i in range(2)]
     return [
         cv2.resize(image, None, fx=scale, fy=scale)
@@ -45,7 +45,9 @@ def assert_same(found: list[list[Face]], alone: list[list[Face]]) -> None:
             np.testing.assert_allclose(face.points, other.points, atol=0.05)
 
 
-def test_threads_get_what_one_thread_gets(predictor: Predictor, images: list[np.ndarray]) -> None:
+def test_threads_get_the_faces_of_one_thread(
+    predictor: Predictor, images: list[np.ndarray]
+) -> None:
     alone = [predictor(image) for image in images]
     assert all(alone)
     boxes = [[face.box for face in faces] for faces in alone]
@@ -59,7 +61,7 @@ def test_threads_get_what_one_thread_gets(predictor: Predictor, images: list[np.
             assert_same(stream.result(), alone)
 
 
-def test_threads_that_load_at_once_get_a_predictor_each(images: list[np.ndarray]) -> None:
+def test_threads_may_load_at_once(images: list[np.ndarray]) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: Predictor.load()(images[0]), range(4)))
     assert_same(found, 4 * [found[0]])
@@ -79,7 +81,7 @@ def test_threads_share_a_yunet(shared: Path, images: list[np.ndarray]) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(detector))(images[0])[0], alone[0][0])
 
 
-def test_a_detector_that_fails_in_one_thread_goes_on(images: list[np.ndarray]) -> None:
+def test_a_detector_works_again_after_an_error(images: list[np.ndarray]) -> None:
     detector = HaarCascade()
     alone = detector(images[0])
     with pytest.raises(cv2.error):
@@ -98,7 +100,7 @@ def test_copies_answer_alike(
     assert_same([copied(predictor)(images[1])], [predictor(images[1])])
 
 
-# A child that hangs, in the model or when it exits, is killed by an alarm and has an exit status that is not 0.
+# An alarm kills a child that hangs, in the model or at its exit: its exit status is then not 0.
 PROCESSES = """
 import multiprocessing, os, signal, sys
 from concurrent.futures import ProcessPoolExecutor
@@ -129,10 +131,11 @@ if not device:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
-def test_other_processes_answer_and_exit(engine: str) -> None:
+def test_forked_and_spawned_processes_answer_and_exit(engine: str) -> None:
     ours = ("OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # quicker where others compute, too
+    # Faster where other processes compute at the same time.
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     done = subprocess.run(
         [sys.executable, "-c", PROCESSES, engine],
         capture_output=True,
