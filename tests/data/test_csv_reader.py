@@ -265,8 +265,8 @@ def test_columns_have_any_style_of_name_and_any_order(
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (["y", "x"] * 5, "take turns"),
-        (["x"] * 5 + ["y"] * 5, "take turns"),
+        (["y", "x"] * 5, "alternate"),
+        (["x"] * 5 + ["y"] * 5, "alternate"),
         ([f"{axis}{i}" for i in range(2, 7) for axis in "xy"], "number points 2 to 6.*face5 has 5"),
         ([f"{axis}{i}" for i in (0, 1, 2, 3, 3) for axis in "xy"], "number points 0 to 3"),
         ([f"{axis}{i}" for i in (0, 1, 2, 4, 4) for axis in "xy"], "or twice: x4, y4"),
