@@ -19,7 +19,7 @@ import pytest
 
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
-from fkp.files import download
+from fkp.files import download, transfer
 from fkp.files.download import fetch_archive, fetch_file
 
 CSV = b",0,1\na.png,1,2\n"
@@ -93,7 +93,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture()
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(download, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(transfer, "BACKOFF_S", 0.01)
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -281,3 +281,14 @@ def test_one_file_is_downloaded_checked_and_continued(server: Server, tmp_path: 
     assert len(server.requests) == count
     file.write_bytes(b"another")
     assert fetch_file(server.url, file, **right).read_bytes() == server.body
+
+
+def test_a_file_over_the_limit_is_deleted(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "LIMIT", 100_000)
+    with pytest.raises(FkpError, match=r"MiB(.|\n)*Or take another"):
+        fetch_file(server.url, tmp_path / "a.bin", sha256="0" * 64, by_hand="Or take another.")
+    with pytest.raises(FkpError, match=r"MiB(.|\n)*data\.root="):
+        fetch(server, tmp_path / "faces")
+    assert not list(tmp_path.iterdir())
