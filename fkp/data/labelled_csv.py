@@ -13,18 +13,17 @@ from typing import Literal
 
 import numpy as np
 
+from fkp.data.csv_labels import read_labels
 from fkp.data.csv_layout import Layout, find_layout
-from fkp.data.csv_reader import Row, is_number, open_csv
+from fkp.data.csv_reader import Row, open_csv
 from fkp.data.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.data.image_folder import ImageFolder, without_clashes
-from fkp.data.table import FAR, FaceTable, Fault, OnBad, Source
+from fkp.data.table import FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
 from fkp.files.reading import safe_cell
 from fkp.files.writing import open_whole
-from fkp.markup import Markup, load_markup
+from fkp.markup import load_markup
 
-# Cells of a point without a label, as pandas, R, SQL and Excel write them.
-UNLABELLED = ["", "nan", "NaN", "NA", "N/A", "#N/A", "<NA>", "None", "null", "NULL"]
 # If the CSV is missing: endings of the files that are suggested, and how many.
 TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3
 IDENTITY = r"(.+)_\d+\.\w+$"
@@ -146,7 +145,7 @@ class LabelledCsv(Source):
         ]
 
         # Their labels and images.
-        labels = _read_labels(file, layout, [cells for _, cells in complete], self.markup)
+        labels = read_labels(file, layout, [cells for _, cells in complete], self.markup)
         faces = _Faces()
         for i, (row, cells) in enumerate(complete):
             name = cells[layout.image].strip()
@@ -215,67 +214,6 @@ class _Faces:
         self.paths.append(path)
         self.people.append(who)
         self.rows.append(row)
-
-
-@dataclass
-class _Labels:
-    """The numbers of n rows.
-
-    Args:
-        points: (n, K, 2), IMAGE pixels; NaN where a point is not labelled.
-        boxes: (n, 4), NaN where there is none.
-        cells: (n, m), text of the columns of points and boxes.
-        wrong: (n, m), whether a cell is neither empty nor a number of pixels.
-        columns: (m,), the positions of these cells in a row.
-        markup: the meaning of the points.
-    """
-
-    points: np.ndarray
-    boxes: np.ndarray
-    cells: np.ndarray
-    wrong: np.ndarray
-    columns: list[int]
-    markup: Markup
-
-    def __post_init__(self) -> None:
-        labelled = np.isfinite(self.points)  # (n, K, 2)
-        self.half = labelled.sum(2) == 1  # (n, K)
-        self.none = ~labelled.any((1, 2))  # (n,)
-
-        has_box = np.isfinite(self.boxes).all(1)
-        no_area = (self.boxes[:, 2:] <= self.boxes[:, :2]).any(1)
-        self.flat = np.asarray(has_box & no_area)  # (n,)
-
-        self.bad = self.wrong.any(1) | self.half.any(1) | self.none | self.flat
-
-    def fault(self, i: int) -> str:
-        """Say what is wrong with row i; empty if it can be used."""
-        if not self.bad[i]:
-            return ""
-        if self.wrong[i].any():
-            column = int(np.flatnonzero(self.wrong[i])[0])
-            cell = self.cells[i, column]
-            what = f"{cell!r} in column {self.columns[column] + 1} is not a number of pixels"
-            mixed = is_number(cell) and ("," in cell or "." in cell)
-            return what + ("; decimal points and commas are mixed" if mixed else "")
-        if self.half[i].any():
-            return f"{self.markup.points[int(self.half[i].argmax())]} has one coordinate of two"
-        return "no point is labelled" if self.none[i] else "its box has no area"
-
-
-def _read_labels(file: Path, layout: Layout, rows: list[list[str]], markup: Markup) -> _Labels:
-    """Convert the cells of n rows to points and boxes."""
-    columns = layout.points + layout.boxes
-    stripped = [[row[column].strip() for column in columns] for row in rows]
-    cells = np.array(stripped, object).reshape(-1, len(columns))  # (n, m)
-
-    numbers = layout.numbers(file, cells)
-    wrong = ~(np.abs(numbers) < FAR) & ~np.asarray(np.isin(cells.astype(str), UNLABELLED))
-
-    points = np.full((len(rows), len(markup.points), 2), np.nan)
-    points[:, *layout.slots] = numbers[:, : len(layout.points)]
-    boxes = numbers[:, len(layout.points) :] if layout.boxes else np.full((len(rows), 4), np.nan)
-    return _Labels(points, boxes, cells, wrong, columns, markup)
 
 
 def _misplaced_text(row: Row, cells: list[str], layout: Layout, by_search: bool) -> str:
