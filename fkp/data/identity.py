@@ -1,4 +1,4 @@
-"""Who is on each image, as file names tell; and whether neighbouring files are frames of one video."""
+"""Derive the person of each face from file names, and detect frames of one video."""
 
 from __future__ import annotations
 
@@ -17,23 +17,20 @@ from fkp.errors import FkpError
 from fkp.files.images import BYTES, header
 from fkp.files.reading import read_bytes
 
-MOST = (
-    0.5  # share of the faces that one person has at most, if the default pattern is to be believed
-)
-FEW = 10  # faces, of which most may well be one person
-PAIRS, FEWEST = (
-    24,
-    8,
-)  # pairs of neighbouring files that are compared, and below which nothing is said
-STEPS = (1, 2, 3, 4, 5, 10)  # between the numbers of neighbouring files
-THUMBNAIL, LARGE = (
-    16,
-    512,
-)  # pixels: side of what is compared, and images that are decoded at an eighth of their size
-ALIKE, SAME = (
-    0.4,
-    2.0,
-)  # neighbours differ less than this share of what others do, or than so many gray levels
+# The default pattern is not believed if one person has more than this fraction of the faces, of
+# which there are at least so many.
+MOST, FEW = 0.5, 10
+# Pairs of neighbouring files that are compared, and the least number that suffices for a warning.
+PAIRS, FEWEST = 24, 8
+# Differences between the numbers of neighbouring files.
+STEPS = (1, 2, 3, 4, 5, 10)
+# Pixels: side of the thumbnails that are compared, and the side from which an image is decoded at
+# an eighth of its size.
+THUMBNAIL, LARGE = 16, 512
+# Frames of a video: neighbours differ by less than this fraction of the difference between other
+# files, or by less than so many gray levels.
+ALIKE, SAME = 0.4, 2.0
+# The last number of a file's stem.
 NUMBER = re.compile(r"\d{1,18}(?=\D*$)")
 
 log = logging.getLogger(__name__)
@@ -43,7 +40,7 @@ def person_pattern(expression: str) -> re.Pattern[str]:
     """Compile `data.identity`.
 
     Raises:
-        FkpError: it is no regular expression, or has no group.
+        FkpError: it is not a regular expression, or has no group.
     """
     try:
         pattern = re.compile(expression)
@@ -51,40 +48,42 @@ def person_pattern(expression: str) -> re.Pattern[str]:
         raise FkpError(f"data.identity={expression}: not a regular expression ({error})") from None
     if not pattern.groups:
         raise FkpError(
-            f"data.identity={expression}: put the part of a file name that is the person in brackets: (…)"
+            f"data.identity={expression}: put brackets around the person in the file name: (…)"
         )
     return pattern
 
 
 def person(pattern: re.Pattern[str], name: str) -> str:
-    """Group 1 of a name; the whole name if it does not match."""
+    """Return group 1 of a name; the whole name if it does not match."""
     match = pattern.match(name)
     return (match and match.group(1)) or name
 
 
 def own_if_one_person(table: FaceTable, root: Path, pattern: str) -> None:
-    """Make each file a person of its own if the pattern takes most of the files for one person, as it does for
-    IMG_0001.jpg, IMG_0002.jpg, …
+    """Make each file its own person if the pattern takes most files for one person.
+
+    This is so for IMG_0001.jpg, IMG_0002.jpg, …
 
     Args:
-        table: faces whose identity comes from the names of their files; changed.
-        root: folder from which the files are then named.
+        table: faces whose identity comes from file names; changed in place.
+        root: folder relative to which the files are then named.
         pattern: the default of `identity`, for the warning.
     """
     most = _majority(table.identity)
     faces = [i for i, name in enumerate(table.identity) if name == most]
-    if (
-        len(table) < FEW
-        or len(faces) <= MOST * len(table)
-        or len({str(table.paths[i]) for i in faces[:PAIRS]}) < 2
-    ):
+    if len(table) < FEW or len(faces) <= MOST * len(table):
         return
+
+    # Several faces on a single image are one person.
+    if len({str(table.paths[i]) for i in faces[:PAIRS]}) < 2:
+        return
+
     names = (Path(os.path.relpath(path, root)).as_posix() for path in table.paths)
     table.identity = Texts.of(names, str)
     log.warning(
-        "data.identity=%s takes %d of %d faces for one person, %r: that is not believed, and each file counts as a "
-        "person of its own. If files share persons, set data.identity to a regular expression whose group 1 is the "
-        "person",
+        "data.identity=%s takes %d of %d faces for one person, %r, which is unlikely: each file "
+        "counts as its own person. If files share persons, set data.identity to a regular "
+        "expression whose group 1 is the person",
         pattern,
         len(faces),
         len(table),
@@ -93,61 +92,72 @@ def own_if_one_person(table: FaceTable, root: Path, pattern: str) -> None:
 
 
 def warn_of_video(table: FaceTable) -> None:
-    """Warn if files with neighbouring numbers, which count as different persons, look alike as frames of a video do."""
+    """Warn if neighbouring files look like frames of a video, but count as different persons."""
     pairs = list(_neighbours(table))
     if len(pairs) < FEWEST:
         return
-    looks = [
-        (first, second)
-        for one, other in pairs
-        for first, second in [(_thumbnail(one), _thumbnail(other))]
-    ]
-    seen = np.array([pair for pair in looks if pair[0] is not None and pair[1] is not None], float)
-    if len(seen) < FEWEST:
+
+    # Thumbnails of both files of each pair, (n, 2, 16, 16).
+    both = [(_thumbnail(first), _thumbnail(second)) for first, second in pairs]
+    readable = [pair for pair in both if pair[0] is not None and pair[1] is not None]
+    if len(readable) < FEWEST:
         return
-    near = float(np.median(np.abs(seen[:, 0] - seen[:, 1]).mean((1, 2))))
-    apart = float(
-        np.median(np.abs(seen[:, 0] - np.roll(seen[:, 0], len(seen) // 2, 0)).mean((1, 2)))
-    )
+    seen = np.array(readable, float)
+
+    # The difference of neighbours, and of each file to one far away.
+    first, second = seen[:, 0], seen[:, 1]
+    far_away = np.roll(first, len(first) // 2, 0)
+    near = float(np.median(np.abs(first - second).mean((1, 2))))
+    apart = float(np.median(np.abs(first - far_away).mean((1, 2))))
     if near < max(ALIKE * apart, SAME):
         log.warning(
-            "neighbouring files, as %s and %s, look like frames of one video, but count as different persons and may "
-            "fall into train and test, which flatters the test. Set data.identity to a regular expression whose "
-            "group 1 is the same for all frames of a video, or add a column identity",
+            "neighbouring files, such as %s and %s, look like frames of one video, but count as "
+            "different persons. They may fall into train and test, which makes the test score too "
+            "good. Set data.identity to a regular expression whose group 1 is the same for all "
+            "frames of a video, or add a column identity",
             pairs[0][0].name,
             pairs[0][1].name,
         )
 
 
 def _majority(names: Texts[str]) -> str:
-    """The name that more than half of them are, if there is one; else any (Boyer and Moore's vote)."""
-    leader, votes = "", 0
+    """Return the name that more than half of them are, if there is one; else any.
+
+    Source: Boyer and Moore, "MJRTY: A Fast Majority Vote Algorithm" (1991).
+    """
+    candidate, votes = "", 0
     for name in names:
         if votes == 0:
-            leader = name
-        votes += 1 if name == leader else -1
-    return leader
+            candidate = name
+        votes += 1 if name == candidate else -1
+    return candidate
 
 
 def _neighbours(table: FaceTable) -> Iterator[tuple[Path, Path]]:
-    """Of some faces whose file is a person of its own, the file and one with a number close by."""
-    for i in np.unique(np.linspace(0, len(table) - 1, PAIRS).astype(int)) if len(table) else ():
+    """Yield pairs of files with close numbers, where each file is a person of its own."""
+    if not len(table):
+        return
+    for i in np.unique(np.linspace(0, len(table) - 1, PAIRS).astype(int)):
         path = table.paths[i]
         number = NUMBER.search(path.stem)
         if number is None or path.stem not in table.identity[i]:
             continue
         for step in STEPS:
-            digits = str(int(number[0]) + step).zfill(len(number[0]))
-            other = path.with_name(
-                path.stem[: number.start()] + digits + path.stem[number.end() :] + path.suffix
-            )
+            other = _numbered_sibling(path, number, step)
             if os.path.isfile(other):
                 yield path, other
                 break
 
 
+def _numbered_sibling(path: Path, number: re.Match[str], step: int) -> Path:
+    """Return the path with the number in its stem increased by `step`, with the same digits."""
+    digits = str(int(number[0]) + step).zfill(len(number[0]))
+    stem = path.stem[: number.start()] + digits + path.stem[number.end() :]
+    return path.with_name(stem + path.suffix)
+
+
 def _thumbnail(path: Path) -> np.ndarray | None:
-    """The image, small and gray, (16, 16) float; None if it cannot be read."""
+    """Return the image, small and gray, (16, 16); None if it cannot be read."""
     try:
         data = read_bytes(path, BYTES)
         with header(data) as image:
@@ -156,8 +166,6 @@ def _thumbnail(path: Path) -> np.ndarray | None:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except (FkpError, cv2.error):
         return None
-    return (
-        None
-        if pixels is None
-        else cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    )
+    if pixels is None:
+        return None
+    return cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""Several sources as one."""
+"""Join several sources to one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from fkp.errors import FkpError
 
 
 class Joined(Source):
-    """The faces of several sources in one set. A person's part (train, val, test) is what it is in the source alone.
+    """The faces of several sources in one set.
+
+    The split (train, val, test) of a person is the same as in the source alone.
 
     Args:
-        sources: names of those that are read, out of `known`.
+        sources: names of the sources that are read, out of `known`.
         known: name -> source.
-        root: the folder from which their own roots start, unless those are absolute.
-        weights: for each of `sources`, how often an epoch shows each of its training faces: 1 once, 2 twice, 0.5 every
-            other epoch, and so on; None for once.
-        protocol: `identity`; `official`, where only the publishers' test faces are tested on; or `strict`.
-        on_bad: `stop` or `skip`, for all of them.
+        root: the folder to which the sources' own roots are relative, unless they are absolute.
+        weights: for each of `sources`, how often an epoch shows each of its training faces: 1 once,
+            2 twice, 0.5 every other epoch, and so on; None for once.
+        protocol: `identity`; `official`, which tests on the publishers' test faces only; or
+            `strict`.
+        on_bad: `stop` or `skip`, for all sources.
 
     Raises:
-        FkpError: a name that is not known or comes twice, weights of another number, or markups that differ.
+        FkpError: a name that is unknown or comes twice, weights of another number, or markups that
+            differ.
     """
 
     def __init__(
@@ -38,34 +42,22 @@ class Joined(Source):
         protocol: Literal["official", "identity", "strict"] = "identity",
         on_bad: OnBad = "stop",
     ):
-        strange = [name for name in sources if name not in known]
-        if strange or not sources:
-            raise FkpError(
-                f"data.sources: no {', '.join(map(str, strange)) or 'name'}; there is {', '.join(known)}"
-            )
-        twice = sorted({name for name in sources if sources.count(name) > 1})
-        if twice:
-            raise FkpError(
-                f"data.sources: {', '.join(twice)} twice; data.weights says how often faces are shown"
-            )
-        weights = [1.0] * len(sources) if weights is None else weights
-        if len(weights) != len(sources) or not all(0 < weight < inf for weight in weights):
-            raise FkpError(
-                f"data.weights: give a positive number for each of {', '.join(sources)}, not {weights}"
-            )
-        self.sources, self.weights = {name: known[name] for name in sources}, weights
+        _check_names(sources, known)
+        self.sources = {name: known[name] for name in sources}
+        self.weights = _checked_weights(weights, sources)
         self.protocol, self.on_bad, self.root = protocol, on_bad, Path(root)
         for source in self.sources.values():
             source.root = self.root / source.root
+
         self.markup, *others = (source.markup for source in self.sources.values())
         if any(markup != self.markup for markup in others):
             names = " and ".join(dict.fromkeys(markup.name for markup in (self.markup, *others)))
             raise FkpError(
-                f"data.sources: they have different markups, {names}; join only like with like"
+                f"data.sources: they have different markups, {names}; join sources of one markup"
             )
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
-        """All faces, source by source; rows begin with the source's name."""
+        """Read all faces, source by source; rows begin with the source's name."""
         tables, faults = [], []
         for (name, source), weight in zip(self.sources.items(), self.weights, strict=True):
             table, bad = source.survey()
@@ -74,3 +66,27 @@ class Joined(Source):
             tables.append(table)
             faults += [Fault(f"{name}/{fault.row}", fault.what) for fault in bad]
         return FaceTable.joined(tables), faults
+
+
+def _check_names(sources: list[str], known: dict[str, Source]) -> None:
+    """Raise an FkpError for names that are unknown or come twice, or if there is none."""
+    unknown = [name for name in sources if name not in known]
+    if unknown or not sources:
+        names = ", ".join(map(str, unknown)) or "name"
+        raise FkpError(f"data.sources: no {names}; there is {', '.join(known)}")
+
+    twice = sorted({name for name in sources if sources.count(name) > 1})
+    if twice:
+        raise FkpError(
+            f"data.sources: {', '.join(twice)} twice; data.weights says how often faces are shown"
+        )
+
+
+def _checked_weights(weights: list[float] | None, sources: list[str]) -> list[float]:
+    """Return one positive weight for each source; raise an FkpError for others."""
+    weights = [1.0] * len(sources) if weights is None else weights
+    if len(weights) != len(sources) or not all(0 < weight < inf for weight in weights):
+        raise FkpError(
+            f"data.weights: give a positive number for each of {', '.join(sources)}, not {weights}"
+        )
+    return weights

@@ -1,8 +1,9 @@
-"""Anybody's CSV of key points and folder of pictures."""
+"""Read labels from a CSV of key points and a folder of images."""
 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -12,57 +13,51 @@ from typing import Literal
 
 import numpy as np
 
+from fkp.data.csv_labels import read_labels
 from fkp.data.csv_layout import Layout, find_layout
-from fkp.data.csv_reader import Row, is_number, open_csv
+from fkp.data.csv_reader import Row, open_csv
 from fkp.data.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.data.image_folder import ImageFolder, without_clashes
-from fkp.data.table import FAR, FaceTable, Fault, OnBad, Source
+from fkp.data.table import FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
 from fkp.files.reading import safe_cell
-from fkp.markup import Markup, load_markup
+from fkp.files.writing import open_whole
+from fkp.markup import load_markup
 
-UNLABELLED = [
-    "",
-    "nan",
-    "NaN",
-    "NA",
-    "N/A",
-    "#N/A",
-    "<NA>",
-    "None",
-    "null",
-    "NULL",
-]  # of pandas, R, SQL, Excel
-TABLES, SHOWN = (
-    (".csv", ".tsv", ".txt", ".xlsx"),
-    3,
-)  # what may have been meant, if there is no such file
+# If the CSV is missing: endings of the files that are suggested, and how many.
+TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3
 IDENTITY = r"(.+)_\d+\.\w+$"
 
 
 class LabelledCsv(Source):
-    """A CSV of key points and a folder of pictures.
+    """A CSV of key points and a folder of images.
 
-    Separators, decimal commas, encoding and a missing header are recognised. The column of the file names is the one
-    that holds most names of images, else the first; a column before it that counts the rows is left out, and so are
-    empty ones. The other columns have either the published layout, x, y of each point in the markup's order under
-    any headers; or named columns, `left_eye_x`, `left_eye_y`, … in any order, where points without a column have no
-    label. Both may have a column `identity` (the person) and `box_left`, `box_top`, `box_right`, `box_bottom` (a
-    detector's face box, taken instead of the one drawn round the points). An empty cell is a point without a label. A
-    table of `predict.py` is one, too; its pictures are named from the folder it ran in, which `images` then is, or from
-    `/`.
+    Separators, decimal commas, encoding and a missing header are detected. The column of file names
+    is the one with the most names of images, else the first; a column before it that numbers the
+    rows is left out, and so are empty columns. The other columns have one of two layouts:
+
+    - published: x, y of each point in the markup's order, under any headers;
+    - named: `left_eye_x`, `left_eye_y`, … in any order; points without a column have no label.
+
+    Both may have a column `identity` (the person), and `box_left`, `box_top`, `box_right`,
+    `box_bottom` (a detector's face box, used instead of the box around the points). An empty cell
+    is a point without a label. Tables of `predict.py` can be read, too; their images are named
+    relative to the folder where it ran, which `images` must then be, or to `/`.
+
+    Coordinates are IMAGE pixels, counted from 0.
 
     Args:
         root: folder of the CSV.
-        file: the CSV's name, relative to root.
-        images: folder of the pictures, relative to root; a name that leads out of it, by `..` or a link, is a bad row.
-            If it is missing: root, or the only folder in it that holds images. For names that are not there see
-            `fkp.data.image_folder`.
-        identity: regular expression; group 1 of a file name is the person, where no column says it. The whole name,
-            if it does not match, or if the default would take most of the set for one person.
+        file: name of the CSV, relative to root.
+        images: folder of the images, relative to root. A name that leads out of it, by `..` or a
+            link, is a bad row. If the folder is missing: root, or the only folder in it with
+            images. For names of missing files see `fkp.data.image_folder`.
+        identity: regular expression; group 1 of a file name is the person, where no column says
+            it. The whole name is the person if the expression does not match, or if the default
+            would make most of the set one person.
         protocol: `identity`; `official` and `strict` need test_file.
         test_file: a second CSV with the publisher's test rows, if there is one.
-        test_images: the folder of its pictures, if it is another.
+        test_images: the folder of its images, if it is another.
         markup: name of a markup that comes with fkp, or path of a YAML file.
         on_bad: `stop` or `skip`.
     """
@@ -81,198 +76,188 @@ class LabelledCsv(Source):
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
         self.identity = person_pattern(identity)
-        self.parts = {"train": (file, images)}
-        if test_file is not None:
-            self.parts["test"] = (test_file, test_images or images)
         self.markup = load_markup(markup)
 
+        # The publisher's splits: CSV and folder of images.
+        self.official = {"train": (file, images)}
+        if test_file is not None:
+            self.official["test"] = (test_file, test_images or images)
+
     def survey(self) -> tuple[FaceTable, list[Fault]]:
-        """All faces of all files.
+        """Read all faces of all files.
 
         Raises:
-            FkpError: no such file, not a CSV, or columns that cannot be understood.
+            FkpError: the file is missing or not a CSV, or its columns cannot be understood.
         """
-        seen = _Seen()
-        tables = (self._read(*names, part, seen) for part, names in self.parts.items())
-        table, clashes = without_clashes(
-            FaceTable.joined(itertools.chain.from_iterable(tables)), seen.searched
-        )
-        if self.identity.pattern == IDENTITY and not seen.people:
-            own_if_one_person(table, self.root, IDENTITY)
-        warn_of_video(table)
-        return table, seen.faults + clashes
+        found = _Found()
+        tables = (self._read(*names, split, found) for split, names in self.official.items())
+        faces = FaceTable.joined(itertools.chain.from_iterable(tables))
+        faces, clashes = without_clashes(faces, found.searched)
 
-    def _read(self, file: str, images: str, official: str, seen: _Seen) -> Iterator[FaceTable]:
-        """Some thousands of faces at a time: as text, and as cells, they take ten times the memory."""
+        if self.identity.pattern == IDENTITY and not found.has_people:
+            own_if_one_person(faces, self.root, IDENTITY)
+        warn_of_video(faces)
+        return faces, found.faults + clashes
+
+    def _read(self, file: str, images: str, split: str, found: _Found) -> Iterator[FaceTable]:
+        """Read one CSV in blocks of rows, as text takes ten times the memory of labels."""
         path = self.root / file
         if not path.exists():
-            others = sorted(
-                other.name for other in self.root.glob("*") if other.suffix.lower() in TABLES
-            )[:SHOWN]
-            told = (
-                f"data.file may be {' or '.join(others)}"
-                if others
-                else "data.root must name the folder that holds it"
-            )
-            raise FkpError(f"{path}: no such file; {told}")
+            raise FkpError(f"{path}: no such file; {self._suggestion()}")
+
         with open_csv(path) as table:
             layout = find_layout(path, table.header, table.sample, self.markup)
             blocks = table.blocks()
-            first = next(blocks)  # a table without rows says so before its images are looked for
+
+            # The first block before the folder: a table without rows is reported first.
+            first = next(blocks)
             names = [
                 cells[layout.image].strip() for cells in table.sample if layout.image < len(cells)
             ]
             folder = ImageFolder(self.root, images, names)
             for rows in itertools.chain([first], blocks):
-                yield self._faces(path, folder, official, layout, rows, seen)
+                yield self._faces(path, folder, split, layout, rows, found)
+
+    def _suggestion(self) -> str:
+        """Say which file or folder may be the right one if the CSV is missing."""
+        others = sorted(
+            other.name for other in self.root.glob("*") if other.suffix.lower() in TABLES
+        )[:SHOWN]
+        if others:
+            return f"data.file may be {' or '.join(others)}"
+        return "data.root must name the folder that holds it"
 
     def _faces(
         self,
         file: Path,
         folder: ImageFolder,
-        official: str,
+        split: str,
         layout: Layout,
         rows: list[Row],
-        seen: _Seen,
+        found: _Found,
     ) -> FaceTable:
-        """The faces of some rows; what is wrong with the others goes to `seen`."""
+        """Convert a block of rows to faces; faults of the other rows are added to `found`."""
+        # Rows with the right number of cells.
         fitted = [(row, layout.fit(row.cells)) for row in rows]
-        right = [(row, cells) for row, cells in fitted if len(cells) == layout.width]
+        complete = [(row, cells) for row, cells in fitted if len(cells) == layout.width]
         faults = [
             (row.line, layout.misfit(cells)) for row, cells in fitted if len(cells) != layout.width
         ]
-        labels = _read_labels(file, layout, [cells for _, cells in right], self.markup)
 
-        names, people, where, good = [], [], [], []
-        for i, (row, cells) in enumerate(right):
+        # Their labels and images.
+        labels = read_labels(file, layout, [cells for _, cells in complete], self.markup)
+        faces = _Faces()
+        for i, (row, cells) in enumerate(complete):
             name = cells[layout.image].strip()
-            found = folder.find(name)
-            fault = (
-                found
-                if isinstance(found, str)
-                else _broken(row, cells, layout, found[1]) or labels.fault(i)
-            )
-            if isinstance(found, str) or fault:
-                faults.append((row.line, str(fault)))
+            image = folder.find(name)
+            if isinstance(image, str):
+                faults.append((row.line, image))
                 continue
-            path, by_search = found
-            where.append(f"{file.name}:{row.line}")
-            seen.searched |= {where[-1]: name} if by_search else {}
-            names.append(path)
-            people.append(self._person(name, cells, layout, seen))
-            good.append(i)
+            path, by_search = image
+            if fault := _misplaced_text(row, cells, layout, by_search) or labels.fault(i):
+                faults.append((row.line, fault))
+                continue
 
-        whole = {right[i][0].line for i in good}
-        told = "part of a quoted cell that begins in line {}; is a quotation mark missing?"
-        faults += [
-            (line, told.format(row.line))
-            for row in rows
-            if row.line not in whole
-            for line in row.more
-        ]
-        seen.faults += [Fault(f"{file.name}:{line}", what) for line, what in sorted(faults)]
+            where = f"{file.name}:{row.line}"
+            if by_search:
+                found.searched[where] = name
+            faces.add(i, path, self._person(name, cells, layout, found), where)
+
+        # Further lines of bad rows may be rows swallowed by an unbalanced quotation mark.
+        good = {complete[i][0].line for i in faces.indices}
+        faults += _swallowed_lines([row for row in rows if row.line not in good])
+        found.faults += [Fault(f"{file.name}:{line}", what) for line, what in sorted(faults)]
+
         return FaceTable(
-            names, labels.points[good], people, where, [official] * len(good), labels.boxes[good]
+            faces.paths,
+            labels.points[faces.indices],
+            faces.people,
+            faces.rows,
+            [split] * len(faces.indices),
+            labels.boxes[faces.indices],
         )
 
-    def _person(self, name: str, cells: list[str], layout: Layout, seen: _Seen) -> str:
-        said = cells[layout.identity].strip() if layout.identity is not None else ""
-        seen.people |= bool(said)
-        return said or person(self.identity, name)
+    def _person(self, name: str, cells: list[str], layout: Layout, found: _Found) -> str:
+        """Return the person of a row: of the column `identity`, else of the file name."""
+        cell = cells[layout.identity].strip() if layout.identity is not None else ""
+        found.has_people |= bool(cell)
+        return cell or person(self.identity, name)
 
 
 @dataclass
-class _Seen:
+class _Found:
     """What a survey finds besides faces.
 
     Args:
         faults: of the rows that cannot be used.
         searched: for rows whose image was found by search, the name in the table.
-        people: whether a column says who is who.
+        has_people: whether a cell of a column `identity` has been read.
     """
 
     faults: list[Fault] = field(default_factory=list)
     searched: dict[str, str] = field(default_factory=dict)
-    people: bool = False
+    has_people: bool = False
 
 
 @dataclass
-class _Labels:
-    """The numbers of n rows.
+class _Faces:
+    """The usable rows of a block: index, image, person and place of each."""
 
-    Args:
-        points: (n, K, 2), IMAGE pixels; NaN where a point is not labelled.
-        boxes: (n, 4), NaN where there is none.
-        cells: (n, m), text of the columns of points and boxes.
-        wrong: (n, m), whether a cell is neither empty nor a number of pixels.
-        columns: (m,), where these cells stand in a row.
-        markup: whose points these are.
+    indices: list[int] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    people: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+
+    def add(self, index: int, path: Path, who: str, row: str) -> None:
+        """Append a row."""
+        self.indices.append(index)
+        self.paths.append(path)
+        self.people.append(who)
+        self.rows.append(row)
+
+
+def _misplaced_text(row: Row, cells: list[str], layout: Layout, by_search: bool) -> str:
+    """Report text in an empty column, and line breaks; empty if there is neither.
+
+    The name of an existing file may contain line breaks.
     """
-
-    points: np.ndarray
-    boxes: np.ndarray
-    cells: np.ndarray
-    wrong: np.ndarray
-    columns: list[int]
-    markup: Markup
-
-    def __post_init__(self) -> None:
-        labelled = np.isfinite(self.points)
-        self.half = labelled.sum(2) == 1  # (n, K)
-        self.none = ~labelled.any((1, 2))
-        boxes = self.boxes
-        self.flat = np.asarray(np.isfinite(boxes).all(1) & (boxes[:, 2:] <= boxes[:, :2]).any(1))
-        self.bad = self.wrong.any(1) | self.half.any(1) | self.none | self.flat
-
-    def fault(self, i: int) -> str:
-        """What is wrong with row i; nothing if it can be used."""
-        if not self.bad[i]:
-            return ""
-        if self.wrong[i].any():
-            column = int(np.flatnonzero(self.wrong[i])[0])
-            said = self.cells[i, column]
-            mixed = (
-                "; decimal points and commas are mixed"
-                if is_number(said) and ("," in said or "." in said)
-                else ""
-            )
-            return f"{said!r} in column {self.columns[column] + 1} is not a number of pixels{mixed}"
-        if self.half[i].any():
-            return f"{self.markup.points[int(self.half[i].argmax())]} has one coordinate of two"
-        return "no point is labelled" if self.none[i] else "its box has no area"
-
-
-def _read_labels(file: Path, layout: Layout, rows: list[list[str]], markup: Markup) -> _Labels:
-    columns = layout.points + layout.boxes
-    cells = np.array([[row[c].strip() for c in columns] for row in rows], object).reshape(
-        -1, len(columns)
-    )
-    numbers = layout.numbers(file, cells)
-    wrong = ~(np.abs(numbers) < FAR) & ~np.asarray(np.isin(cells.astype(str), UNLABELLED))
-
-    points = np.full((len(rows), len(markup.points), 2), np.nan)
-    points[:, *layout.slots] = numbers[:, : len(layout.points)]
-    boxes = numbers[:, len(layout.points) :] if layout.boxes else np.full((len(rows), 4), np.nan)
-    return _Labels(points, boxes, cells, wrong, columns, markup)
-
-
-def _broken(row: Row, cells: list[str], layout: Layout, by_search: bool) -> str:
-    """Whether a row holds what is no cell of it: text in an empty column, or line breaks that are in no file name."""
     for i in layout.empty:
         if cells[i].strip():
-            return f"{cells[i].strip()!r} in column {i + 1}, which has no name and is empty in the first rows"
+            return (
+                f"{cells[i].strip()!r} in column {i + 1}, which has no name and is empty in the "
+                "first rows"
+            )
     for i, cell in enumerate(cells if row.more else ()):
         if (i != layout.image or by_search) and re.search(r"[\r\n]", cell.strip()):
             return f"a line break in column {i + 1}; is a quotation mark missing?"
     return ""
 
 
+def _swallowed_lines(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
+    """Yield line and fault of the further lines of bad rows."""
+    for row in rows:
+        for line in row.more:
+            yield (
+                line,
+                f"inside a quoted cell that begins in line {row.line}; is a quotation mark "
+                "missing?",
+            )
+
+
 def write_csv(file: Path, names: Iterable[str], points: np.ndarray) -> None:
-    """Write the published layout; `LabelledCsv` reads it back."""
-    with file.open("w", newline="", encoding="utf-8") as out:
+    """Write labels in the published layout, atomically; `LabelledCsv` reads them.
+
+    Args:
+        file: the CSV.
+        names: of F images.
+        points: (F, K, 2), IMAGE pixels; NaN where a point is not labelled.
+    """
+    with (
+        open_whole(file) as whole,
+        io.TextIOWrapper(whole, newline="", encoding="utf-8") as out,
+    ):
         table = csv.writer(out)
         table.writerow(["", *range(2 * points.shape[1])])
         for name, face in zip(names, points.reshape(len(points), -1).tolist(), strict=True):
-            table.writerow(
-                [safe_cell(name), *("" if value != value else f"{value:.3f}" for value in face)]
-            )
+            cells = ("" if value != value else f"{value:.3f}" for value in face)
+            table.writerow([safe_cell(name), *cells])

@@ -1,4 +1,4 @@
-"""The set the published system trained on: frames of YouTube Faces with 68 points."""
+"""Read the set that the published system trained on: frames of YouTube Faces with 68 points."""
 
 from __future__ import annotations
 
@@ -15,26 +15,36 @@ from fkp.files.download import fetch_archive
 
 COMMIT = "6e55adc6bd032d9fb1ad41a4c3e68aae847cdf81"
 ARCHIVE = f"https://github.com/udacity/P1_Facial_Keypoints/archive/{COMMIT}.zip"
-OFFSETS = Path(__file__).with_name("youtube_faces_offsets.csv")  # by benchmarks/accuracy/conventions.py
 CHECKSUMS = {
-    "training_frames_keypoints.csv": "9f3d1213429893d4955e2789076f6ce11e297253fed86337cffb6ca85bd61ec8",
-    "test_frames_keypoints.csv": "348e5e1a5906001f64d3da627e4f61dc3de90771d6d92f5d93628029b3c85e65",
+    "training_frames_keypoints.csv": (
+        "9f3d1213429893d4955e2789076f6ce11e297253fed86337cffb6ca85bd61ec8"
+    ),
+    "test_frames_keypoints.csv": (
+        "348e5e1a5906001f64d3da627e4f61dc3de90771d6d92f5d93628029b3c85e65"
+    ),
 }
+# The offset of each point from the convention of 300-W, by benchmarks/conventions.py.
+OFFSETS = Path(__file__).with_name("youtube_faces_offsets.csv")
 
 
 class YoutubeFaces(LabelledCsv):
-    """3462 training and 770 test frames of 347 people (github.com/udacity/P1_Facial_Keypoints, MIT).
+    """3462 training and 770 test frames of 347 people.
 
-    Every person of the official test rows is also in training, in neighbouring frames: `protocol=official` scores
-    memory of people. `protocol=identity` pools both and never shares a person.
+    All people of the official test split are in training, too, in neighbouring frames:
+    `protocol=official` measures how well people are remembered. `protocol=identity` pools both
+    splits, and never shares a person.
+
+    Source: github.com/udacity/P1_Facial_Keypoints (MIT).
 
     Args:
-        root: folder of the two CSVs and of `training/` and `test/`.
-        download: fetch the pinned archive (about 300 MB) into root if it is not there.
+        root: folder of the two CSVs, and of `training/` and `test/`.
+        download: download the pinned archive (about 300 MB) to root if it is not there.
         protocol: `identity`, `official` or `strict`.
-        labels: `published`: as they are, beside the face; `human`: each point moved by one offset in the eye-line frame
-            onto the convention of 300-W's hand-made labels (`benchmarks/accuracy/conventions.py`).
         on_bad: `stop` or `skip`.
+        labels: `published`: as they are, which is not quite on the face; `human`: each point is
+            moved by a fixed offset, in the eye-line frame, to the convention of 300-W's manual
+            labels (`benchmarks/conventions.py`).
+        url: address of the archive.
     """
 
     def __init__(
@@ -46,7 +56,7 @@ class YoutubeFaces(LabelledCsv):
         labels: Literal["published", "human"] = "published",
         url: str = ARCHIVE,
     ):
-        # A file is called PERSON_VF.jpg: V the video, F the frame.
+        # Files are named PERSON_VF.jpg, with V the video and F the frame.
         super().__init__(
             root,
             file="training_frames_keypoints.csv",
@@ -62,16 +72,21 @@ class YoutubeFaces(LabelledCsv):
         self.download, self.url, self.labels = download, url, labels
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
-        """All 4232 faces."""
+        """Read all 4232 faces; download them first if requested.
+
+        Raises:
+            FkpError: as `LabelledCsv.survey`; or the set is missing, or cannot be downloaded.
+        """
         if self.download:
             fetch_archive(self.url, self.root, folder="data", checksums=CHECKSUMS)
         elif not self.root.is_dir():
             raise FkpError(
-                f"{self.root}: no such folder; set data.root=… to it, or data.download=true to fetch it"
+                f"{self.root}: no such folder; set data.root=… to it, or data.download=true to "
+                "download it"
             )
+
         table, faults = super().survey()
         if self.labels == "human":
-            table.points = moved(
-                table.points, -pd.read_csv(OFFSETS)[["x", "y"]].to_numpy(), self.markup
-            )
+            offsets = -pd.read_csv(OFFSETS)[["x", "y"]].to_numpy()  # (K, 2)
+            table.points = moved(table.points, offsets, self.markup)
         return table, faults

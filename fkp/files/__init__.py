@@ -1,1 +1,1 @@
-"""Files from outside: checked, bounded, written whole or not at all."""
+"""Read files of unknown origin within limits, write files atomically, and download archives."""

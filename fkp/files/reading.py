@@ -1,4 +1,4 @@
-"""Files that others made are hostile until read; tables that others will open are harmless."""
+"""Read files of unknown origin within limits, and keep names safe for other programs."""
 
 from __future__ import annotations
 
@@ -14,33 +14,39 @@ from typing import BinaryIO, TextIO
 
 from fkp.errors import FkpError
 
-NAME = 230  # bytes of a file name, which leave room for endings: file systems take 255
-CHUNK = 1 << 20  # bytes that are decoded at once, to see whether they can be
-# Byte order marks; UTF-32's begins with UTF-16's.
+# Bytes of a file name. File systems allow 255; the rest is room for endings.
+NAME = 230
+# Bytes that are decoded at a time when the encoding is detected.
+CHUNK = 1 << 20
+# Byte order marks. UTF-32 comes first, because its mark begins with UTF-16's.
 MARKS = [
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
 ]
-MARKS += [(codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """What is in a regular file, if that is no more than `most` bytes: a pipe or a device never ends.
+    """Read a regular file of at most `most` bytes.
+
+    Pipes and devices, which may never end, are refused.
 
     Raises:
-        FkpError: no such file, none that is regular, or a larger one.
+        FkpError: the file is missing, is not regular, or is too large.
     """
     file, size = _opened(path, most)
     with file:
         try:
-            return file.read(size)  # no more, should it be growing
+            # No more than its size when it was opened, even if the file is growing.
+            return file.read(size)
         except OSError as error:
             raise FkpError(f"{path}: {error.strerror or error}") from None
 
 
 def read_start(path: Path, count: int, most: int) -> bytes:
-    """The first bytes of a regular file of no more than `most` bytes.
+    """Read the first `count` bytes of a regular file of at most `most` bytes.
 
     Raises:
         FkpError: as `read_bytes`.
@@ -54,12 +60,12 @@ def read_start(path: Path, count: int, most: int) -> bytes:
 
 
 def _opened(path: Path, most: int) -> tuple[BinaryIO, int]:
+    """Open a regular file of at most `most` bytes; return it and its size."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise FkpError(
-                f"{path}: {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file"
-            )
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+            raise FkpError(f"{path}: {kind}, not a file")
         if found.st_size > most:
             raise FkpError(
                 f"{path}: {found.st_size} bytes, more than the {most} that fkp reads of such a file"
@@ -67,15 +73,16 @@ def _opened(path: Path, most: int) -> tuple[BinaryIO, int]:
         return path.open("rb"), found.st_size
     except FileNotFoundError:
         raise FkpError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:
+        # ValueError: the name contains a zero byte.
         raise FkpError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_text(path: Path, most: int) -> str:
-    """As `read_bytes`, of text in UTF-8, with or without a byte order mark.
+    """Read a UTF-8 text of at most `most` bytes, with or without a byte order mark.
 
     Raises:
-        FkpError: it is in no such encoding, too.
+        FkpError: as `read_bytes`, or the file is not UTF-8.
     """
     try:
         return read_bytes(path, most).decode("utf-8-sig")
@@ -86,17 +93,19 @@ def read_text(path: Path, most: int) -> str:
 
 
 def text_in(data: bytes) -> str:
-    """Bytes as text: UTF-8, or what their byte order mark says; U+FFFD for what cannot be decoded."""
+    """Decode bytes by their byte order mark, or as UTF-8; undecodable bytes become U+FFFD."""
     encoding = next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
     return data.decode(encoding, errors="replace")
 
 
 @contextmanager
 def open_text(path: Path, most: int) -> Iterator[TextIO]:
-    """Open a text for reading bit by bit, in whichever encoding `text_encoding` finds; line ends are kept.
+    """Open a text of at most `most` bytes as a stream; line ends are kept.
+
+    The encoding is detected by `text_encoding`.
 
     Raises:
-        FkpError: as `read_bytes`; what is wrong with the encoding, when it is come to.
+        FkpError: as `read_bytes`; or, while reading, text that is not in the detected encoding.
     """
     encoding = text_encoding(path, most)
     with _opened(path, most)[0] as file, io.TextIOWrapper(file, encoding, newline="") as text:
@@ -104,13 +113,15 @@ def open_text(path: Path, most: int) -> Iterator[TextIO]:
             yield text
         except UnicodeError as error:
             name = "UTF-8 or Windows-1252" if encoding == "cp1252" else encoding.upper()
-            told = f"not text in {name} ({getattr(error, 'reason', error)}); save it as UTF-8"
-            raise FkpError(f"{path}: {told}") from None
+            reason = getattr(error, "reason", error)
+            raise FkpError(f"{path}: not text in {name} ({reason}); save it as UTF-8") from None
 
 
 def text_encoding(path: Path, most: int) -> str:
-    """Tell the encoding of a text: by its byte order mark, as UTF-16 without one by its zero bytes, as UTF-8 if all of
-    it can be decoded so, else Windows-1252.
+    """Detect the encoding of a text.
+
+    In this order: the byte order mark; zero bytes at every second place, for UTF-16 without a mark;
+    UTF-8, if the whole file can be decoded; else Windows-1252.
 
     Raises:
         FkpError: as `read_bytes`.
@@ -119,33 +130,43 @@ def text_encoding(path: Path, most: int) -> str:
     for mark, encoding in MARKS:
         if start.startswith(mark):
             return encoding
+
     zeros = [byte == 0 for byte in start]
     if zeros in ([False, True] * 2, [True, False] * 2):
         return "utf-16-le" if zeros[1] else "utf-16-be"
+    return "utf-8" if _is_utf8(path, most) else "cp1252"
 
+
+def _is_utf8(path: Path, most: int) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with _opened(path, most)[0] as file:
-        decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             while chunk := file.read(CHUNK):
                 decoder.decode(chunk)
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
-            return "cp1252"
+            return False
         except OSError as error:
             raise FkpError(f"{path}: {error.strerror or error}") from None
-    return "utf-8"
+    return True
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Whether a path ends in a folder, whatever `..` and links it goes through. The folder may be a link itself."""
+    """Return whether a path lies in a folder after `..` and links are resolved.
+
+    The folder itself may be a link.
+    """
     try:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-    except ValueError:  # a zero byte
+    except ValueError:
+        # The name contains a zero byte.
         return False
 
 
 def short(name: str) -> str:
-    """A file name to which endings can be added: the name; or, if it is too long, its beginning and a fingerprint.
+    """Shorten a file name so that endings can be added.
+
+    A name that is too long becomes its beginning and a fingerprint.
 
     >>> short("a.b"), len(short("a" * 255))
     ('a.b', 230)
@@ -157,7 +178,9 @@ def short(name: str) -> str:
 
 
 def safe_cell(name: str) -> str:
-    """A path as a cell of a table: where a spreadsheet would take it for a formula it begins with `./`, the same path.
+    """Write a path as a cell that no spreadsheet takes for a formula.
+
+    Paths that begin like a formula get `./` in front, which names the same file.
 
     >>> safe_cell("=1+1.png"), safe_cell("a.png")
     ('./=1+1.png', 'a.png')

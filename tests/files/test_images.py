@@ -1,4 +1,4 @@
-"""A picture's size is known before it is decoded, and no file is opened that is none."""
+"""Test the image reader: limits before decoding, orientations, value ranges, damaged files."""
 
 import io
 import os
@@ -19,11 +19,11 @@ from fkp.errors import FkpError
 from fkp.files import images
 from fkp.files.images import count_frames, header, read_image, write_image
 
-SIDE = 30_000  # its square is less than what OpenCV itself refuses: 2.7 GB of pixels
+# Pixels a side: 2.7 GB, which OpenCV itself would not refuse.
+SIDE = 30_000
 KINDS = ("png", "jpg", "gif", "bmp", "ppm", "pbm", "tif", "jp2", "webp", "avif")
-LARGE = KINDS[
-    :-2
-]  # WebP has at most 16383 pixels a side; an AVIF that lies of its size is none to Pillow
+# Without WebP, which has at most 16383 pixels a side, and AVIF, where Pillow checks the size.
+LARGE = KINDS[:-2]
 PILLOWS = {"jpg": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "pbm": "ppm"}
 
 
@@ -35,7 +35,7 @@ def saved(kind: str, size: tuple[int, int] = (24, 16)) -> bytes:
 
 
 def bomb(kind: str, side: int = SIDE) -> bytes:
-    """A small file whose header says that it is as large as that."""
+    """Return a small file whose header declares `side` x `side` pixels."""
     data = bytearray(saved(kind))
     if kind == "png":
         data[16:24] = struct.pack(">II", side, side)
@@ -61,8 +61,8 @@ def bomb(kind: str, side: int = SIDE) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_header_says_what_is_decoded(kind: str, tmp_path: Path) -> None:
-    file = tmp_path / f"picture.{kind}"
+def test_the_header_has_the_size_of_the_decoded_image(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"image.{kind}"
     file.write_bytes(saved(kind))
     image = read_image(file)
     assert header(file.read_bytes()).size == image.shape[1::-1] == (24, 16)
@@ -70,9 +70,7 @@ def test_the_header_says_what_is_decoded(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_too_many_pixels_are_refused_by_the_header_and_the_limit_is_named(
-    kind: str, tmp_path: Path
-) -> None:
+def test_too_many_pixels_are_refused_before_decoding(kind: str, tmp_path: Path) -> None:
     file = tmp_path / f"bomb.{kind}"
     file.write_bytes(bomb(kind))
     with pytest.raises(
@@ -81,12 +79,13 @@ def test_too_many_pixels_are_refused_by_the_header_and_the_limit_is_named(
         read_image(file)
 
 
-def test_exactly_as_many_pixels_as_may_be_are_read_without_a_warning(
+def test_as_many_pixels_as_the_limit_are_read_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_image(tmp_path / "some.png", np.zeros((40, 50), np.uint8))
     monkeypatch.setattr(images, "PIXELS", 2000)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)  # at which Pillow itself would warn
+    # Where Pillow itself would warn.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(file).shape == (40, 50, 3)
@@ -95,7 +94,7 @@ def test_exactly_as_many_pixels_as_may_be_are_read_without_a_warning(
         read_image(file)
 
 
-# Reads every file of a folder; says by how many MB the largest memory has grown.
+# Reads every file of a folder, and prints by how many MB the peak memory has grown.
 CHILD = """
 import resource, sys
 from pathlib import Path
@@ -116,36 +115,38 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
-def test_refusing_costs_no_memory(tmp_path: Path) -> None:
+def test_refusing_takes_no_memory(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     for kind in LARGE:
         for side in (SIDE, 65_000 if kind in ("jpg", "gif") else 100_000):
             (tmp_path / f"bomb{side}.{kind}").write_bytes(bomb(kind, side))
-    lying = bytearray(saved("png"))
-    at = lying.index(b"IDAT")
-    lying[at - 4 : at] = struct.pack(
-        ">I", 0x7FFFFFF0
-    )  # bytes of a chunk, for which OpenCV would make room
-    (tmp_path / "lying.png").write_bytes(lying)
+
+    # A chunk that declares 2 GB, which OpenCV would allocate.
+    wrong = bytearray(saved("png"))
+    at = wrong.index(b"IDAT")
+    wrong[at - 4 : at] = struct.pack(">I", 0x7FFFFFF0)
+    (tmp_path / "wrong.png").write_bytes(wrong)
+
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 30, done.stdout + done.stderr  # MB; one of them decoded would be 2700
+    # MB; one of them decoded would take 2700.
+    assert int(done.stdout) < 30, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 2 * len(LARGE) + 1
 
 
-def test_what_is_no_regular_file_is_not_waited_for(
+def test_pipes_devices_folders_and_large_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
-    for name, told in (
+    for name, message in (
         ("pipe", "a pipe or a device"),
         ("endless", "a pipe or a device"),
         ("folder", "a folder"),
     ):
-        with pytest.raises(FkpError, match=f"{name}.png: {told}, not a file"):
+        with pytest.raises(FkpError, match=f"{name}.png: {message}, not a file"):
             read_image(tmp_path / f"{name}.png")
     file = write_image(tmp_path / "large.bmp", np.zeros((40, 50), np.uint8))
     monkeypatch.setattr(images, "BYTES", 1000)
@@ -160,8 +161,8 @@ TURNS = {
     5: "TRANSPOSE",
     6: "ROTATE_270",
     7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
-TURNS |= {8: "ROTATE_90"}
 EXACT = {
     "jpeg": {"quality": 100},
     "webp": {"lossless": True},
@@ -171,7 +172,7 @@ EXACT = {
 
 @pytest.fixture(scope="module")
 def corner() -> Image.Image:
-    """Another picture for each orientation."""
+    """Return an image that looks different in each orientation."""
     image = np.full((32, 48, 3), 90, np.uint8)
     image[:10, :14], image[-6:, :20] = 250, 10
     return Image.fromarray(image)
@@ -188,7 +189,7 @@ def oriented(image: Image.Image, kind: str, file: Path, orientation: int) -> Pat
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif", "heif"])
-def test_every_orientation_of_every_kind_is_read_as_a_viewer_shows_it(
+def test_every_orientation_of_every_format_is_applied(
     kind: str, corner: Image.Image, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if kind == "heif":
@@ -203,11 +204,12 @@ def test_every_orientation_of_every_kind_is_read_as_a_viewer_shows_it(
         assert gray.shape == wanted.shape[:2] and np.abs(gray - wanted[..., 0]).mean() < 4, (
             orientation
         )
-    assert capfd.readouterr().err == ""  # of an orientation that does not exist
+    # No warning of orientations that do not exist.
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_exif_behind_the_pixels_counts_and_damaged_exif_does_not(
+def test_exif_behind_the_pixels_is_read_and_damaged_exif_ignored(
     corner: Image.Image, tmp_path: Path
 ) -> None:
     png = oriented(corner, "png", tmp_path / "a.png", 6).read_bytes()
@@ -225,7 +227,7 @@ def test_exif_behind_the_pixels_counts_and_damaged_exif_does_not(
         assert read_image(tmp_path / f"{name}.jpg").shape == (32, 48, 3)
 
 
-def test_what_numbers_mean_is_a_rule_or_refused(
+def test_values_of_a_known_range_are_scaled_and_others_refused(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     levels = np.linspace(0, 1, 12 * 16).reshape(12, 16).astype(np.float32)
@@ -268,7 +270,7 @@ def test_what_numbers_mean_is_a_rule_or_refused(
     assert capfd.readouterr().err == ""
 
 
-def test_heic_is_read_or_the_message_says_how(
+def test_heic_is_read_or_the_message_names_the_package(
     corner: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
@@ -277,7 +279,7 @@ def test_heic_is_read_or_the_message_says_how(
         with pytest.raises(FkpError, match=r"a.heic: .*fkp\[heic\].*convert"):
             read_image(tmp_path / "a.heic")
     pytest.importorskip("pillow_heif").register_heif_opener()
-    with pytest.raises(FkpError, match=r"a.heic: not a picture"):
+    with pytest.raises(FkpError, match=r"a.heic: not an image"):
         read_image(tmp_path / "a.heic")
     corner.save(tmp_path / "b.heic", quality=90)
     whole = (tmp_path / "b.heic").read_bytes()

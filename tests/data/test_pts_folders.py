@@ -1,4 +1,4 @@
-"""The layouts in which sets of .pts files are shipped."""
+"""Test the layouts in which sets of .pts files are published."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from fkp.data.pts_folders import PtsFolders, read_pts, write_pts
 from fkp.data.table import FaceTable
 from fkp.errors import FkpError
-from fkp.inference.media import PICTURES
+from fkp.files.images import IMAGE_ENDINGS
 from fkp.markup import load_markup
 
 POINTS = np.random.default_rng(0).uniform(1, 200, (5, 2)).round(2)
@@ -17,7 +17,7 @@ LINES = [f"{x} {y}" for x, y in (POINTS + 1).round(2).tolist()]
 
 
 def add(folder: Path, *names: str) -> None:
-    """Files below a folder: labels, and images and videos that are not decoded."""
+    """Write files below a folder: labels, and images and videos that are not decoded."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name.lower().endswith(".pts"):
@@ -35,8 +35,8 @@ def names(folder: Path, faces: FaceTable) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in faces.paths]
 
 
-def test_images_of_all_kinds_in_any_letter_case(tmp_path: Path) -> None:
-    endings = [ending for kind in PICTURES for ending in (kind, kind.upper())]
+def test_images_of_all_formats_in_any_letter_case(tmp_path: Path) -> None:
+    endings = [ending for kind in IMAGE_ENDINGS for ending in (kind, kind.upper())]
     add(tmp_path, *(f"{i:02d}{ending}" for i, ending in enumerate(endings)))
     add(tmp_path, *(f"{i:02d}.{'pts' if i % 3 else 'PTS'}" for i in range(len(endings))))
     faces, faults = survey(tmp_path)
@@ -85,10 +85,10 @@ def test_no_image_and_two_images_are_faults(tmp_path: Path) -> None:
     faces, faults = survey(tmp_path)
     assert names(tmp_path, faces) == ["C.jpg", "d.JPG"]
     assert [fault[:5] for fault in faults] == ["a.pts", "b.pts"]
-    assert "no picture" in faults[0] and "b.PNG" in faults[1] and "b.jpg" in faults[1]
+    assert "no image" in faults[0] and "b.PNG" in faults[1] and "b.jpg" in faults[1]
 
 
-def test_300w_as_it_is_shipped(tmp_path: Path) -> None:
+def test_300w_as_it_is_published(tmp_path: Path) -> None:
     photos = [
         "afw/1051618982",
         "helen/trainset/100032540",
@@ -141,12 +141,12 @@ def test_300vw_without_frames_says_how_to_extract_them(tmp_path: Path) -> None:
     assert len(faces) == 0 and len(faults) == 6
 
 
-def test_a_clip_that_is_most_of_the_set_stays_one(tmp_path: Path) -> None:
+def test_a_clip_that_is_most_of_the_set_stays_together(tmp_path: Path) -> None:
     add(tmp_path, *(f"001/annot/{i:06d}{ending}" for i in range(30) for ending in (".pts", ".jpg")))
     assert set(survey(tmp_path)[0].identity) == {"001"}
 
 
-def test_images_in_a_folder_of_their_own_but_not_those_of_other_labels(tmp_path: Path) -> None:
+def test_images_may_lie_in_another_folder_without_labels(tmp_path: Path) -> None:
     add(
         tmp_path,
         "own/images/a.jpg",
@@ -179,7 +179,7 @@ HEAD = ["version: 1", "n_points: 5", "{"]
         "\n".join(LINES).encode(),
     ],
 )
-def test_pts_in_all_their_forms(tmp_path: Path, data: bytes) -> None:
+def test_all_forms_of_pts_files(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.pts").write_bytes(data)
     np.testing.assert_allclose(read_pts(tmp_path / "a.pts"), POINTS, atol=1e-9)
 

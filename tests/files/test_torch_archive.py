@@ -1,4 +1,4 @@
-"""Files of torch that somebody damaged, or made to do harm: each is refused with its reason, and nothing happens."""
+"""Test that damaged and malicious files of torch are refused with a reason, and run no code."""
 
 import io
 import os
@@ -33,8 +33,8 @@ CONTENT = {
 }
 
 
-class Harm:
-    """Unpickled, it makes a file."""
+class MakeFolder:
+    """Make a folder when unpickled: code that a malicious file would run."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -50,7 +50,7 @@ def saved(content: Any = CONTENT) -> bytes:
 
 
 def remade(change: Callable[[str, bytes], bytes], packed: int = zipfile.ZIP_STORED) -> bytes:
-    """The file with other members, each with the checksum it should have."""
+    """Return the file with changed members and correct checksums."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(saved())) as old, zipfile.ZipFile(file, "w", packed) as new:
         for name in old.namelist():
@@ -73,7 +73,7 @@ def pickled(change: Callable[[bytes], bytes]) -> bytes:
 
 
 def overlapping() -> bytes:
-    """A thousand names of one and the same megabyte."""
+    """Return an archive with a thousand names for the same megabyte."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as new:
         new.writestr("x/data.pkl", pickle.dumps({}, 2))
@@ -94,13 +94,14 @@ def bare(content: Any) -> bytes:
     return file.getvalue()
 
 
-# What a file may be, and why it is not read. A pickle's opcodes: `}` a dict, `0` drops it, `J` an integer, `.` the end.
+# Content of a file, and the reason why it is refused.
+# Opcodes of pickle: `}` a dict, `0` drops it, `J` an integer, `.` the end.
 HOSTILE = {
     "empty": (b"", "empty"),
     "text": (b"hello", "not a file of torch"),
     "cut": (saved()[:-30], r"damaged or cut short \(BadZipFile"),
     "begun": (saved()[:90], r"damaged or cut short \(BadZipFile"),
-    "old": (bare(CONTENT), r"a bare pickle.* write it anew: torch\.save\(torch\.load"),
+    "old": (bare(CONTENT), r"a bare pickle.* convert it: torch\.save\(torch\.load"),
     "other zip": (
         remade(lambda name, old: old).replace(b"data.pkl", b"word.xml"),
         "not a file of torch, though a zip",
@@ -109,7 +110,7 @@ HOSTILE = {
         with_pickle(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00truetR."),
         r"names 'os\.system', .* nothing was ex",
     ),
-    "names code anew": (
+    "names code in protocol 4": (
         with_pickle(b"\x80\x04\x8c\x02os\x8c\x06system\x93."),
         r"names 'os\.system'",
     ),
@@ -124,11 +125,11 @@ HOSTILE = {
     ),
     "many values": (
         with_pickle(b"\x80\x02" + b"}0" * 2**21 + b"}."),
-        "more than 2 MiB of it are no tensors",
+        "more than 2 MiB of it are not tensors",
     ),
     "zip bomb": (
         remade(lambda _, old: old + bytes(2**27), zipfile.ZIP_DEFLATED),
-        "packed, which torch never does",
+        "compressed, which torch never does",
     ),
     "overlapping": (overlapping(), "claims to hold more than it has bytes"),
     "tensor beyond": (
@@ -159,7 +160,7 @@ def same(content: Any, other: Any) -> bool:
     )
 
 
-def test_what_torch_saved_is_read(file: Path) -> None:
+def test_files_of_torch_are_read(file: Path) -> None:
     file.write_bytes(saved())
     assert same(CONTENT, read(file))
     torch.save(
@@ -167,36 +168,36 @@ def test_what_torch_saved_is_read(file: Path) -> None:
         file,
     )
     torch.testing.assert_close(read(file)["weight"], torch.nn.Parameter(torch.ones(3)))
-    file.write_bytes(
-        with_pickle(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".")
-    )  # lists, one in the other
+
+    # Deeply nested lists.
+    file.write_bytes(with_pickle(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."))
     assert len(read(file)) == 1
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_file_is_refused_with_its_reason(file: Path, kind: str) -> None:
+def test_a_malicious_file_is_refused_with_a_reason(file: Path, kind: str) -> None:
     content, reason = HOSTILE[kind]
     file.write_bytes(content)
     with pytest.raises(FkpError, match=rf"some\.ckpt: {reason}"):
         read(file)
 
 
-def test_nothing_is_executed(file: Path, tmp_path: Path) -> None:
+def test_no_code_runs(file: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     for content in (
-        saved({"fkp": Harm(made)}),
-        with_pickle(pickle.dumps(Harm(made))),
-        bare({"fkp": Harm(made)}),
+        saved({"fkp": MakeFolder(made)}),
+        with_pickle(pickle.dumps(MakeFolder(made))),
+        bare({"fkp": MakeFolder(made)}),
     ):
         file.write_bytes(content)
         with pytest.raises(FkpError, match="nothing was executed|not opened"):
             read(file)
         assert not made.exists()
-    pickle.loads(pickle.dumps(Harm(made)))
+    pickle.loads(pickle.dumps(MakeFolder(made)))
     assert made.exists()
 
 
-def test_little_memory_is_used_to_refuse(tmp_path: Path) -> None:
+def test_refusing_takes_little_memory(tmp_path: Path) -> None:
     for kind, (content, _) in HOSTILE.items():
         (tmp_path / f"{kind}.ckpt").write_bytes(content)
     code = f"""
@@ -222,7 +223,7 @@ PLACE = WHOLE.index(TENSORS["a"].numpy().tobytes())
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 8 * TENSORS["a"].nbytes - 1))
-def test_a_flipped_bit_of_a_tensor_is_noticed(
+def test_a_flipped_bit_of_a_tensor_is_detected(
     tmp_path_factory: pytest.TempPathFactory, bit: int
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "flipped.ckpt"
@@ -250,13 +251,13 @@ def flipped(content: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-def test_a_pickle_of_any_bytes_is_refused_or_read(file: Path) -> None:
-    """Also with checksums that fit, as somebody would make it who means harm."""
-    chance, old = random.Random(0), zipfile.ZipFile(io.BytesIO(WHOLE)).read("archive/data.pkl")
+def test_a_pickle_of_random_bytes_is_refused_or_read(file: Path) -> None:
+    """Checksums are correct, as in a file made to do harm."""
+    rng, old = random.Random(0), zipfile.ZipFile(io.BytesIO(WHOLE)).read("archive/data.pkl")
     for _ in range(300):
         values = bytearray(old)
-        for _ in range(chance.randint(1, 4)):
-            values[chance.randrange(len(values))] = chance.randrange(256)
+        for _ in range(rng.randint(1, 4)):
+            values[rng.randrange(len(values))] = rng.randrange(256)
         file.write_bytes(with_pickle(bytes(values)))
         try:
             read(file)

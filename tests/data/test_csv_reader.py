@@ -1,4 +1,4 @@
-"""Laws of tables as people have them: whatever their form, the same faces; and no row is lost."""
+"""Test that tables of any form give the same faces, and that no row is lost."""
 
 import csv
 import io
@@ -26,11 +26,11 @@ Table = list[list[str]]
 
 @pytest.fixture()
 def folder(tmp_path: Path) -> Path:
-    add_images(tmp_path / "images", NAMES)
+    write_images(tmp_path / "images", NAMES)
     return tmp_path
 
 
-def add_images(folder: Path, names: list[str]) -> None:
+def write_images(folder: Path, names: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_bytes(b"not decoded")
@@ -54,7 +54,7 @@ def survey(folder: Path, data: str | bytes, **options: str) -> tuple[FaceTable, 
 
 
 def check(folder: Path, data: str | bytes, first: int = 2) -> None:
-    """All faces are there, with the right labels, images and row numbers."""
+    """Check that all faces are read, with the right labels, images and row numbers."""
     faces, faults = survey(folder, data)
     assert faults == []
     np.testing.assert_array_equal(faces.points, POINTS)
@@ -62,12 +62,12 @@ def check(folder: Path, data: str | bytes, first: int = 2) -> None:
     assert faces.rows[0] == f"keypoints.csv:{first}"
 
 
-def comma(rows: Table) -> Table:
+def with_decimal_commas(rows: Table) -> Table:
     return [rows[0], *([row[0], *(cell.replace(".", ",") for cell in row[1:])] for row in rows[1:])]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
-@pytest.mark.parametrize("change", [list, comma], ids=["point", "comma"])
+@pytest.mark.parametrize("change", [list, with_decimal_commas], ids=["point", "comma"])
 def test_any_separator_and_decimal_sign(
     folder: Path, separator: str, change: Callable[[Table], Table]
 ) -> None:
@@ -81,7 +81,7 @@ def test_any_separator_and_decimal_sign(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
 )
 def test_any_encoding(folder: Path, encoding: str) -> None:
-    check(folder, text(comma(table()), ";").encode(encoding))
+    check(folder, text(with_decimal_commas(table()), ";").encode(encoding))
     mark = {"utf-16-be": "\ufeff"}.get(encoding, "")
     check(folder, (mark + text(table(), "\t", lineterminator="\r")).encode(encoding))
 
@@ -137,21 +137,21 @@ def blank(row: list[str]) -> list[str]:
         (lambda t: [["Image", *(f" {name}\n" for name in t[0][1:])], *t[1:]], 12),
     ],
 )
-def test_columns_and_rows_round_the_labels(
+def test_additional_columns_and_rows_are_left_out(
     folder: Path, change: Callable[[Table], Table], first: int
 ) -> None:
     check(folder, text(change(table())), first)
 
 
-def test_a_first_line_of_excel_names_the_separator(folder: Path) -> None:
-    check(folder, "sep=;\r\n" + text(comma(table()), ";"), first=3)
+def test_a_first_line_may_name_the_separator(folder: Path) -> None:
+    check(folder, "sep=;\r\n" + text(with_decimal_commas(table()), ";"), first=3)
 
 
-def test_identity_and_box_have_their_columns_wherever_they_are(folder: Path) -> None:
+def test_identity_and_box_columns_may_lie_anywhere(folder: Path) -> None:
     more = ["Identity", "box_left", "box_top", "box_right", "box_bottom"]
     rows = [
         ["", *more, *table()[0]],
-        *(["0", "A", "1,5", "2", "3", "4", *row] for row in comma(table())[1:]),
+        *(["0", "A", "1,5", "2", "3", "4", *row] for row in with_decimal_commas(table())[1:]),
     ]
     faces, faults = survey(folder, text(rows, ";"))
     assert not faults and set(faces.identity) == {"A"} and faces.boxes[0].tolist() == [1.5, 2, 3, 4]
@@ -164,7 +164,7 @@ def test_decimal_points_and_commas_are_not_mixed(folder: Path) -> None:
     faces, faults = survey(folder, text(rows, ";"))
     assert len(faces) == 4 and ["mixed" in fault for fault in faults] == [True, True]
     assert [fault.partition(": ")[0] for fault in faults] == ["keypoints.csv:4", "keypoints.csv:6"]
-    rows = comma(table())
+    rows = with_decimal_commas(table())
     rows[2][2] = "1.234"
     faces, faults = survey(folder, text(rows, ";"))
     assert len(faces) == 5 and "'1.234' in column 3" in faults[0] and "mixed" in faults[0]
@@ -179,7 +179,7 @@ def test_commas_that_may_separate_thousands_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"PK\x03\x04\x14\0\x06\0", "workbook"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel"),
@@ -189,14 +189,14 @@ def test_commas_that_may_separate_thousands_are_refused(folder: Path) -> None:
         (b"PAR1\x15\x04", "Parquet"),
     ],
 )
-def test_other_kinds_of_file_are_named_with_the_way_out(
-    folder: Path, data: bytes, told: str
+def test_other_kinds_of_file_are_named_with_what_to_do(
+    folder: Path, data: bytes, message: str
 ) -> None:
-    with pytest.raises(FkpError, match=rf"keypoints.csv: .*{told}.*CSV UTF-8"):
+    with pytest.raises(FkpError, match=rf"keypoints.csv: .*{message}.*CSV UTF-8"):
         survey(folder, data)
 
 
-def test_text_in_a_column_that_seemed_empty_is_a_fault(folder: Path) -> None:
+def test_text_in_a_column_that_began_empty_is_a_fault(folder: Path) -> None:
     rows = [[*row, ""] for row in table()] + [[*table()[1], ""]] * 40
     rows[-1] = [*rows[-1][:-1], "12"]
     faces, faults = survey(folder, text(rows))
@@ -217,7 +217,7 @@ def test_another_number_of_columns_is_one_error(folder: Path, columns: int) -> N
 
 
 def test_a_header_of_numbers_and_names_without_ending(folder: Path) -> None:
-    """A name without an ending is the stem of one image; and such a first row is data."""
+    """Names without an ending are stems of images, and a first row with one is data."""
     stems = [name.removesuffix(".jpg") for name in NAMES]
     check(folder, text(table(names=stems)))
     check(folder, text(table(names=stems)[1:]), first=1)
@@ -248,12 +248,13 @@ AXES = [(point, axis) for point in FACE5.points for axis in "xy"]
         ),
     ],
 )
-def test_columns_are_named_in_any_style_and_stand_in_any_order(
+def test_columns_have_any_style_of_name_and_any_order(
     folder: Path, name: Callable[[str, str], str]
 ) -> None:
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(10)
-        if not seed:  # all x, then all y
+        if not seed:
+            # All x, then all y.
             order = np.array([*range(0, 10, 2), *range(1, 10, 2)])
         header = ["image", *(name(*AXES[i]) for i in order)]
         check(
@@ -262,10 +263,10 @@ def test_columns_are_named_in_any_style_and_stand_in_any_order(
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "message"),
     [
-        (["y", "x"] * 5, "take turns"),
-        (["x"] * 5 + ["y"] * 5, "take turns"),
+        (["y", "x"] * 5, "alternate"),
+        (["x"] * 5 + ["y"] * 5, "alternate"),
         ([f"{axis}{i}" for i in range(2, 7) for axis in "xy"], "number points 2 to 6.*face5 has 5"),
         ([f"{axis}{i}" for i in (0, 1, 2, 3, 3) for axis in "xy"], "number points 0 to 3"),
         ([f"{axis}{i}" for i in (0, 1, 2, 4, 4) for axis in "xy"], "or twice: x4, y4"),
@@ -285,15 +286,15 @@ def test_columns_are_named_in_any_style_and_stand_in_any_order(
     ],
 )
 def test_columns_that_are_not_x_and_y_of_the_points_are_refused(
-    folder: Path, header: list[str], told: str
+    folder: Path, header: list[str], message: str
 ) -> None:
-    with pytest.raises(FkpError, match=f"keypoints.csv: .*{told}"):
+    with pytest.raises(FkpError, match=f"keypoints.csv: .*{message}"):
         survey(
             folder, text([["image", *header], *([name, *["1.5"] * len(header)] for name in NAMES)])
         )
 
 
-def test_decimal_commas_between_commas_are_told(folder: Path) -> None:
+def test_decimal_commas_between_commas_are_explained(folder: Path) -> None:
     rows = table()
     lines = [
         ",".join(rows[0]),
@@ -308,7 +309,7 @@ def test_decimal_commas_between_commas_are_told(folder: Path) -> None:
     )
 
 
-def test_a_table_of_another_name_is_proposed(folder: Path) -> None:
+def test_a_table_of_another_name_is_suggested(folder: Path) -> None:
     for name in ("labels.xlsx", "labels.csv"):
         (folder / name).touch()
     with pytest.raises(
@@ -332,7 +333,7 @@ def test_a_table_of_another_name_is_proposed(folder: Path) -> None:
         lambda name: unicodedata.normalize("NFD", name),
     ],
 )
-def test_an_image_is_found_if_only_one_can_be_meant(
+def test_an_image_is_found_if_the_match_is_unique(
     folder: Path, change: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     check(folder, text(table(names=[change(name) for name in NAMES])))
@@ -340,23 +341,25 @@ def test_an_image_is_found_if_only_one_can_be_meant(
 
 
 def test_names_on_the_disk_in_another_form(tmp_path: Path) -> None:
-    add_images(tmp_path / "images", [unicodedata.normalize("NFD", name).upper() for name in NAMES])
+    write_images(
+        tmp_path / "images", [unicodedata.normalize("NFD", name).upper() for name in NAMES]
+    )
     faces, faults = survey(tmp_path, text(table()))
     assert not faults and [path.name[-6:] for path in faces.paths] == ["_0.JPG"] * 6
 
 
-def test_names_that_are_there_are_taken_as_they_are(
+def test_names_of_existing_files_are_not_searched(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add_images(folder / "images" / "copy", NAMES)
-    add_images(folder / "images", [name.upper() for name in NAMES])
+    write_images(folder / "images" / "copy", NAMES)
+    write_images(folder / "images", [name.upper() for name in NAMES])
     check(folder, text(table()))
     assert not caplog.records
 
 
-def test_a_name_that_several_images_fit_is_a_fault(folder: Path) -> None:
-    add_images(folder / "images" / "a", ["one.jpg"])
-    add_images(folder / "images" / "b", ["one.jpg", "two.jpg"])
+def test_a_name_that_matches_several_images_is_a_fault(folder: Path) -> None:
+    write_images(folder / "images" / "a", ["one.jpg"])
+    write_images(folder / "images" / "b", ["one.jpg", "two.jpg"])
     row = table()[1][1:]
     names = ["one.jpg", r"D:\x\b\one.jpg", "two.jpg", "c/three.jpg"]
     faces, faults = survey(folder, text([table()[0], *([name, *row] for name in names)]))
@@ -384,7 +387,9 @@ def test_one_image_under_two_names_is_a_fault_of_both_rows(folder: Path) -> None
     assert [fault.partition(": ")[0] for fault in faults] == [
         f"keypoints.csv:{line}" for line in range(2, 6)
     ]
-    names = ["MÜLLER1_0.jpg"] * 2  # two faces on one image
+
+    # Two faces on one image.
+    names = ["MÜLLER1_0.jpg"] * 2
     faces, faults = survey(folder, text([table()[0], *([name, *row] for name in names)]))
     assert len(faces) == 2 and not faults
 
@@ -393,17 +398,17 @@ def test_one_image_under_two_names_is_a_fault_of_both_rows(folder: Path) -> None
 def test_images_lie_in_another_folder(
     tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add_images(tmp_path / place, NAMES)
+    write_images(tmp_path / place, NAMES)
     (tmp_path / "notes").mkdir()
     check(tmp_path, text(table()))
     assert "data.images" in caplog.text
 
 
-def test_no_folder_or_several_with_images_is_one_error(tmp_path: Path) -> None:
+def test_a_missing_folder_of_images_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(FkpError, match="no such folder.*no images.*data.images"):
         survey(tmp_path, text(table()))
     for place in ("a", "b"):
-        add_images(tmp_path / place, NAMES)
+        write_images(tmp_path / place, NAMES)
     with pytest.raises(FkpError, match="no such folder.*images in a, b.*data.images"):
         survey(tmp_path, text(table()))
     with pytest.raises(FkpError, match="no such folder.*images in a, b.*data.images"):
@@ -412,7 +417,7 @@ def test_no_folder_or_several_with_images_is_one_error(tmp_path: Path) -> None:
 
 def test_a_folder_above_the_table_is_not_searched(folder: Path) -> None:
     (folder / "set").mkdir()
-    add_images(folder / "deep", ["gone.jpg"])
+    write_images(folder / "deep", ["gone.jpg"])
     rows = [table()[0], ["images/" + NAMES[0], *table()[1][1:]], ["gone.jpg", *table()[1][1:]]]
     faces, faults = survey(folder / "set", text(rows), images="..")
     assert len(faces) == 1 and len(faults) == 1
@@ -431,7 +436,7 @@ JUNK = st.text(st.sampled_from('ab0.,;"\0\r\t é'), max_size=12).map(
 @given(
     rows=st.lists(st.one_of(st.integers(0, 5), JUNK.map(lambda line: "x" + line)), max_size=5),
     separator=st.sampled_from([",", ";", "\t"]),
-    spoilt=st.lists(
+    damage=st.lists(
         st.tuples(
             st.integers(0, 4), st.integers(0, 60), st.sampled_from(['"', "\0", '""', ",", ";"])
         )
@@ -442,39 +447,41 @@ def test_each_row_is_a_face_or_a_fault(
     folder: Path,
     rows: list[int | str],
     separator: str,
-    spoilt: list[tuple[int, int, str]],
+    damage: list[tuple[int, int, str]],
     headed: bool,
 ) -> None:
-    """Rows of text, with quotation marks, zero bytes and separators anywhere, after some that are good."""
+    """Read random text with quotation marks, zero bytes and separators, after good rows."""
     good = [separator.join(row) for row in table()]
     lines = [good[row + 1] if isinstance(row, int) else row for row in rows]
-    for line, at, what in spoilt:
+    for line, at, what in damage:
         if line < len(lines):
             lines[line] = lines[line][: at + 1] + what + lines[line][at + 1 :]
     whole = (good if headed else good[1:]) + lines
     faces, faults = survey(folder, "\n".join(whole))
     assert len(faces) + len(faults) == len(NAMES) + len(lines)
-    told = [row for row in faces.rows] + [fault.partition(": ")[0] for fault in faults]
-    assert sorted(told) == sorted(
+    found = [row for row in faces.rows] + [fault.partition(": ")[0] for fault in faults]
+    assert sorted(found) == sorted(
         f"keypoints.csv:{i + 1 + headed}" for i in range(len(NAMES) + len(lines))
     )
     for path, points in zip(faces.paths, faces.points, strict=True):
         np.testing.assert_array_equal(points, POINTS[NAMES.index(path.name)])
 
 
-def test_an_unbalanced_quotation_mark_names_all_rows_it_takes(
+def test_an_unbalanced_quotation_mark_names_all_rows_it_swallows(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = text(table(), lineterminator="\n").splitlines()
     lines[2] = '"' + lines[2]
     faces, faults = survey(folder, "\n".join(lines))
     assert len(faces) == 1 and len(faults) == 5 and "quotation mark" in faults[1]
-    lines[4] = lines[4].replace(",", '",', 1)  # closed two rows later
+
+    # Closed two rows later.
+    lines[4] = lines[4].replace(",", '",', 1)
     faces, faults = survey(folder, "\n".join(lines))
     assert len(faces) == 3 and [fault.partition(": ")[0][-1] for fault in faults] == ["3", "4", "5"]
 
 
-def test_a_person_does_not_span_rows(folder: Path) -> None:
+def test_an_identity_does_not_span_rows(folder: Path) -> None:
     rows = [[*table()[0], "identity"], *([*row, "me"] for row in table()[1:])]
     lines = text(rows, lineterminator="\n").splitlines()
     lines[2], lines[3] = lines[2].replace(",me", ',"me'), lines[3] + '"'

@@ -1,4 +1,4 @@
-"""Laws of several sources as one."""
+"""Test several sources joined to one."""
 
 import logging
 from pathlib import Path
@@ -21,16 +21,19 @@ def labels(count: int, points: int = 68) -> np.ndarray:
 
 @pytest.fixture()
 def root(tmp_path: Path) -> Path:
-    """`csv`: 30 faces of 15 people; `pts`: 20 of 20; `other`: a CSV of people that `csv` has too."""
+    """Return a folder of three sets.
+
+    `csv`: 30 faces of 15 people; `pts`: 20 of 20; `other`: a CSV of people that `csv` has, too.
+    """
     for folder, count, people in (("csv", 30, 15), ("other", 24, 12)):
         names = [f"person{i % people}_{i:02d}.png" for i in range(count)]
         (tmp_path / folder / "images").mkdir(parents=True)
         for name in names:
-            (tmp_path / folder / "images" / name).write_bytes(b"not looked into")
+            (tmp_path / folder / "images" / name).write_bytes(b"not decoded")
         write_csv(tmp_path / folder / "keypoints.csv", names, labels(count))
     (tmp_path / "pts").mkdir()
     for i, face in enumerate(labels(20)):
-        (tmp_path / "pts" / f"photo{i:02d}.png").write_bytes(b"not looked into")
+        (tmp_path / "pts" / f"photo{i:02d}.png").write_bytes(b"not decoded")
         write_pts(tmp_path / "pts" / f"photo{i:02d}.pts", face)
     return tmp_path
 
@@ -51,21 +54,21 @@ def test_faces_come_source_by_source_with_prefixed_rows(root: Path) -> None:
     assert joined.markup == IBUG68
 
 
-def test_a_persons_part_is_that_in_the_source_alone(root: Path) -> None:
+def test_the_split_of_a_person_is_that_in_the_source_alone(root: Path) -> None:
     joined = Joined(["csv", "pts", "other"], known(), str(root)).read()
-    parts = {part: set(faces.paths) for part, faces in joined.split("identity").items()}
+    splits = {name: set(faces.paths) for name, faces in joined.split("identity").items()}
     for alone in (
         LabelledCsv(str(root / "csv")),
         PtsFolders(str(root / "pts")),
         LabelledCsv(str(root / "other")),
     ):
-        for part, faces in alone.read().split("identity").items():
-            assert len(faces) and set(faces.paths) <= parts[part]
+        for name, faces in alone.read().split("identity").items():
+            assert len(faces) and set(faces.paths) <= splits[name]
     people = [set(faces.identity) for faces in joined.split("identity").values()]
     assert not people[0] & people[1] and not people[0] & people[2] and not people[1] & people[2]
 
 
-def test_weights_reach_the_table_and_its_parts(root: Path) -> None:
+def test_weights_reach_the_table_and_its_splits(root: Path) -> None:
     joined = Joined(["csv", "pts"], known(), str(root), weights=[0.5, 3]).read()
     assert joined.weights.tolist() == [0.5] * 30 + [3.0] * 20
     train = joined.split("identity")["train"]
@@ -75,7 +78,7 @@ def test_weights_reach_the_table_and_its_parts(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "sources, weights, told",
+    "sources, weights, message",
     [
         (["csv", "ptz"], None, "data.sources: no ptz; there is csv, pts, other"),
         ([], None, "data.sources: no name; there is csv, pts, other"),
@@ -88,22 +91,24 @@ def test_weights_reach_the_table_and_its_parts(root: Path) -> None:
         (["csv", "pts"], [1.0, float("inf")], "data.weights: give a positive number"),
     ],
 )
-def test_misuse_is_told(sources: list[str], weights: list[float] | None, told: str) -> None:
-    with pytest.raises(FkpError, match=told):
+def test_wrong_arguments_are_refused(
+    sources: list[str], weights: list[float] | None, message: str
+) -> None:
+    with pytest.raises(FkpError, match=message):
         Joined(sources, known(), weights=weights)
 
 
-def test_different_markups_are_refused_whatever_they_are_called(tmp_path: Path) -> None:
+def test_different_markups_are_refused_whatever_their_names(tmp_path: Path) -> None:
     sources = {"a": LabelledCsv("csv"), "b": LabelledCsv("csv", markup="face5")}
-    with pytest.raises(
-        FkpError, match="different markups, ibug68 and face5; join only like with like"
-    ):
+    with pytest.raises(FkpError, match="different markups, ibug68 and face5"):
         Joined(["a", "b"], sources)
     renamed = IBUG68.as_dict() | {"points": IBUG68.points[::-1]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(renamed))
     with pytest.raises(FkpError, match="different markups"):
         Joined(["a", "c"], sources | {"c": LabelledCsv("csv", markup=str(tmp_path / "mine.yaml"))})
-    Joined(["b"], sources)  # one alone may have any
+
+    # A single source may have any.
+    Joined(["b"], sources)
 
 
 def test_bad_rows_of_all_sources_are_named_at_once(
@@ -113,14 +118,14 @@ def test_bad_rows_of_all_sources_are_named_at_once(
     (root / "pts/photo07.pts").write_text("1 2\n")
     with pytest.raises(FkpError, match="2 bad rows, 48 good ones") as error:
         Joined(["csv", "pts"], known(), str(root)).read()
-    assert "csv/keypoints.csv:5: no picture" in str(error.value)
+    assert "csv/keypoints.csv:5: no image" in str(error.value)
     assert "pts/photo07.pts: 1 points, but ibug68 has 68" in str(error.value)
     with caplog.at_level(logging.WARNING):
         faces = Joined(["csv", "pts"], known(), str(root), on_bad="skip").read()
     assert len(faces) == 48 and "2 bad rows left out, 48 faces kept" in caplog.text
 
 
-def test_absolute_roots_stay_where_they_are(root: Path) -> None:
+def test_absolute_roots_are_kept(root: Path) -> None:
     sources = {"csv": LabelledCsv(str(root / "csv")), "pts": PtsFolders("pts")}
     assert len(Joined(["csv", "pts"], sources, str(root)).read()) == 50
     with pytest.raises(FkpError, match="elsewhere"):

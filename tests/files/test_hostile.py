@@ -1,5 +1,7 @@
-"""Whatever a file holds, its reader gives a result or one clean error. `benchmarks/reliability/fuzz.py` tries the same with many
-more, and with limits on memory and time."""
+"""Test that readers give a result or one clean error, whatever a file contains.
+
+`benchmarks/fuzz.py` does the same with many more files, and with limits on memory and time.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +20,8 @@ from fkp.inference import media
 sys.path.append(str(ROOT / "benchmarks/reliability"))
 import fuzz  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # it tells of each damaged file
+# Pillow warns of each damaged file.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "PIXELS", fuzz.PIXELS)
         patch.setattr(media, "PIXELS", fuzz.PIXELS)
-        patch.setenv("FKP_CACHE", "")  # which two of the readers set
-        made = tmp_path_factory.mktemp("hostile")
-        write_image(made / "a.png", np.zeros((8, 8), np.uint8))
-        yield made
+        # Two of the readers set it.
+        patch.setenv("FKP_CACHE", "")
+        root = tmp_path_factory.mktemp("hostile")
+        write_image(root / "a.png", np.zeros((8, 8), np.uint8))
+        yield root
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)
-def test_good_files_are_read(reader: str, good: dict[str, list[bytes]], folder: Path) -> None:
+def test_valid_files_are_read(reader: str, good: dict[str, list[bytes]], folder: Path) -> None:
     for data in good[reader]:
         assert fuzz.outcome(reader, folder, data) == "result"
 
@@ -55,6 +59,6 @@ def test_damaged_files_are_read_or_refused(
 
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(reader=st.sampled_from(list(fuzz.READERS)), data=st.binary(max_size=300))
-def test_other_bytes_are_read_or_refused(reader: str, data: bytes, folder: Path) -> None:
+def test_random_bytes_are_read_or_refused(reader: str, data: bytes, folder: Path) -> None:
     end = fuzz.outcome(reader, folder, data)
     assert end in ("result", "error"), end

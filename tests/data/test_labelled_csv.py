@@ -1,4 +1,4 @@
-"""Laws of anybody's CSV: two layouts, one meaning; and every fault named by its row, all at once."""
+"""Test that both layouts of a CSV give the same labels, and that all bad rows are named at once."""
 
 import csv
 import logging
@@ -27,10 +27,10 @@ Cells = list[list[object]]
 
 @pytest.fixture()
 def folder(tmp_path: Path) -> Path:
-    """Pictures that need not be decoded: eight people, three of each."""
+    """Return a folder of files that stand for images: three of each of eight people."""
     (tmp_path / "images").mkdir()
     for name in names(24):
-        (tmp_path / "images" / name).write_bytes(b"not looked into")
+        (tmp_path / "images" / name).write_bytes(b"not decoded")
     return tmp_path
 
 
@@ -84,12 +84,12 @@ def test_the_published_layout_is_read_as_it_was_written(folder: Path, markup: Ma
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_named_columns_in_any_order_are_the_published_ones(folder: Path, seed: int) -> None:
+def test_named_columns_in_any_order_equal_the_published_layout(folder: Path, seed: int) -> None:
     points = labels(6)
     points[1, 3] = np.nan
     whole = [*headers(), "identity", "box_left", "box_top", "box_right", "box_bottom"]
     lines = [
-        [*row[1:], f"somebody{i}", i, i + 1, i + 50.5, i + 60] for i, row in enumerate(rows(points))
+        [*row[1:], f"identity{i}", i, i + 1, i + 50.5, i + 60] for i, row in enumerate(rows(points))
     ]
     lines = [["" if cell != cell else cell for cell in line] for line in lines]
     published = ["", *(f"any {i}" for i in range(10)), *whole[10:]]
@@ -102,7 +102,7 @@ def test_named_columns_in_any_order_are_the_published_ones(folder: Path, seed: i
     write(folder, ["file", *(whole[i] for i in order)], shuffled)
     same(read(folder), wanted)
     np.testing.assert_array_equal(wanted.points, points)
-    assert wanted.identity.tolist() == [f"somebody{i}" for i in range(6)]
+    assert wanted.identity.tolist() == [f"identity{i}" for i in range(6)]
     np.testing.assert_array_equal(wanted.boxes, [[i, i + 1, i + 50.5, i + 60] for i in range(6)])
 
 
@@ -119,7 +119,9 @@ def test_points_without_a_column_are_not_labelled(folder: Path) -> None:
     assert np.isnan(np.delete(faces.points, kept, 1)).all()
 
 
-def test_an_empty_identity_is_taken_from_the_name_and_an_empty_box_is_none(folder: Path) -> None:
+def test_an_empty_identity_comes_from_the_name_and_an_empty_box_is_nan(
+    folder: Path,
+) -> None:
     box = ["box_left", "box_top", "box_right", "box_bottom"]
     lines = [[*rows(labels(2))[0], "", *[""] * 4], [*rows(labels(2))[1], "B", 1, 2, 3, 4]]
     write(folder, ["", *headers(), "identity", *box], lines)
@@ -129,9 +131,9 @@ def test_an_empty_identity_is_taken_from_the_name_and_an_empty_box_is_none(folde
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_byte_order_mark_and_blanks_do_not_matter(folder: Path, named: bool) -> None:
+def test_byte_order_mark_and_blanks_are_ignored(folder: Path, named: bool) -> None:
     header = [*(headers()[::-1] if named else map(str, range(10))), "identity"]
-    lines = [[*row, f"somebody{i}"] for i, row in enumerate(rows(labels(3)))]
+    lines = [[*row, f"identity{i}"] for i, row in enumerate(rows(labels(3)))]
     write(folder, ["file", *header], lines)
     wanted = read(folder)
     spaced = [*([f" {cell} " for cell in row] for row in lines), []]
@@ -140,22 +142,22 @@ def test_a_byte_order_mark_and_blanks_do_not_matter(folder: Path, named: bool) -
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ({"nose_x": "nsoe_x"}, r"nsoe_x \(did you mean nose_x\?\)"),
         ({"eye_left_y": "left_eye_y"}, r"left_eye_y.*without their other coordinate: eye_left_x"),
         ({"nose_y": "nose_x"}, r"or twice: nose_x, nose_x"),
         (
             {"nose_y": "zzz"},
-            r"does not know, or twice: zzz;.*other coordinate: nose_x; its points are eye_right, eye_",
+            r"does not know, or twice: zzz;.*other coordinate: nose_x; its points are eye_right, ",
         ),
     ],
 )
-def test_columns_that_are_not_known_are_told_with_what_was_meant(
-    folder: Path, change: dict[str, str], told: str
+def test_unknown_columns_are_named_with_a_suggestion(
+    folder: Path, change: dict[str, str], message: str
 ) -> None:
     write(folder, ["", *(change.get(name, name) for name in headers())], rows(labels(2)))
-    with pytest.raises(FkpError, match=told):
+    with pytest.raises(FkpError, match=message):
         read(folder)
 
 
@@ -171,7 +173,7 @@ def test_a_box_needs_all_its_columns(folder: Path) -> None:
         read(folder)
 
 
-def test_another_number_of_columns_says_how_many(folder: Path) -> None:
+def test_a_wrong_number_of_columns_is_named(folder: Path) -> None:
     write(
         folder, ["", *map(str, range(8)), "identity"], [[*row[:9], "A"] for row in rows(labels(2))]
     )
@@ -180,18 +182,18 @@ def test_another_number_of_columns_says_how_many(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"name,a_x,a_y\n", b"\xff\xfe\x00bin\x00ary,1\n2"])
-def test_what_is_no_csv_is_one_error(folder: Path, data: bytes) -> None:
+def test_other_content_is_one_error(folder: Path, data: bytes) -> None:
     (folder / "keypoints.csv").write_bytes(data)
     with pytest.raises(FkpError, match="keypoints.csv: not (a CSV of key points|text in UTF-8)"):
         read(folder)
 
 
-def test_no_name_leads_out_of_the_folder_of_pictures(
+def test_no_name_leads_out_of_the_folder_of_images(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
     for place in (outside / "secret.png", folder / "secret.png"):
-        place.write_bytes(b"not looked into")
+        place.write_bytes(b"not decoded")
     images = folder / "images"
     (images / "link.png").symlink_to(outside / "secret.png")
     (images / "linked").symlink_to(outside)
@@ -219,24 +221,26 @@ def test_no_name_leads_out_of_the_folder_of_pictures(
     assert all("leads out of" in str(fault) for fault in faults[: len(out)]) and len(faults) == len(
         out
     ) + len(none)
-    assert (
-        len(LabelledCsv(str(folder), images="/", markup="face5").survey()[0]) == 2
-    )  # both that are named from /
-    (outside / "mine").symlink_to(images)  # a folder of the user's own that is a link
+
+    # Both that are named from /.
+    assert len(LabelledCsv(str(folder), images="/", markup="face5").survey()[0]) == 2
+
+    # The folder of images may be a link itself.
+    (outside / "mine").symlink_to(images)
     assert len(
         LabelledCsv(str(folder), images=str(outside / "mine"), markup="face5").survey()[0]
     ) == len(fine)
 
 
 @pytest.mark.parametrize("cell", ["1e300", "-1e300", "9" * 400, "1048576", "1e1000", "0x10"])
-def test_a_point_in_no_picture_is_none(folder: Path, cell: str) -> None:
+def test_coordinates_outside_of_any_image_are_refused(folder: Path, cell: str) -> None:
     write(folder, ["", *headers()], [[names(1)[0], *range(9), cell]])
     with pytest.raises(FkpError, match="in column 11 is not a number of pixels") as error:
         read(folder)
     assert len(str(error.value)) < 1000
 
 
-def test_very_many_columns_are_not_all_told_of(folder: Path) -> None:
+def test_messages_of_very_many_columns_are_short(folder: Path) -> None:
     write(
         folder,
         ["", *(f"strange{i}{'x' * 1000}_x" for i in range(2000))],
@@ -247,9 +251,7 @@ def test_very_many_columns_are_not_all_told_of(folder: Path) -> None:
     assert len(str(error.value)) < 20_000
 
 
-def test_a_file_that_is_too_large_is_not_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_over_the_limits_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, ["", *headers()], rows(labels(4)))
     monkeypatch.setattr(csv_reader, "LETTERS", 20)
     with pytest.raises(
@@ -265,9 +267,7 @@ def test_a_file_that_is_too_large_is_not_read(
         read(folder)
 
 
-def test_rows_are_the_same_in_blocks_of_any_size(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_of_blocks_does_not_matter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = rows(labels(7))
     lines[3][0], lines[5] = "gone.png", lines[5][:-1]
     write(folder, ["", *headers()], lines)
@@ -297,11 +297,10 @@ def test_rows_are_the_same_in_blocks_of_any_size(
         unique=True,
     )
 )
-def test_no_cell_of_a_written_table_is_a_formula(folder: Path, stems: list[str]) -> None:
-    """And the pictures are the same."""
+def test_no_written_cell_is_a_formula(folder: Path, stems: list[str]) -> None:
     images = [f"{stem}.png" for stem in stems]
     for name in images:
-        (folder / "images" / name).write_bytes(b"not looked into")
+        (folder / "images" / name).write_bytes(b"not decoded")
     write_csv(folder / "keypoints.csv", images, labels(len(images)))
     with (folder / "keypoints.csv").open(newline="", encoding="utf-8") as text:
         cells = [cell for row in csv.reader(text) for cell in row if not NUMBER.fullmatch(cell)]
@@ -310,8 +309,8 @@ def test_no_cell_of_a_written_table_is_a_formula(folder: Path, stems: list[str])
         assert path.samefile(folder / "images" / name)
 
 
-def spoil(lines: Cells) -> list[str]:
-    """Make a row of every kind bad; return what is to be said of each."""
+def damage(lines: Cells) -> list[str]:
+    """Make one row bad in each way; return the expected messages."""
     lines[0][0] = "gone.png"
     lines[1].append(7)
     lines[2] = lines[2][:5]
@@ -321,7 +320,7 @@ def spoil(lines: Cells) -> list[str]:
     lines[6][11:] = [20, 20, 10, 40]
     lines[7][9] = "inf"
     return [
-        "keypoints.csv:2: no picture",
+        "keypoints.csv:2: no image",
         "keypoints.csv:3: 16 cells, but the header has 15",
         "keypoints.csv:4: 5 cells, but the header has 15",
         "keypoints.csv:5: '12o' in column 5 is not a number",
@@ -333,46 +332,44 @@ def spoil(lines: Cells) -> list[str]:
 
 
 @pytest.fixture()
-def spoilt(folder: Path) -> tuple[Path, list[str]]:
+def damaged(folder: Path) -> tuple[Path, list[str]]:
     lines = [[*row, i, 2, 30, 40] for i, row in enumerate(rows(labels(12)))]
-    told = spoil(lines)
+    messages = damage(lines)
     write(folder, ["", *headers(), "box_left", "box_top", "box_right", "box_bottom"], lines)
-    return folder, told
+    return folder, messages
 
 
-def test_every_bad_row_is_named_at_once(spoilt: tuple[Path, list[str]]) -> None:
+def test_every_bad_row_is_named_at_once(damaged: tuple[Path, list[str]]) -> None:
     with pytest.raises(FkpError) as error:
-        read(spoilt[0])
+        read(damaged[0])
     assert "8 bad rows, 4 good ones" in str(error.value) and "data.on_bad=skip" in str(error.value)
-    for fault in spoilt[1]:
+    for fault in damaged[1]:
         assert fault in str(error.value)
     assert len(str(error.value).splitlines()) == 10
 
 
-def test_skip_leaves_out_exactly_the_bad_rows_and_counts_them(
-    spoilt: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
+def test_skip_leaves_out_the_bad_rows_and_counts_them(
+    damaged: tuple[Path, list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        faces = LabelledCsv(str(spoilt[0]), markup="face5", on_bad="skip").read()
+        faces = LabelledCsv(str(damaged[0]), markup="face5", on_bad="skip").read()
     np.testing.assert_array_equal(faces.points, labels(12)[8:])
     assert faces.boxes[:, 0].tolist() == [8, 9, 10, 11]
     assert [path.name for path in faces.paths] == names(12)[8:]
     assert faces.rows.tolist() == [f"keypoints.csv:{line}" for line in range(10, 14)]
     assert "8 bad rows left out, 4 faces kept" in caplog.text
-    for fault in spoilt[1]:
+    for fault in damaged[1]:
         assert fault in caplog.text
 
 
-def test_nothing_is_said_where_nothing_is_bad(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_logged_without_bad_rows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(folder, ["", *headers()], rows(labels(2)))
     with caplog.at_level(logging.WARNING):
         LabelledCsv(str(folder), markup="face5", on_bad="skip").read()
     assert not caplog.records
 
 
-def test_of_very_many_bad_rows_the_first_are_named_and_all_counted(folder: Path) -> None:
+def test_the_first_of_many_bad_rows_are_named_and_all_counted(folder: Path) -> None:
     write(folder, ["", *headers()], [[f"gone{i}.png", *range(10)] for i in range(33)])
     with pytest.raises(FkpError, match="33 bad rows, 0 good ones") as error:
         read(folder)
@@ -383,13 +380,13 @@ def test_of_very_many_bad_rows_the_first_are_named_and_all_counted(folder: Path)
     )
 
 
-def test_rows_may_all_have_the_wrong_number_of_cells(folder: Path) -> None:
+def test_all_rows_may_have_the_wrong_number_of_cells(folder: Path) -> None:
     write(folder, ["", *headers()], [row[:4] for row in rows(labels(3))])
     with pytest.raises(FkpError, match="3 bad rows, 0 good ones"):
         read(folder)
 
 
-def test_a_second_file_is_the_publishers_test_part(folder: Path) -> None:
+def test_a_second_file_is_the_publishers_test_split(folder: Path) -> None:
     points = labels(24)
     write_csv(folder / "train.csv", names(16), points[:16])
     write_csv(folder / "test.csv", names(24)[16:], points[16:])
@@ -416,7 +413,7 @@ def custom(tmp_path: Path) -> str:
     return str(tmp_path / "mine.yaml")
 
 
-def test_a_markup_of_ones_own_is_given_by_its_path(folder: Path, custom: str) -> None:
+def test_a_custom_markup_is_given_by_its_path(folder: Path, custom: str) -> None:
     write(folder, ["", "ear_right_x", "ear_right_y", "tip_y", "tip_x"], [[names(1)[0], 1, 2, 3, 4]])
     source = LabelledCsv(str(folder), markup=custom)
     np.testing.assert_array_equal(source.read().points, [[[4, 3], [np.nan] * 2, [1, 2]]])
@@ -425,7 +422,7 @@ def test_a_markup_of_ones_own_is_given_by_its_path(folder: Path, custom: str) ->
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 99), bare=st.booleans())
-def test_pts_are_counted_from_one_with_a_header_or_bare(
+def test_pts_files_count_from_one_with_or_without_a_header(
     seed: int, bare: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file, points = tmp_path_factory.getbasetemp() / "any.pts", labels(1, seed=seed)[0]
@@ -443,13 +440,13 @@ def test_pts_are_counted_from_one_with_a_header_or_bare(
 
 def write_set(folder: Path, points: np.ndarray) -> Path:
     for i, face in enumerate(points):
-        (folder / f"{i}.jpg").write_bytes(b"not looked into")
+        (folder / f"{i}.jpg").write_bytes(b"not decoded")
         write_pts(folder / f"{i}.pts", face)
     return folder
 
 
 @pytest.mark.parametrize("given", ["face5", "custom"])
-def test_pts_take_any_markup_and_refuse_other_counts(
+def test_pts_files_have_any_markup_and_its_number_of_points(
     given: str, custom: str, tmp_path: Path
 ) -> None:
     markup = custom if given == "custom" else given
@@ -472,7 +469,7 @@ def lines_of(*lines: str) -> Callable[[Path], object]:
 
 
 @pytest.mark.parametrize(
-    "spoil, told",
+    "damage, message",
     [
         (
             lines_of("1 2", "nan 3", "1 1", "2 2", "3 3"),
@@ -480,7 +477,7 @@ def lines_of(*lines: str) -> Callable[[Path], object]:
         ),
         (
             lines_of("1 2", "3 3", "inf inf", "2 2", "3 3"),
-            "2.pts: nose is at a place in no picture",
+            "2.pts: nose lies outside of any image",
         ),
         (lines_of(*["nan nan"] * 5), "2.pts: no point is labelled"),
         (lines_of("{", "1 2", "1 2 3", "}"), "2.pts:3: '1 2 3' is not a point x y"),
@@ -489,7 +486,7 @@ def lines_of(*lines: str) -> Callable[[Path], object]:
         (lines_of("n_points: " + "9" * 5000, "1 2"), "2.pts: says n_points: 999999999, but has 1"),
         (
             lines_of("1 2", "3 3", "2 2", "1e300 1", "3 3"),
-            "2.pts: mouth_right is at a place in no picture",
+            "2.pts: mouth_right lies outside of any image",
         ),
         (lambda file: file.write_bytes(b"\0\1\xff\x1b[2J"), "2.pts:1: "),
         (lambda file: file.write_bytes(b"#" * 2_000_000), "2.pts: 2000000 bytes, more than the"),
@@ -505,8 +502,10 @@ def lines_of(*lines: str) -> Callable[[Path], object]:
         ),
     ],
 )
-def test_bad_pts_are_named(spoil: Callable[[Path], object], told: str, tmp_path: Path) -> None:
-    spoil(write_set(tmp_path, labels(4)) / "2.pts")
+def test_bad_pts_files_are_named(
+    damage: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    damage(write_set(tmp_path, labels(4)) / "2.pts")
     with pytest.raises(FkpError, match="1 bad rows, 3 good ones") as error:
         PtsFolders(str(tmp_path), markup="face5").read()
-    assert told in str(error.value)
+    assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Who is on an image by its name, and which files are frames of one video."""
+"""Test the person of each face by file names, and the detection of frames of one video."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ def csv_set(folder: Path, names: list[str], images: list[np.ndarray] | None = No
 @pytest.mark.parametrize(
     "name", ["IMG_{:04d}.JPG", "img_{}.png", "DSC_{:05d}.jpg", "face_{:03d}.png"]
 )
-def test_a_camera_is_not_a_person(
+def test_names_of_a_camera_are_not_one_person(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     faces = csv_set(tmp_path, [name.format(i) for i in range(40)]).read()
@@ -40,11 +40,11 @@ def test_a_camera_is_not_a_person(
 
 
 def test_the_same_names_in_two_folders_are_two_people(tmp_path: Path) -> None:
-    for part in ("training", "test"):
-        (tmp_path / part).mkdir()
+    for split in ("training", "test"):
+        (tmp_path / split).mkdir()
         for i in range(12):
-            (tmp_path / part / f"IMG_{i}.jpg").write_bytes(b"not decoded")
-        write_csv(tmp_path / f"{part}.csv", [f"IMG_{i}.jpg" for i in range(12)], POINTS[:12])
+            (tmp_path / split / f"IMG_{i}.jpg").write_bytes(b"not decoded")
+        write_csv(tmp_path / f"{split}.csv", [f"IMG_{i}.jpg" for i in range(12)], POINTS[:12])
     files = {
         "file": "training.csv",
         "images": "training",
@@ -61,33 +61,38 @@ def test_faces_on_one_image_stay_together(tmp_path: Path) -> None:
     assert len(set(faces.identity)) == 20 and faces.identity[0] == faces.identity[20]
 
 
-def test_people_are_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_people_by_name_column_or_expression_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     names = [f"{'anna' if i % 2 else f'person{i // 6}'}_{i:02d}.png" for i in range(40)]
     source = csv_set(tmp_path, names)
-    assert set(source.read().identity) == {
-        "anna",
-        *(f"person{i}" for i in range(7)),
-    }  # half of the faces
+
+    # anna has half of the faces.
+    assert set(source.read().identity) == {"anna", *(f"person{i}" for i in range(7))}
+
+    # A column of people.
     lines = (tmp_path / "keypoints.csv").read_text().splitlines()
-    said = [lines[0] + ",identity", *(line + ",me" for line in lines[1:])]
-    (tmp_path / "keypoints.csv").write_text("\n".join(said))
-    assert set(source.read().identity) == {"me"}  # a column says so
+    with_column = [lines[0] + ",identity", *(line + ",me" for line in lines[1:])]
+    (tmp_path / "keypoints.csv").write_text("\n".join(with_column))
+    assert set(source.read().identity) == {"me"}
+
+    # An expression of the user.
     source.identity = re.compile(r"(.)")
     (tmp_path / "keypoints.csv").write_text("\n".join(lines))
-    assert set(source.read().identity) == {"a", "p"}  # the user says so
+    assert set(source.read().identity) == {"a", "p"}
     assert not caplog.records
 
 
-def test_an_empty_part_tells_who_the_people_are(tmp_path: Path) -> None:
+def test_the_message_of_an_empty_split_names_the_people(tmp_path: Path) -> None:
     source = csv_set(tmp_path, [f"me_{i}.jpg" for i in range(5)])
     with pytest.raises(FkpError, match=r"no face for.*'me' \(5 faces\).*data.identity"):
         source.read().split_indices("identity")
     with pytest.raises(FkpError, match="0 faces of 0 people"):
-        FaceTable([], np.zeros((0, 5, 2)), [], []).parts("identity")
+        FaceTable([], np.zeros((0, 5, 2)), [], []).split_indices("identity")
 
 
 def video(count: int, still: float) -> list[np.ndarray]:
-    """Frames of a pattern that moves on, or noise that is new in each."""
+    """Return frames of a moving pattern, mixed with noise that is new in each frame."""
     rng = np.random.default_rng(0)
     scene = rng.integers(0, 255, (48, 48 + 2 * count), np.uint8)
     scene = np.repeat(np.repeat(scene[::8, ::8], 8, 0), 8, 1)
@@ -101,7 +106,7 @@ def video(count: int, still: float) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", ["frame{:04d}.png", "clip_{:d}.png", "v1-{:06d}.png"])
 @pytest.mark.parametrize(("still", "warned"), [(1.0, True), (0.9, True), (0.0, False)])
-def test_frames_of_a_video_are_told_from_photos(
+def test_frames_of_a_video_are_distinguished_from_photos(
     tmp_path: Path, name: str, still: float, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = csv_set(tmp_path, [name.format(i) for i in range(40)], video(40, still))
@@ -109,7 +114,7 @@ def test_frames_of_a_video_are_told_from_photos(
     assert ("frames of one video" in caplog.text) == warned
 
 
-def test_nothing_is_said_of_a_video_whose_frames_stay_together(
+def test_no_warning_of_a_video_whose_frames_stay_together(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = video(20, 1.0)
@@ -118,7 +123,7 @@ def test_nothing_is_said_of_a_video_whose_frames_stay_together(
     assert not caplog.records
 
 
-def test_frames_beside_pts_files_are_warned_of_too(
+def test_frames_beside_pts_files_cause_the_warning_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for i, frame in enumerate(video(20, 1.0)):
@@ -129,7 +134,7 @@ def test_frames_beside_pts_files_are_warned_of_too(
     assert "frames of one video" in caplog.text
 
 
-def test_names_that_are_no_text_are_split(tmp_path: Path) -> None:
+def test_names_that_are_not_valid_text_are_split(tmp_path: Path) -> None:
     faces = FaceTable(
         [tmp_path] * 50, np.zeros((50, 5, 2)), [f"\udcff{i}" for i in range(50)], ["a"] * 50
     )
@@ -137,13 +142,13 @@ def test_names_that_are_no_text_are_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("expression", ["img", "(img", "*"])
-def test_a_pattern_without_a_person_is_one_message(tmp_path: Path, expression: str) -> None:
+def test_an_invalid_expression_is_one_message(tmp_path: Path, expression: str) -> None:
     for source in (LabelledCsv, PtsFolders):
         with pytest.raises(FkpError, match="data.identity="):
             source(str(tmp_path), identity=expression)
 
 
-def test_a_group_that_matches_nothing_is_no_person(tmp_path: Path) -> None:
+def test_a_group_that_matches_nothing_is_not_a_person(tmp_path: Path) -> None:
     csv_set(tmp_path, ["a_1.jpg", "b_2.jpg"])
     faces = LabelledCsv(str(tmp_path), markup="face5", identity=r"(a_)?.*").read()
     assert faces.identity.tolist() == ["a_", "b_2.jpg"]
