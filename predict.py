@@ -12,8 +12,9 @@ from fkp.runs import command_line, config
 def predict(cfg: DictConfig) -> None:
     """Write drawn copies and JSON, a table of many images, and for each video a video; print what was found."""
     from fkp.inference import writers
-    from fkp.inference.media import ImageCollection, Video, find, result_name
+    from fkp.inference.media import ImageCollection, find, result_name
     from fkp.inference.predictor import Predictor
+    from fkp.inference.video import Video
     from fkp.runs import results
 
     image, ckpt = (

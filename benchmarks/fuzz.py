@@ -47,8 +47,9 @@ from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files import download, images
 from fkp.files.images import read_image, write_image
-from fkp.inference import engines, media
-from fkp.inference.media import Video, find
+from fkp.inference import engines
+from fkp.inference.media import find
+from fkp.inference.video import Video
 from fkp.inference.writers import PredictionWriter
 from fkp.markup import IBUG68, load_markup
 
@@ -341,7 +342,7 @@ def _read(
     """The process that reads."""
     for told in (1, 2):  # by OpenCV, FFmpeg and onnxruntime, of every file
         os.dup2(os.open(os.devnull, os.O_WRONLY), told)
-    images.PIXELS = media.PIXELS = PIXELS
+    images.PIXELS = PIXELS
     write_image(folder / "a.png", np.zeros((8, 8), np.uint8))
     for data in good:
         outcome(reader, folder, data)  # what has to be loaded once is loaded

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from fkp.files import images
 from fkp.files.images import write_image
-from fkp.inference import media
 
 sys.path.append(str(ROOT / "benchmarks"))
 import fuzz  # noqa: E402
@@ -31,7 +30,6 @@ def good() -> dict[str, list[bytes]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "PIXELS", fuzz.PIXELS)
-        patch.setattr(media, "PIXELS", fuzz.PIXELS)
         patch.setenv("FKP_CACHE", "")  # which two of the readers set
         made = tmp_path_factory.mktemp("hostile")
         write_image(made / "a.png", np.zeros((8, 8), np.uint8))

@@ -26,8 +26,9 @@ from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.images import count_frames, read_image, write_image
 from fkp.files.reading import read_text, safe_cell, short
-from fkp.inference.media import ImageCollection, Video, result_name
+from fkp.inference.media import ImageCollection, result_name
 from fkp.inference.predictor import Predictor
+from fkp.inference.video import Video
 from fkp.markup import Markup
 
 UNFINISHED = (
@@ -92,7 +93,7 @@ class PredictionWriter:
         """
         _check_most(most)
         both, began = list(zip(album.paths, album.names(self.pts), strict=True)), time.monotonic()
-        pictures = [(path, name) for path, name in both if path not in album.films]
+        pictures = [(path, name) for path, name in both if path not in album.videos]
         todo = [(path, name) for path, name in pictures if self._found(path, name) is None]
         failed: dict[str, str] = {}
 
@@ -102,7 +103,7 @@ class PredictionWriter:
             _whole(unfinished, _json(self.asked))
             self._pictures(todo, failed)
             seconds, done = time.monotonic() - began, len(todo) - len(failed)
-            films = [(path, name) for path, name in both if path in album.films]
+            films = [(path, name) for path, name in both if path in album.videos]
             for path, name in films:
                 self._one_of_films(path, name, follow() if follow else None, most, failed)
 
@@ -210,7 +211,7 @@ class PredictionWriter:
             "tracks": tracks,
             "without_face": counts.count(0),
             "stopped": stopped,
-            "notes": [] if stopped or len(counts) == most else film.remarks(len(counts), last),
+            "notes": [] if stopped or len(counts) == most else film.notes(len(counts), last),
             "seconds": round(passed, 2),
             "frames_per_second": round(len(counts) / passed, 2),
         }
@@ -261,7 +262,7 @@ class PredictionWriter:
         held: deque[tuple[float, np.ndarray]] = deque()
 
         def frames() -> Iterator[np.ndarray]:
-            for seconds, frame in itertools.islice(film.timed(), most):
+            for seconds, frame in itertools.islice(film.timed_frames(), most):
                 held.append((seconds, frame))
                 yield frame
 
