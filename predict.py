@@ -41,12 +41,12 @@ def predict(cfg: DictConfig) -> None:
         config.build, cfg.follow, markup=predictor.markup
     )  # each video's faces are numbered from 1
     if isinstance(image, ImageCollection):
-        results.print_summary(out.album(image, follow, cfg.frames), folder)
+        results.print_summary(out.write_collection(image, follow, cfg.frames), folder)
     elif isinstance(image, Video):
-        results.print_summary(out.film(image, follow(), cfg.frames), folder)
+        results.print_summary(out.write_video(image, follow(), cfg.frames), folder)
     else:
         results.print_faces(
-            out.picture(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn
+            out.write_image(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn
         )
 
 

@@ -231,7 +231,9 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
     "prediction": (
         "a.json",
-        lambda file: PredictionWriter(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a")),
+        lambda file: PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(
+            Path("a.png"), Path("a")
+        ),
     ),
     "list": ("in.txt", lambda file: find(str(file))),
     "film": ("in.mp4", _film),
