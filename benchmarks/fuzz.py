@@ -42,7 +42,7 @@ from fkp.data.columns import Texts
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders, write_pts
 from fkp.data.table import FaceTable, Source
-from fkp.doctor.pictures import _look
+from fkp.doctor.images import read_facts
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files import download, images
@@ -225,7 +225,7 @@ PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
 # The name of the file, and what reads it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     **{kind: (f"in.{ending}", read_image) for kind, ending in PICTURES.items()},
-    "doctor": ("in.png", _look),
+    "doctor": ("in.png", read_facts),
     "csv": ("in.csv", lambda file: _survey(CSV, file)),
     "pts": ("a.pts", lambda file: _survey(PTS, file)),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
