@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -94,7 +94,7 @@ def shift(table: FaceTable, markup: Markup, mean: np.ndarray, cache: ImageCache)
     frontal = _frontal(table.points, affines, symmetric)
     if len(frontal) < FACES_PER_GROUP * GROUPS:
         return []
-    means = _group_means(table.identity[frontal], _patches(cache, affines, frontal))
+    means = _group_means(list(table.identity[frontal]), _patches(cache, affines, frontal))
     if len(means) < 2:
         return []
 
@@ -137,7 +137,7 @@ def _frontal(points: np.ndarray, affines: np.ndarray, symmetric: np.ndarray) -> 
     return np.flatnonzero(asymmetry <= np.nanmedian(asymmetry))
 
 
-def _group_means(identity: np.ndarray, patches: Iterator[np.ndarray]) -> list[np.ndarray]:
+def _group_means(identity: Sequence[str], patches: Iterator[np.ndarray]) -> list[np.ndarray]:
     """Sum the standardised patches of each group of people; a person is in one group only."""
     group = {name: i % GROUPS for i, name in enumerate(dict.fromkeys(identity))}
     sums: dict[int, np.ndarray] = {}

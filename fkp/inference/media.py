@@ -138,7 +138,7 @@ def _walk(folder: Path) -> list[tuple[Path, Kind]]:
 
     Hidden files, hidden folders and linked folders are left out.
     """
-    found = []
+    found: list[tuple[Path, Kind]] = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(place) / name for name in sorted(files) if not name.startswith(".")]
