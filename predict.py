@@ -12,8 +12,9 @@ from fkp.runs import command_line, config
 def predict(cfg: DictConfig) -> None:
     """Write drawn copies and JSON, a table of many images, and for each video a video; print what was found."""
     from fkp.inference import writers
-    from fkp.inference.media import ImageCollection, Video, find, result_name
+    from fkp.inference.media import ImageCollection, find, result_name
     from fkp.inference.predictor import Predictor
+    from fkp.inference.video import Video
     from fkp.runs import results
 
     image, ckpt = (
@@ -40,12 +41,12 @@ def predict(cfg: DictConfig) -> None:
         config.build, cfg.follow, markup=predictor.markup
     )  # each video's faces are numbered from 1
     if isinstance(image, ImageCollection):
-        results.print_summary(out.album(image, follow, cfg.frames), folder)
+        results.print_summary(out.write_collection(image, follow, cfg.frames), folder)
     elif isinstance(image, Video):
-        results.print_summary(out.film(image, follow(), cfg.frames), folder)
+        results.print_summary(out.write_video(image, follow(), cfg.frames), folder)
     else:
         results.print_faces(
-            out.picture(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn
+            out.write_image(image), cfg.image, ckpt, folder / result_name(image), cfg.drawn
         )
 
 

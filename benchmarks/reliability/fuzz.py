@@ -42,13 +42,14 @@ from fkp.data.columns import Texts
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders, write_pts
 from fkp.data.table import FaceTable, Source
-from fkp.doctor.pictures import _look
+from fkp.doctor.images import read_facts
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files import download, images
 from fkp.files.images import read_image, write_image
-from fkp.inference import engines, media
-from fkp.inference.media import Video, find
+from fkp.inference import engines
+from fkp.inference.media import find
+from fkp.inference.video import Video
 from fkp.inference.writers import PredictionWriter
 from fkp.markup import IBUG68, load_markup
 
@@ -227,13 +228,15 @@ PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
 # The name of the file, and what reads it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     **{kind: (f"in.{ending}", read_image) for kind, ending in PICTURES.items()},
-    "doctor": ("in.png", _look),
+    "doctor": ("in.png", read_facts),
     "csv": ("in.csv", lambda file: _survey(CSV, file)),
     "pts": ("a.pts", lambda file: _survey(PTS, file)),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
     "prediction": (
         "a.json",
-        lambda file: PredictionWriter(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a")),
+        lambda file: PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(
+            Path("a.png"), Path("a")
+        ),
     ),
     "list": ("in.txt", lambda file: find(str(file))),
     "film": ("in.mp4", _film),
@@ -344,7 +347,7 @@ def _read(
     """The process that reads."""
     for told in (1, 2):  # by OpenCV, FFmpeg and onnxruntime, of every file
         os.dup2(os.open(os.devnull, os.O_WRONLY), told)
-    images.PIXELS = media.PIXELS = PIXELS
+    images.PIXELS = PIXELS
     write_image(folder / "a.png", np.zeros((8, 8), np.uint8))
     for data in good:
         outcome(reader, folder, data)  # what has to be loaded once is loaded

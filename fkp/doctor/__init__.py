@@ -1,1 +1,1 @@
-"""What is wrong with a data set: `python -m fkp.doctor data=…`."""
+"""Check a data set before training: `python -m fkp.doctor data=…`."""

@@ -1,4 +1,4 @@
-"""What the doctor says: findings, worst first, on the screen, as JSON, and as a sheet of faces."""
+"""Hold the findings of the checks; sort, print and save them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
 from fkp.errors import FkpError
 
-LEVELS = ("error", "warning", "note")
 Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Case:
 
     Args:
         row: where it was read from, `file:row`.
-        file: its picture, as far as it is known.
-        what: what is so there, if more can be said than in the finding.
+        file: its image, as far as it is known.
+        what: details of this row, if there are any.
     """
 
     row: str
@@ -36,14 +36,15 @@ class Case:
 
 @dataclass
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """One fault of a data set, or one property worth knowing.
 
     Args:
-        level: `error` must be mended before training, `warning` costs accuracy or honesty, `note` is as it is.
+        level: `error` must be corrected before training; `warning` costs accuracy or makes the test
+            unreliable; `note` is for information.
         check: a short name.
         what: a sentence.
-        cases: the rows concerned, worst first; none for what concerns the whole set.
-        figures: what was measured.
+        cases: the rows concerned, worst first; empty for what concerns the whole set.
+        figures: measured values.
     """
 
     level: Level
@@ -53,49 +54,69 @@ class Finding:
     figures: dict[str, float] = field(default_factory=dict)
 
 
+class Suspect(NamedTuple):
+    """A face that may be labelled wrongly.
+
+    Args:
+        score: severity; a finding starts at 1.
+        face: index of the face.
+        why: the reason, for the case and the caption.
+    """
+
+    score: float
+    face: int
+    why: str
+
+
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
-    """Errors, warnings, notes; among them those of most rows first."""
+    """Sort findings: errors, warnings, notes; within a level by their number of rows."""
     return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -len(finding.cases)))
 
 
 def show(findings: Sequence[Finding], cases: int = 5) -> None:
-    """Print them, with the first rows of each."""
+    """Print findings, with the first rows of each."""
     console = Console()
     colours = {"error": "bold red", "warning": "yellow", "note": "dim"}
     for finding in findings:
         count = f" ({len(finding.cases)} rows)" if finding.cases else ""
         what = f"  {finding.check}{count}: {finding.what}"
         console.print(Text.assemble((finding.level, colours[finding.level]), what), soft_wrap=True)
+
         for case in finding.cases[:cases]:
-            parts = (case.row, Path(case.file).name, case.what)
-            console.print(Text("    " + "  ".join(part for part in parts if part)), soft_wrap=True)
+            columns = (case.row, Path(case.file).name, case.what)
+            line = "    " + "  ".join(column for column in columns if column)
+            console.print(Text(line), soft_wrap=True)
         if len(finding.cases) > cases:
             console.print(f"    … and {len(finding.cases) - cases} more", highlight=False)
     if not findings:
-        console.print("nothing to find fault with")
+        console.print("no faults found")
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder that the findings are written to, if it is not there yet.
+    """Make the folder that the findings are written to, unless it exists.
 
     Raises:
-        FkpError: it cannot be made, or cannot be written to.
+        FkpError: it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FkpError(
-            f"run_dir={folder}: cannot be made ({error.strerror}); name another folder"
+            f"run_dir={folder}: cannot be made ({error.strerror}); choose another folder"
         ) from None
     if not os.access(folder, os.W_OK):
-        raise FkpError(f"run_dir={folder}: cannot be written to; name another folder")
+        raise FkpError(f"run_dir={folder}: cannot be written to; choose another folder")
 
 
 def save(findings: Sequence[Finding], file: Path) -> None:
-    """Write all of them, with all rows, as strict JSON; figures that could not be measured are null."""
-    rows = [asdict(finding) for finding in findings]
-    for row in rows:
-        row["figures"] = {
-            name: float(x) if math.isfinite(x) else None for name, x in row["figures"].items()
+    """Write findings with all their rows as strict JSON.
+
+    Values that are not finite become null.
+    """
+    records = [asdict(finding) for finding in findings]
+    for record in records:
+        record["figures"] = {
+            name: float(value) if math.isfinite(value) else None
+            for name, value in record["figures"].items()
         }
-    file.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(records, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whether labels lie where the default detector and the shipped weights find faces and points."""
+"""Check whether labels lie where the detector and the shipped weights find faces and points."""
 
 from __future__ import annotations
 
@@ -15,54 +15,93 @@ from fkp.geometry import face_box
 from fkp.inference.predictor import Predictor
 from fkp.markup import IBUG68, Markup
 
-SOME, ALL = 400, 4000  # images that are searched; and if a kind of wrong labels was found in these
-PREDICTED = 40  # faces whose labels are compared with the shipped weights' points
-# Of the points' extent, in the median: a label further than this from where the shipped weights find its point belongs to
-# another point.
-ELSEWHERE = 0.2
-SURE = 0.5  # mean confidence of the weights, below which they cannot tell
+# Images to search; and images to search once wrong labels have been found in the first ones.
+SOME, ALL = 400, 4000
+
+# Faces whose labels are compared with the points of the shipped weights.
+PREDICTED = 40
+
+# A label belongs to another point if its median distance from the predicted one is larger than
+# this, as a fraction of the points' extent.
+MAX_DISTANCE = 0.2
+
+# Mean confidence below which a prediction is not compared.
+MIN_CONFIDENCE = 0.5
+
+# Points that a markup must share with the weights to be compared.
+MIN_SHARED = 3
 
 
 def finding(wrong: Wrong, table: FaceTable) -> Finding:
-    """The doctor's words for a kind of wrong labels."""
-    cases = [Case(table.rows[i], str(table.paths[i]), said) for i, said in wrong.cases.items()]
+    """Convert a kind of wrong labels to a finding."""
+    cases = [Case(table.rows[i], str(table.paths[i]), what) for i, what in wrong.cases.items()]
     return Finding(wrong.level, wrong.check, f"{wrong.what}; {wrong.fix}", cases)
 
 
 def check(
     table: FaceTable, sizes: np.ndarray, markup: Markup, suspects: Sequence[int]
 ) -> Iterator[Wrong]:
-    """Search images for faces, and compare these with the labels.
+    """Detect faces in the images, and compare them with the labels.
 
     Args:
+        table: F faces.
         sizes: (F, 2) width and height of each image, pixels.
-        suspects: faces that may be labelled wrongly, worst first: of a large set those are looked at, too.
+        markup: of the points.
+        suspects: faces that may be labelled wrongly, worst first; the worst are searched in a large
+            set, too.
     """
     frames, search = Frames.of(table.points, sizes), Search()
-    boxes = search(
-        table, frames, list(dict.fromkeys([*spaced(len(table), SOME // 2), *suspects[: SOME // 2]]))
-    )
+    first = dict.fromkeys([*spaced(len(table), SOME // 2), *suspects[: SOME // 2]])
+    boxes = search(table, frames, list(first))
     places = judge(markup, frames, boxes, alone=True)
     if places.wrong:
         boxes |= search(table, frames, spaced(len(table), ALL))
         places = judge(markup, frames, boxes, alone=True)
     yield from [*places.wrong, *beside_the_face(places), *upper_left(frames, places)]
+
+    # Compare the faces whose labels lie on a detected face.
     known = {i for wrong in places.wrong for i in wrong.cases} | set(places.beside)
-    yield from _against_weights(table, markup, [i for i in places.seen if i not in known])
+    yield from _compare_with_weights(table, markup, [i for i in places.seen if i not in known])
 
 
-def _against_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iterator[Wrong]:
-    """Points that the shipped weights put elsewhere on the same faces, if the markup has at least three of theirs."""
-    shared = [
-        (k, IBUG68.points.index(name))
-        for k, name in enumerate(markup.points)
-        if name in IBUG68.points
-    ]
-    if len(shared) < 3 or not faces:
+def _compare_with_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iterator[Wrong]:
+    """Find points that the shipped weights predict at another place on the same faces."""
+    shared = [name for name in markup.points if name in IBUG68.points]
+    if len(shared) < MIN_SHARED or not faces:
         return
-    own, theirs = (list(some) for some in zip(*shared, strict=True))
-    predictor, apart = Predictor.load(), []
+    own = [k for k, name in enumerate(markup.points) if name in IBUG68.points]
+    theirs = [IBUG68.points.index(name) for name in shared]
+
     faces = [faces[i] for i in spaced(len(faces), PREDICTED)]
+    distances = _distances_to_predictions(table, markup, faces, own, theirs)
+    if len(distances) < PREDICTED / 8:
+        return
+
+    median = np.nanmedian(distances, 0)  # (shared,)
+    far = [shared[j] for j in np.argsort(-median) if median[j] > MAX_DISTANCE]
+    if far:
+        named = ", ".join(far[:5]) + (", …" if len(far) > 5 else "")
+        what = (
+            f"the shipped weights find {named} at another place on the same faces "
+            f"({len(far)} of {len(own)} points)"
+        )
+        fix = f"the labels' points must be in the order of the markup {markup.name}"
+        yield Wrong("order of points", what, fix, {i: "" for i in faces})
+
+
+def _distances_to_predictions(
+    table: FaceTable, markup: Markup, faces: list[int], own: list[int], theirs: list[int]
+) -> list[np.ndarray]:
+    """Return the distances (shared,) of labels from predictions, in extents of the points.
+
+    Args:
+        table: of the labels.
+        markup: of the labels.
+        faces: indices of the faces to predict.
+        own: indices of the shared points in the labels.
+        theirs: indices of the same points in the predictions.
+    """
+    predictor, distances = Predictor.load(), []
     for i in faces:
         label = table.points[i]
         try:
@@ -70,19 +109,7 @@ def _against_weights(table: FaceTable, markup: Markup, faces: list[int]) -> Iter
         except FkpError:
             continue
         extent = float(np.hypot(*np.ptp(face.points, axis=0)))
-        if face.confidence.mean() > SURE:
-            apart.append(np.hypot(*(label[own] - face.points[theirs]).T) / extent)
-    if len(apart) < PREDICTED / 8:
-        return
-    median = np.nanmedian(apart, 0)
-    far = [markup.points[own[j]] for j in np.argsort(-median) if median[j] > ELSEWHERE]
-    if far:
-        named = ", ".join(far[:5]) + (", …" if len(far) > 5 else "")
-        what = f"the shipped weights put {named} elsewhere on the same faces"
-        fix = f"the labels' points must come in the order of the markup {markup.name}"
-        yield Wrong(
-            "order of points",
-            f"{what} ({len(far)} of {len(own)} points)",
-            fix,
-            {i: "" for i in faces},
-        )
+        if face.confidence.mean() > MIN_CONFIDENCE:
+            offsets = label[own] - face.points[theirs]  # (shared, 2)
+            distances.append(np.hypot(*offsets.T) / extent)
+    return distances

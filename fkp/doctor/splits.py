@@ -1,4 +1,4 @@
-"""Whether people are shared between the parts of a split."""
+"""Check whether the splits of a data set share people."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from collections.abc import Iterator
 import numpy as np
 
 from fkp.data.table import FaceTable
-from fkp.doctor.findings import Case, Finding
+from fkp.doctor.findings import Case, Finding, Level
 
 
-def check(table: FaceTable, rule: str, part: np.ndarray) -> Iterator[Finding]:
-    """Findings about the split in use, and about the publisher's.
+def check(table: FaceTable, protocol: str, splits: np.ndarray) -> Iterator[Finding]:
+    """Find people of the test split who are also in training.
+
+    The publisher's test split is checked, too, even if it is not in use.
 
     Args:
-        rule: of the split in use.
-        part: (F,) each face's part in it; empty where there is none.
+        table: F faces.
+        protocol: the protocol in use.
+        splits: (F,) the split of each face under it; empty where there is none.
     """
-    yield from _shared(table, part, "error", f"data.protocol={rule}")
-    if rule != "official" and (table.official == "test").any():
-        yield from _shared(
-            table,
-            table.official,
-            "warning",
-            "the publisher's test part (data.protocol=official, not in use)",
-        )
+    yield from _shared_people(table, splits, "error", f"data.protocol={protocol}")
+    if protocol != "official" and (table.official == "test").any():
+        name = "the publisher's test split (data.protocol=official, not in use)"
+        yield from _shared_people(table, table.official, "warning", name)
 
 
-def _shared(table: FaceTable, part: np.ndarray, level: str, name: str) -> Iterator[Finding]:
-    test = part == "test"
-    known = set(table.identity[(part == "train") | (part == "val")])
-    leaked = test & np.isin(table.identity, list(known))
-    if leaked.any():
-        people, all_people = len(set(table.identity[leaked])), len(set(table.identity[test]))
-        what = (
-            f"{name}: {people} of its {all_people} people, {leaked.sum()} of {test.sum()} faces, are also in training: "
-            "it scores memory of people"
-        )
-        cases = [
-            Case(table.rows[i], str(table.paths[i]), f"{table.identity[i]} is in training too")
-            for i in np.flatnonzero(leaked)
-        ]
-        yield Finding(level, "people shared", what, cases)  # type: ignore[arg-type]
+def _shared_people(
+    table: FaceTable, splits: np.ndarray, level: Level, name: str
+) -> Iterator[Finding]:
+    is_test = splits == "test"
+    known = set(table.identity[(splits == "train") | (splits == "val")])
+    leaked = is_test & np.isin(table.identity, list(known))
+    if not leaked.any():
+        return
+
+    people, all_people = len(set(table.identity[leaked])), len(set(table.identity[is_test]))
+    what = (
+        f"{name}: {people} of its {all_people} people, {leaked.sum()} of {is_test.sum()} faces, "
+        "are also in training: the test measures how well people are remembered"
+    )
+    cases = [
+        Case(table.rows[i], str(table.paths[i]), f"{table.identity[i]} is also in training")
+        for i in np.flatnonzero(leaked)
+    ]
+    yield Finding(level, "people shared", what, cases)

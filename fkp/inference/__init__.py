@@ -1,1 +1,1 @@
-"""Images in, faces out: detectors, engines, the predictor, what is written, and evaluation."""
+"""Find faces and points in images and videos: engines, predictor, tracking, writers, evaluation."""

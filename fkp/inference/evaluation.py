@@ -1,8 +1,9 @@
-"""Scoring a predictor on labelled faces: on the label's own box, and with the detector in the loop."""
+"""Evaluate a predictor on labelled faces: in the label's own box, and with the detector."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,115 +19,197 @@ from fkp.inference.predictor import Predictor
 from fkp.markup import Markup
 from fkp.metrics import point_errors, summary
 
-SAME_FACE = 0.3  # intersection over union from which a detected box is taken for the labelled face
-Figures = dict[str, float]
+# Intersection over union from which a detected box counts as the labelled face.
+SAME_FACE = 0.3
+
+Metrics = dict[str, float]
 
 
-def evaluate(predictor: Predictor, source: Source, part: str) -> tuple[dict[str, Figures], int]:
-    """Score every face of a part.
+def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str, Metrics], int]:
+    """Evaluate every face of a split.
 
     Args:
-        predictor: what is scored, with its detector.
-        source: of the faces, and of those in training, whose mean face is the baseline.
-        part: `test` or `val`.
+        predictor: to evaluate, with its detector.
+        source: of the faces, and of the training faces whose mean shape is the baseline.
+        split: `test` or `val`.
 
     Returns:
-        row -> figures in percent, a mean per region among them:
-        `label_box`: the crop is drawn round the label's face box;
-        `detector`: round the detector's, and again round the points found, with the counts `missed` and
-            `false_boxes`; a missed face is a failure;
-        `as_trained`: the crop of training without its draws, the whole picture for the published system;
-        `mean_shape`: the mean training face put into the label's face box;
-        and the number of faces.
+        Row -> metrics in percent, with a mean for each region, and the number of faces. The rows:
+        `label_box`: the crop is taken around the label's face box;
+        `detector`: around the detector's box; with the counts `missed` and `false_boxes`; a missed
+            face counts as a failure;
+        `as_trained`: the crop of training without augmentation, which is the full image for the
+            published system;
+        `mean_shape`: the mean training face, placed in the label's face box.
 
     Raises:
-        FkpError: other points than the model's, no such part, or bad rows, unless they are to be skipped.
+        FkpError: the source has other points than the model, the split does not exist, or rows are
+            unusable and not to be skipped.
     """
     markup = predictor.markup
-    if source.markup.points != markup.points:
-        ours, theirs = (f"{m.name} ({len(m.points)} points)" for m in (markup, source.markup))
-        raise FkpError(f"the model finds the points of {ours}; the data have {theirs}")
-    parts = source.read().split(source.protocol)
-    if part not in parts:
-        raise FkpError(f"split={part}: no such split; there is {', '.join(parts)}")
-    faces, mean_shape = boxed(parts[part], markup), mean_in_box(parts["train"], markup)
-    faults, scored = [], []
-    points: dict[str, list[np.ndarray]] = defaultdict(list)
-    missed = false_boxes = 0
+    _check_points(markup, source.markup)
+    splits = source.read().split(source.protocol)
+    if split not in splits:
+        raise FkpError(f"split={split}: no such split; choose {', '.join(splits)}")
+    faces, mean_shape = boxed(splits[split], markup), mean_in_box(splits["train"], markup)
     boxes = face_boxes(faces, markup)
-    for i in track(range(len(faces)), f"scoring {len(faces)} faces", len(faces)):
-        label, box = faces.points[i], boxes[i]
+
+    # Predict each face in all ways.
+    faults, scored, predictions = [], [], _Predictions()
+    for i in track(range(len(faces)), f"evaluating {len(faces)} faces", len(faces)):
         try:
             image = read_image(faces.paths[i], predictor.gray)
         except FkpError as error:
             faults.append(Fault(faces.rows[i], str(error)))
             continue
         scored.append(i)
-        (own,), found = predictor(image, boxes=box[None]), predictor(image)
-        face = _nearest(found, box)
-        missed += face is None
-        false_boxes += sum(overlap(other.box, box) < SAME_FACE for other in found)
-        x, y, side = centre_and_side(box)
-        points["label_box"].append(own.points)
-        points["detector"].append(np.full_like(label, np.inf) if face is None else face.points)
-        points["as_trained"].append(predictor.predict(image, box[None], label[None])[0][0])
-        points["mean_shape"].append(mean_shape * side + (x, y))
+        predictions.add(predictor, image, faces.points[i], boxes[i], mean_shape)
     source.answer(faults, len(scored))
+
+    # Compare the predictions with the labels.
     labels, sides = faces.points[scored], centre_and_side(boxes[scored])[2]
-    figures = {
-        row: _figures(np.array(found, float), labels, markup, sides)
-        for row, found in points.items()
+    metrics = {
+        row: _metrics(np.array(points, float), labels, markup, sides)
+        for row, points in predictions.points.items()
     }
-    figures["detector"] |= {"missed": missed, "false_boxes": false_boxes}
-    return figures, len(scored)
+    counts = {"missed": predictions.missed, "false_boxes": predictions.false_boxes}
+    metrics["detector"] |= counts
+    return metrics, len(scored)
 
 
 def mean_in_box(faces: FaceTable, markup: Markup) -> np.ndarray:
-    """(K, 2): the mean face, from the centre of its face box, in box sides."""
-    x, y, side = (part[:, None] for part in centre_and_side(face_boxes(faces, markup)))
-    if markup.frame is not None and not np.isfinite(side).any():  # a single point tells no box
+    """Compute the mean face (K, 2), from the centre of its face box, in sides of the box."""
+    x, y, side = (column[:, None] for column in centre_and_side(face_boxes(faces, markup)))
+    # A single point does not define a box.
+    if markup.frame is not None and not np.isfinite(side).any():
         return markup.median_face
-    return np.nanmean((faces.points - np.stack([x, y], -1)) / side[..., None], axis=0)
+    centres = np.stack([x, y], -1)  # (F, 1, 2)
+    return np.nanmean((faces.points - centres) / side[..., None], axis=0)
 
 
 def baseline(train: FaceTable, test: FaceTable, markup: Markup) -> float:
-    """NME, percent, of the mean training face put into the label's face box: what a network must beat."""
+    """Compute the NME, in percent, of the mean training face placed in the label's face box.
+
+    A network must beat it.
+    """
     x, y, side = centre_and_side(face_boxes(test, markup))
-    points = mean_in_box(train, markup) * side[:, None, None] + np.stack([x, y], -1)[:, None]
-    return summary(np.nanmean(point_errors(points, test.points, markup, side), 1))["nme"]
+    centres = np.stack([x, y], -1)[:, None]  # (F, 1, 2)
+    points = mean_in_box(train, markup) * side[:, None, None] + centres  # (F, K, 2)
+    errors = point_errors(points, test.points, markup, side)
+    return summary(np.nanmean(errors, 1))["nme"]
 
 
 def example_crops(predictor: Predictor, source: Source | None, count: int) -> np.ndarray:
-    """(N, h, w) or (N, h, w, 3) uint8: what the network sees of at most `count` faces of a source's validation part, or
-    of drawn ones."""
-    if source is None:
-        from fkp import painter
+    """Return crops as the network sees them.
 
-        drawn = [painter.paint(0, i) for i in range(count)]
-        pictures = [
-            (to_gray(image) if predictor.gray else image, face_box(label)) for image, label in drawn
-        ]
+    Args:
+        predictor: whose crops.
+        source: its validation split is used; None for synthetic faces.
+        count: number of faces, at most.
+
+    Returns:
+        (N, h, w) or (N, h, w, 3) uint8.
+    """
+    if source is None:
+        images = _synthetic_faces(predictor, count)
     else:
-        faces = source.read().split(source.protocol)["val"]
-        faces = faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
-        faces = boxed(faces, predictor.markup)
-        boxes = face_boxes(faces, predictor.markup)
-        pictures = [
-            (read_image(path, predictor.gray), box)
-            for path, box in zip(faces.paths, boxes, strict=True)
-        ]
-    return np.concatenate([predictor.crop(image, box[None])[0] for image, box in pictures])
+        images = _validation_faces(predictor, source, count)
+    return np.concatenate([predictor.crop(image, box[None])[0] for image, box in images])
+
+
+@dataclass
+class _Predictions:
+    """Predictions of the faces so far.
+
+    Args:
+        points: row of the result -> (K, 2) for each face; infinite where the face was missed.
+        missed: number of faces that the detector missed.
+        false_boxes: number of boxes of the detector that do not overlap the labelled face.
+    """
+
+    points: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    missed: int = 0
+    false_boxes: int = 0
+
+    def add(
+        self,
+        predictor: Predictor,
+        image: np.ndarray,
+        label: np.ndarray,
+        box: np.ndarray,
+        mean_shape: np.ndarray,
+    ) -> None:
+        """Predict one face; label (K, 2), box (4,) and mean_shape (K, 2) in sides of the box."""
+        # In the label's box.
+        (own,) = predictor(image, boxes=box[None])
+        self.points["label_box"].append(own.points)
+
+        # With the detector.
+        found = predictor(image)
+        face = _nearest(found, box)
+        self.missed += face is None
+        self.false_boxes += sum(overlap(other.box, box) < SAME_FACE for other in found)
+        missing = np.full_like(label, np.inf)
+        self.points["detector"].append(missing if face is None else face.points)
+
+        # As in training, and without looking at the image.
+        self.points["as_trained"].append(predictor.predict(image, box[None], label[None])[0][0])
+        x, y, side = centre_and_side(box)
+        self.points["mean_shape"].append(mean_shape * side + (x, y))
+
+
+def _check_points(model: Markup, data: Markup) -> None:
+    """Check that the data have the model's points.
+
+    Raises:
+        FkpError: they do not.
+    """
+    if data.points != model.points:
+        ours, theirs = (f"{m.name} ({len(m.points)} points)" for m in (model, data))
+        raise FkpError(
+            f"the model predicts the points of {ours}, but the data have {theirs}; "
+            "choose another ckpt or other data"
+        )
+
+
+def _synthetic_faces(predictor: Predictor, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return images and face boxes (4,) of synthetic faces."""
+    from fkp import painter
+
+    painted = [painter.paint(0, i) for i in range(count)]
+    return [
+        (to_gray(image) if predictor.gray else image, face_box(label)) for image, label in painted
+    ]
+
+
+def _validation_faces(
+    predictor: Predictor, source: Source, count: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return images and face boxes (4,) of evenly spaced faces of the validation split."""
+    faces = source.read().split(source.protocol)["val"]
+    faces = faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+    faces = boxed(faces, predictor.markup)
+    boxes = face_boxes(faces, predictor.markup)
+    return [
+        (read_image(path, predictor.gray), box)
+        for path, box in zip(faces.paths, boxes, strict=True)
+    ]
 
 
 def _nearest(found: list[Face], box: np.ndarray) -> Face | None:
+    """Return the face whose box overlaps the labelled box most; None if none is the same face."""
     same = [face for face in found if overlap(face.box, box) >= SAME_FACE]
     return max(same, key=lambda face: overlap(face.box, box), default=None)
 
 
-def _figures(points: np.ndarray, labels: np.ndarray, markup: Markup, sides: np.ndarray) -> Figures:
-    errors = point_errors(points, labels, markup, sides)
+def _metrics(points: np.ndarray, labels: np.ndarray, markup: Markup, sides: np.ndarray) -> Metrics:
+    """Compute the metrics, in percent, of points (F, K, 2).
+
+    The means of regions leave out missed faces, whose points are infinite.
+    """
+    errors = point_errors(points, labels, markup, sides)  # (F, K)
     found = np.isfinite(points).all((1, 2))
-    figures = summary(np.nanmean(errors, axis=1))
+    metrics = summary(np.nanmean(errors, axis=1))
     for name in markup.regions:
-        figures[f"nme_{name}"] = 100 * float(np.nanmean(errors[found][:, markup.region(name)]))
-    return figures
+        metrics[f"nme_{name}"] = 100 * float(np.nanmean(errors[found][:, markup.region(name)]))
+    return metrics

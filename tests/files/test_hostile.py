@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from fkp.files import images
 from fkp.files.images import write_image
-from fkp.inference import media
 
 sys.path.append(str(ROOT / "benchmarks/reliability"))
 import fuzz  # noqa: E402
@@ -34,12 +33,10 @@ def good() -> dict[str, list[bytes]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "PIXELS", fuzz.PIXELS)
-        patch.setattr(media, "PIXELS", fuzz.PIXELS)
-        # Two of the readers set it.
-        patch.setenv("FKP_CACHE", "")
-        root = tmp_path_factory.mktemp("hostile")
-        write_image(root / "a.png", np.zeros((8, 8), np.uint8))
-        yield root
+        patch.setenv("FKP_CACHE", "")  # which two of the readers set
+        made = tmp_path_factory.mktemp("hostile")
+        write_image(made / "a.png", np.zeros((8, 8), np.uint8))
+        yield made
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)

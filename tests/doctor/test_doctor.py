@@ -1,4 +1,4 @@
-"""Every fault that is planted in a clean set is found, at its row, and a clean set has none."""
+"""The doctor finds every planted fault at its row, and no fault in a clean data set."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from PIL import Image
 from fkp import painter
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders
-from fkp.doctor import labels, places
+from fkp.doctor import label_appearance, places
 from fkp.doctor.examination import examine
 from fkp.doctor.findings import Finding
 from fkp.files.images import read_image, write_image
@@ -29,14 +29,14 @@ Found = dict[tuple[str, str], Finding]
 
 @pytest.fixture(autouse=True)
 def _few_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tests/test_label_values.py has the faults that are found in the images themselves."""
+    """Search few images: test_label_values.py tests the faults that a search finds."""
     monkeypatch.setattr(places, "SOME", 8)
     monkeypatch.setattr(places, "PREDICTED", 2)
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 drawn faces of 100 people."""
+    """Write 100 synthetic faces of 100 people."""
     root = tmp_path_factory.mktemp("clean")
     painted = [painter.paint(11, i) for i in range(COUNT)]
     names = [f"face{i:03d}_0.png" for i in range(COUNT)]
@@ -52,8 +52,8 @@ def names_and_points(root: Path) -> tuple[list[str], np.ndarray]:
 
 
 def examined(root: Path, **options: str) -> Found:
-    findings, sheet = examine(LabelledCsv(str(root), **options), worst=6)
-    assert sheet is not None and sheet.ndim == 3
+    findings, grid = examine(LabelledCsv(str(root), **options), worst=6)
+    assert grid is not None and grid.ndim == 3
     return {(finding.level, finding.check): finding for finding in findings}
 
 
@@ -67,10 +67,8 @@ def copy(clean: Path, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_a_clean_set_has_no_error_and_lies_on_its_faces(
-    clean: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(labels, "GROUPS", 6)
+def test_clean_set_has_no_errors_and_no_shift(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_appearance, "GROUPS", 6)
     found = examined(clean)
     assert {check for level, check in found if level != "note"} <= {
         "unlike a face",
@@ -80,10 +78,10 @@ def test_a_clean_set_has_no_error_and_lies_on_its_faces(
 
 
 @pytest.mark.parametrize("share", [0.03, -0.03])
-def test_labels_that_lie_beside_the_faces_are_told_by_how_much(
+def test_shift_of_the_labels_is_measured(
     copy: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(labels, "GROUPS", 6)
+    monkeypatch.setattr(label_appearance, "GROUPS", 6)
     names, points = names_and_points(copy)
     width = np.ptp(points[:, :, 0], axis=1)
     write_csv(
@@ -104,7 +102,7 @@ def truncated(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
 
 
 def unreadable(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    (root / "images" / names[i]).write_bytes(b"no picture at all")
+    (root / "images" / names[i]).write_bytes(b"not an image")
 
 
 def missing(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
@@ -112,16 +110,16 @@ def missing(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
 
 
 def transparent(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    picture = Image.open(root / "images" / names[i]).convert("RGBA")
-    picture.putpixel((0, 0), (0, 0, 0, 0))
-    picture.save(root / "images" / names[i])
+    image = Image.open(root / "images" / names[i]).convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    image.save(root / "images" / names[i])
 
 
-def turned(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    picture = Image.open(root / "images" / names[i])
-    exif = picture.getexif()
+def rotated(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
+    image = Image.open(root / "images" / names[i])
+    exif = image.getexif()
     exif[274] = 6
-    picture.save(root / "images" / names[i], exif=exif)
+    image.save(root / "images" / names[i], exif=exif)
 
 
 def tiny(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
@@ -134,9 +132,9 @@ def tiny(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
 
 
 def twin(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
-    """The same bytes under the name of a person in another part."""
-    parts = LabelledCsv(str(root)).read().split_indices("identity")
-    other = parts["test"][0] if i in parts["train"] else parts["train"][0]
+    """Copy the bytes to the file of a person in another split."""
+    splits = LabelledCsv(str(root)).read().split_indices("identity")
+    other = splits["test"][0] if i in splits["train"] else splits["train"][0]
     shutil.copy(root / "images" / names[i], root / "images" / names[other])
     points[other] = points[i] + 0.01
 
@@ -171,7 +169,7 @@ def same_label(root: Path, names: list[str], points: np.ndarray, i: int) -> None
     points[i] = points[i - 1]
 
 
-def one_spot(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
+def eyes_at_one_place(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
     points[i, 36] = points[i, 45]
 
 
@@ -183,8 +181,8 @@ def one_spot(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
         (unreadable, "error", "unusable"),
         (missing, "error", "bad rows"),
         (transparent, "warning", "alpha"),
-        (turned, "warning", "EXIF rotation"),
-        (tiny, "warning", "tiny picture"),
+        (rotated, "warning", "EXIF rotation"),
+        (tiny, "warning", "tiny image"),
         (tiny, "warning", "tiny face"),
         (twin, "error", "duplicates"),
         (near_twin, "error", "near duplicates"),
@@ -194,10 +192,10 @@ def one_spot(root: Path, names: list[str], points: np.ndarray, i: int) -> None:
         (swapped, "error", "left and right swapped"),
         (broken, "error", "broken shape"),
         (same_label, "warning", "same label"),
-        (one_spot, "error", "normaliser"),
+        (eyes_at_one_place, "error", "normaliser"),
     ],
 )
-def test_a_planted_fault_is_found_at_its_row(
+def test_planted_fault_is_found_at_its_row(
     clean: Path, tmp_path: Path, plant: Callable[..., None], level: str, check: str
 ) -> None:
     # A third of the set is enough, and quicker.
@@ -210,21 +208,21 @@ def test_a_planted_fault_is_found_at_its_row(
     assert (level, check) not in before
     plant(tmp_path, names, points, 20)
     write_csv(tmp_path / "keypoints.csv", names, points)
-    found = examined(tmp_path)
-    assert "keypoints.csv:22" in [case.row for case in found[level, check].cases] + [
-        case.what.split()[1] for case in found[level, check].cases if case.what.startswith("and ")
-    ]
-    assert len(found[level, check].cases) <= 2
+    cases = examined(tmp_path)[level, check].cases
+    # A duplicate is reported at either of its rows.
+    found = [case.row for case in cases]
+    found += [case.what.split()[1] for case in cases if case.what.startswith("and ")]
+    assert "keypoints.csv:22" in found
+    assert len(cases) <= 2
 
 
-def test_people_shared_by_the_publishers_split_are_told(faces_folder: Path) -> None:
+def test_people_shared_by_the_official_splits_are_found(faces_folder: Path) -> None:
     options = {"file": "training_frames_keypoints.csv", "images": "training"}
     options |= {"test_file": "test_frames_keypoints.csv", "test_images": "test"}
-    assert len(examined(faces_folder, **options)["warning", "people shared"].cases) == 8
-    assert (
-        len(examined(faces_folder, **options, protocol="official")["error", "people shared"].cases)
-        == 8
-    )
+    found = examined(faces_folder, **options)
+    assert len(found["warning", "people shared"].cases) == 8
+    found = examined(faces_folder, **options, protocol="official")
+    assert len(found["error", "people shared"].cases) == 8
 
 
 def call_doctor(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -236,7 +234,7 @@ def call_doctor(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_command_ends_with_its_counts_and_an_exit_code(copy: Path, tmp_path: Path) -> None:
+def test_command_prints_counts_and_sets_the_exit_code(copy: Path, tmp_path: Path) -> None:
     done = call_doctor("data=csv", f"data.root={copy}", "worst=4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["errors"] == 0
@@ -249,15 +247,15 @@ def test_the_command_ends_with_its_counts_and_an_exit_code(copy: Path, tmp_path:
     assert written[0]["level"] == "error" and written[0]["cases"][0]["row"] == "keypoints.csv:5"
 
 
-def test_a_set_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+def test_missing_data_set_is_one_message(tmp_path: Path) -> None:
     done = call_doctor("data=csv", "data.root=nowhere", cwd=tmp_path)
     assert done.returncode == 2 and "no such file" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_real_sets(shared: Path) -> None:
-    """What is known of them: the leak, PNGs named .jpg, the shift to the right, labels that are really wrong."""
+def test_known_faults_of_real_data_sets(shared: Path) -> None:
+    """Find their known faults: shared people, PNGs named .jpg, a shift, and wrong labels."""
     from fkp.data.youtube_faces import YoutubeFaces
 
     findings, _ = examine(

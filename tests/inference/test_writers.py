@@ -1,4 +1,4 @@
-"""The real `predict.py` on many pictures and on films, with a tiny trained model."""
+"""Write the results of images, collections and videos, with a tiny trained model."""
 
 import csv
 import json
@@ -25,9 +25,11 @@ from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.pts_folders import read_pts
 from fkp.errors import FkpError
 from fkp.files.images import write_image
-from fkp.inference.media import ImageCollection, Video, find
+from fkp.inference.media import ImageCollection, find
 from fkp.inference.tracking import Tracker
-from fkp.inference.writers import UNFINISHED, PredictionWriter, _Copy, find_unfinished
+from fkp.inference.video import Video
+from fkp.inference.video_writer import AnnotatedVideo
+from fkp.inference.writers import UNFINISHED, PredictionWriter, find_unfinished
 from fkp.markup import IBUG68
 
 Run = tuple[Path, str]
@@ -36,7 +38,7 @@ NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class Middle:
-    """A detector for drawn faces: one box in the middle of every picture that is not dark."""
+    """Detect drawn faces: one box in the middle of every image that is not dark."""
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = image.shape[:2]
@@ -58,8 +60,8 @@ def predictor(trained: Run) -> Predictor:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 50 files as people have them: 44 good pictures, 4 broken ones, 2 files of another kind."""
-    root = tmp_path_factory.mktemp("holiday pictures")
+    """Write 50 files as users have them: 44 good images, 4 damaged ones, 2 files of other kinds."""
+    root = tmp_path_factory.mktemp("holiday images")
     for name in ("tiefer/ünter", "(brackets), commas"):
         (root / name).mkdir(parents=True)
     for i in range(20):
@@ -86,17 +88,19 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (4000, 1)).save(root / "line.png")
     Image.new("L", (1, 4000)).save(root / "thin.png")
     (root / "empty.jpg").write_bytes(b"")
-    (root / "text.png").write_text("no picture")
+    (root / "text.png").write_text("not an image")
     (root / "cut.jpg").write_bytes((root / "a.jpg").read_bytes()[:400])
     (root / "folder.png").mkdir()
-    (root / "notes.md").write_text("no picture")
+    (root / "notes.md").write_text("not an image")
     (root / "data.json").write_text("{}")
     (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
     assert sum(path.is_file() or path.is_symlink() for path in root.rglob("*")) == 50
     return root
 
 
-def test_a_folder_of_mixed_files_is_seen_through(trained: Run, mixed: Path, tmp_path: Path) -> None:
+def test_folder_of_mixed_files_is_processed_completely(
+    trained: Run, mixed: Path, tmp_path: Path
+) -> None:
     ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"
     done = call("predict.py", f"image={mixed}", ckpt, "pts=true", "drawn=jpg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -113,7 +117,7 @@ def test_a_folder_of_mixed_files_is_seen_through(trained: Run, mixed: Path, tmp_
         and "gone.jpg: no such file" in done.stdout
     )
     records = [path for path in file.parent.rglob("*.json") if path not in (file,)]
-    assert summary["pictures"] == 48 and len(records) == 44
+    assert summary["images"] == 48 and len(records) == 44
     found = {path: json.loads(path.read_text())["faces"] for path in records}
     assert summary["faces"] == sum(map(len, found.values())) and summary["without_face"] == list(
         found.values()
@@ -129,7 +133,7 @@ def test_a_folder_of_mixed_files_is_seen_through(trained: Run, mixed: Path, tmp_
     assert drawn == {path.relative_to(file.parent).with_suffix("").as_posix() for path in records}
 
 
-def test_pictures_of_every_kind_hold_the_same_face(predictor: Predictor, mixed: Path) -> None:
+def test_same_face_is_found_in_every_image_format(predictor: Predictor, mixed: Path) -> None:
     names = [
         "a.jpg",
         "rgba.png",
@@ -146,21 +150,21 @@ def test_pictures_of_every_kind_hold_the_same_face(predictor: Predictor, mixed: 
         assert np.linalg.norm(points - seen[0], axis=1).mean() < 3, name
 
 
-def test_the_table_is_a_csv_that_fkp_reads(
-    predictor: Predictor, mixed: Path, tmp_path: Path
-) -> None:
+def test_table_can_be_read_as_a_data_set(predictor: Predictor, mixed: Path, tmp_path: Path) -> None:
     paths = sorted(mixed.glob("tiefer/**/*.png"))
-    PredictionWriter(predictor, tmp_path, {}, drawn=None).album(ImageCollection(paths, mixed))
+    PredictionWriter(predictor, tmp_path, {}, drawn=None).write_collection(
+        ImageCollection(paths, mixed)
+    )
     table = LabelledCsv(str(tmp_path), file="faces.csv", images="/").read()
     assert len(table) == len(paths)
     faces = list(predictor.stream(paths))
     np.testing.assert_allclose(table.points, [face.points for (face,) in faces], atol=0.05)
 
 
-def test_pts_count_from_one_and_come_back(predictor: Predictor, tmp_path: Path) -> None:
+def test_pts_files_count_from_one_and_round_trip(predictor: Predictor, tmp_path: Path) -> None:
     image, _ = painter.paint(5, 3)
-    picture = write_image(tmp_path / "my.face.png", image)
-    (face,) = PredictionWriter(predictor, tmp_path / "out", {}, pts=True).picture(picture)
+    path = write_image(tmp_path / "my.face.png", image)
+    (face,) = PredictionWriter(predictor, tmp_path / "out", {}, pts=True).write_image(path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "my.face.png",
         "my.face.json",
@@ -169,20 +173,21 @@ def test_pts_count_from_one_and_come_back(predictor: Predictor, tmp_path: Path) 
     np.testing.assert_allclose(read_pts(tmp_path / "out/my.face.pts"), face.points, atol=1e-3)
 
 
-# predict.py, for which the last picture never comes: the first 32 are answered, then it waits for ever.
+# Run predict.py, with a last image whose reading never returns: it writes the first 32, then waits.
 WAITING = """
 import runpy, sys, threading
-from fkp.inference import writers
+from fkp.inference import image_writer
 
-read = writers.read_image
-writers.read_image = lambda path: threading.Event().wait() if path.name == "40.png" else read(path)
+read = image_writer.read_image
+wait = threading.Event().wait
+image_writer.read_image = lambda path: wait() if path.name == "40.png" else read(path)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_a_killed_folder_goes_on_where_it_was(trained: Run, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_killed_prediction_of_a_folder_is_continued(trained: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     for i in range(41):
         write_image(folder / f"{i:02d}.png", painter.paint(5, i)[0])
     arguments = (f"image={folder}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", "drawn=null")
@@ -199,11 +204,10 @@ def test_a_killed_folder_goes_on_where_it_was(trained: Run, tmp_path: Path) -> N
     )
     kept = {path: path.stat().st_mtime_ns for path in done}
 
-    other = call(
-        "predict.py", *arguments[:2], "drawn=jpg", "pts=true", cwd=tmp_path
-    )  # asks something else
+    # Another request, the same one, and the same one when nothing is left to continue.
+    other = call("predict.py", *arguments[:2], "drawn=jpg", "pts=true", cwd=tmp_path)
     again = call("predict.py", *arguments, cwd=tmp_path)
-    anew = call("predict.py", *arguments, cwd=tmp_path)  # nothing is left to go on with
+    anew = call("predict.py", *arguments, cwd=tmp_path)
     assert (other.returncode, again.returncode, anew.returncode) == (0, 0, 0), again.stderr
     folders = sorted(tmp_path.glob("outputs/predictions/*"), key=lambda path: path.stat().st_ctime)
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
@@ -219,32 +223,32 @@ BROKEN = {
     "deep": "[" * 100_000,
     "no_faces": '{"image": "IMAGE"}',
     "a_list": "[1, 2]",
-    "other_picture": '{"image": "/etc/passwd", "faces": []}',
-    "other_points": '{"image": "IMAGE", "faces": [{"points": [[1, 2]], "confidence": [1], "box": [1, 2], "score": 1}]}',
-    "huge": '{"image": "IMAGE", "faces": [{"points": 1e999, "confidence": 1, "box": 1, "score": 1}]}',
+    "other_image": '{"image": "/etc/passwd", "faces": []}',
+    "other_points": '{"image": "IMAGE", "faces": [{"points": [[1, 2]], "confidence": [1], '
+    '"box": [1, 2], "score": 1}]}',
+    "huge": '{"image": "IMAGE", "faces": [{"points": 1e999, "confidence": 1, '
+    '"box": 1, "score": 1}]}',
     "number": '{"image": "IMAGE", "faces": [{"points": ' + "9" * 5000 + "}]}",
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_a_stop_has_left_broken_is_done_anew(
-    kind: str, predictor: Predictor, tmp_path: Path
-) -> None:
-    picture = write_image(tmp_path / "pictures/a.png", painter.paint(5, 3)[0])
-    out, album = (
-        PredictionWriter(predictor, tmp_path / "out", {"asked": 1}, drawn=None),
-        ImageCollection([picture], picture.parent),
+def test_damaged_results_are_written_again(kind: str, predictor: Predictor, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "images/a.png", painter.paint(5, 3)[0])
+    out, collection = (
+        PredictionWriter(predictor, tmp_path / "out", {"request": 1}, drawn=None),
+        ImageCollection([path], path.parent),
     )
-    assert out.album(album)["done_before"] == 0
+    assert out.write_collection(collection)["done_before"] == 0
     whole, table = (tmp_path / "out/a.json").read_bytes(), (tmp_path / "out/faces.csv").read_bytes()
-    (tmp_path / "out/a.json").write_text(BROKEN[kind].replace("IMAGE", str(picture)))
+    (tmp_path / "out/a.json").write_text(BROKEN[kind].replace("IMAGE", str(path)))
     (tmp_path / "out" / UNFINISHED).write_text(BROKEN[kind])
-    assert find_unfinished(tmp_path / "new", {"asked": 1}) == tmp_path / "new"
-    assert out.album(album)["done_before"] == 0
+    assert find_unfinished(tmp_path / "new", {"request": 1}) == tmp_path / "new"
+    assert out.write_collection(collection)["done_before"] == 0
     assert (tmp_path / "out/a.json").read_bytes() == whole and (
         tmp_path / "out/faces.csv"
     ).read_bytes() == table
-    assert out.album(album)["done_before"] == 1
+    assert out.write_collection(collection)["done_before"] == 1
 
 
 NAMES = [
@@ -264,14 +268,16 @@ NAMES = [
 ]
 
 
-def test_no_cell_of_the_table_is_a_formula_and_it_names_the_same_pictures(
+def test_table_has_no_formulas_and_names_the_same_images(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     paths = [
         write_image(Path(f"{name}.png"), painter.paint(5, i)[0]) for i, name in enumerate(NAMES)
     ]
-    PredictionWriter(predictor, Path("out"), {}, drawn=None).album(ImageCollection(paths, Path()))
+    PredictionWriter(predictor, Path("out"), {}, drawn=None).write_collection(
+        ImageCollection(paths, Path())
+    )
     with Path("out/faces.csv").open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert {cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n ")} <= {
@@ -281,39 +287,43 @@ def test_no_cell_of_the_table_is_a_formula_and_it_names_the_same_pictures(
     assert len(table) == len(NAMES) and all(map(os.path.samefile, table.paths, paths))
 
 
-def test_a_name_that_is_no_text_is_written_as_it_is(predictor: Predictor, tmp_path: Path) -> None:
-    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
-    shutil.copy(write_image(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
-    PredictionWriter(predictor, tmp_path / "out", {}).album(ImageCollection([picture], tmp_path))
+def test_name_of_an_image_that_is_not_utf8_is_kept(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(write_image(tmp_path / "a.png", painter.paint(5, 3)[0]), path)
+    PredictionWriter(predictor, tmp_path / "out", {}).write_collection(
+        ImageCollection([path], tmp_path)
+    )
     assert b"caf\xe9.png," in (tmp_path / "out/faces.csv").read_bytes()
 
 
-def test_a_film_is_drawn_whose_name_is_no_text(predictor: Predictor, tmp_path: Path) -> None:
-    film = tmp_path / os.fsdecode(b"caf\xe9.avi")
-    writer = cv2.VideoWriter(os.fsencode(film), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 64))
+def test_name_of_a_video_that_is_not_utf8_is_kept(predictor: Predictor, tmp_path: Path) -> None:
+    video = tmp_path / os.fsdecode(b"caf\xe9.avi")
+    writer = cv2.VideoWriter(os.fsencode(video), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 64))
     writer.write(np.zeros((64, 64, 3), np.uint8))
     writer.release()
     assert (
-        PredictionWriter(predictor, tmp_path / "out", {}).film(Video(film), Tracker())["frames"]
+        PredictionWriter(predictor, tmp_path / "out", {}).write_video(Video(video), Tracker())[
+            "frames"
+        ]
         == 1
     )
     assert (
         os.listdir(os.fsencode(tmp_path / "out"))
-        and (tmp_path / "out" / film.name).with_suffix(".mp4").is_file()
+        and (tmp_path / "out" / video.name).with_suffix(".mp4").is_file()
     )
 
 
-def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path: Path) -> None:
+def test_video_is_tracked_and_written(predictor: Predictor, tmp_path: Path) -> None:
     image, label = painter.paint(5, 7)
     frame = cv2.resize(image, (240, 240))
     writer = cv2.VideoWriter(
-        str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (240, 240)
+        str(tmp_path / "video.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (240, 240)
     )
     for i in range(12):
         writer.write(np.roll(frame, i, 1)[..., ::-1].copy() if i != 6 else np.zeros_like(frame))
     writer.release()
-    summary = PredictionWriter(predictor, tmp_path / "out", {}).film(
-        Video(tmp_path / "film.avi"), Tracker()
+    summary = PredictionWriter(predictor, tmp_path / "out", {}).write_video(
+        Video(tmp_path / "video.avi"), Tracker()
     )
     assert (summary["frames"], summary["faces"], summary["tracks"], summary["without_face"]) == (
         12,
@@ -321,21 +331,21 @@ def test_a_film_is_numbered_smoothed_and_written(predictor: Predictor, tmp_path:
         1,
         1,
     )
-    with (tmp_path / "out/film.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "out/video.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["frame"]) for row in rows] == [i for i in range(12) if i != 6]
     assert float(rows[-1]["seconds"]) == pytest.approx(11 / 20) and {
         row["track"] for row in rows
     } == {"1"}
-    drawn = Video(tmp_path / "out/film.mp4")
+    drawn = Video(tmp_path / "out/video.mp4")
     assert drawn.rate == pytest.approx(20) and len(list(drawn)) == 12
-    short = PredictionWriter(predictor, tmp_path / "short", {}, drawn=None).film(
-        Video(tmp_path / "film.avi"), Tracker(), most=3
+    short = PredictionWriter(predictor, tmp_path / "short", {}, drawn=None).write_video(
+        Video(tmp_path / "video.avi"), Tracker(), max_frames=3
     )
     assert short["frames"] == 3 and not list((tmp_path / "short").glob("*.mp4"))
 
 
-def test_a_camera_that_is_not_there_is_one_message(trained: Run, tmp_path: Path) -> None:
+def test_missing_camera_is_one_message(trained: Run, tmp_path: Path) -> None:
     done = call(
         "predict.py",
         "image=camera:77",
@@ -349,8 +359,8 @@ def test_a_camera_that_is_not_there_is_one_message(trained: Run, tmp_path: Path)
     )
 
 
-def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
-    """What is written has names of its own, which fit too; and is found again."""
+def test_names_at_the_length_limit_of_the_file_system(tmp_path: Path) -> None:
+    """Results have unique names that fit, and are found again."""
     face = Face(np.ones((68, 2)), np.ones(68), np.array([0.0, 0, 9, 9]), 1.0)
     stub: Any = SimpleNamespace(markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images))
     paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
@@ -358,15 +368,15 @@ def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
         assert len(path.name.encode()) == 255
         write_image(path, np.zeros((9, 9, 3), np.uint8))
     out = PredictionWriter(stub, tmp_path / "out", {}, drawn="jpg", pts=True)
-    assert out.album(ImageCollection(paths, tmp_path))["faces"] == 8
+    assert out.write_collection(ImageCollection(paths, tmp_path))["faces"] == 8
     assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len(
         [*(tmp_path / "out").glob(".*.lock")]
     )
-    assert out.album(ImageCollection(paths, tmp_path))["done_before"] == 4
+    assert out.write_collection(ImageCollection(paths, tmp_path))["done_before"] == 4
 
 
-def video(file: Path, frames: int = 4, times: list[int] | None = None) -> Path:
-    """A face for some frames; `times`, milliseconds, of a Matroska video."""
+def make_video(file: Path, frames: int = 4, times: list[int] | None = None) -> Path:
+    """Write a video of one face; `times`, in milliseconds, for a Matroska file."""
     pixels = cv2.resize(painter.paint(5, 7)[0], (96, 96))[..., ::-1].copy()
     codec = "MJPG" if file.suffix == ".avi" else "mp4v"
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 10.0, (96, 96))
@@ -382,7 +392,7 @@ def video(file: Path, frames: int = 4, times: list[int] | None = None) -> Path:
 
 
 def strict(file: Path) -> Any:
-    """What a JSON file holds, read as RFC 8259 has it."""
+    """Read a JSON file and refuse what RFC 8259 does not allow."""
 
     def refused(word: str) -> None:
         raise AssertionError(word)
@@ -390,17 +400,17 @@ def strict(file: Path) -> Any:
     return json.loads(file.read_text(encoding="ascii"), parse_constant=refused)
 
 
-def test_a_video_of_varying_rate_keeps_its_times_and_its_length(
+def test_video_of_variable_rate_keeps_its_times_and_duration(
     predictor: Predictor, tmp_path: Path
 ) -> None:
-    film = Video(video(tmp_path / "a.mkv", times=[0, 40, 80, 280, 480, 1000]))
+    video = Video(make_video(tmp_path / "a.mkv", times=[0, 40, 80, 280, 480, 1000]))
     seen: list[float] = []
 
     def follow(faces: list[Face], seconds: float) -> list[Face]:
         seen.append(seconds)
         return faces
 
-    PredictionWriter(predictor, tmp_path / "out", {}).film(film, follow)
+    PredictionWriter(predictor, tmp_path / "out", {}).write_video(video, follow)
     with (tmp_path / "out/a.csv").open(encoding="utf-8", newline="") as file:
         times = [float(row["seconds"]) for row in csv.DictReader(file)]
     assert times == pytest.approx([0, 0.04, 0.08, 0.28, 0.48, 1.0]) and seen == pytest.approx(times)
@@ -408,29 +418,29 @@ def test_a_video_of_varying_rate_keeps_its_times_and_its_length(
     assert drawn.rate == pytest.approx(25) and len(list(drawn)) == 26
 
 
-def test_frames_of_another_size_are_drawn_too(predictor: Predictor, tmp_path: Path) -> None:
-    copy = _Copy(tmp_path / "a.mp4", 10.0)
+def test_frames_of_another_size_are_written(predictor: Predictor, tmp_path: Path) -> None:
+    copy = AnnotatedVideo(tmp_path / "a.mp4", 10.0)
     for number, side in enumerate((64, 48, 64)):
         copy.write(np.zeros((side, side, 3), np.uint8), number / 10)
     copy.close()
     assert [frame.shape for frame in Video(tmp_path / "a.mp4")] == [(64, 64, 3)] * 3
 
 
-def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
+def test_folder_with_videos_and_animations_is_summarised_with_notes(
     predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "mixed"
     image = Image.fromarray(painter.paint(5, 3)[0])
     image_file = write_image(folder / "clip.png", np.asarray(image))
     image.save(folder / "moving.gif", save_all=True, append_images=[image.rotate(90)])
-    video(folder / "clip.avi")
-    video(folder / "PHONE.MOV")
-    video(folder / "broken.mp4").write_bytes(b"no video")
-    album, out = find(str(folder)), tmp_path / "out"
-    assert isinstance(album, ImageCollection)
+    make_video(folder / "clip.avi")
+    make_video(folder / "PHONE.MOV")
+    make_video(folder / "broken.mp4").write_bytes(b"no video")
+    collection, out = find(str(folder)), tmp_path / "out"
+    assert isinstance(collection, ImageCollection)
     predictions = PredictionWriter(predictor, out, {"ckpt": "a"}, drawn="png")
-    summary = predictions.album(album, Tracker, 3)
-    assert (summary["pictures"], summary["videos"], list(summary["failed"])) == (
+    summary = predictions.write_collection(collection, Tracker, 3)
+    assert (summary["images"], summary["videos"], list(summary["failed"])) == (
         2,
         3,
         [str(folder / "broken.mp4")],
@@ -448,17 +458,17 @@ def test_a_folder_with_videos_and_animations_leaves_nothing_unsaid(
         and not (out / "broken.csv").exists()
     )
     before = {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")}
-    assert predictions.album(album, Tracker, 3)["notes"] == summary["notes"]
+    assert predictions.write_collection(collection, Tracker, 3)["notes"] == summary["notes"]
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.mp4")} == before  # done before
-    PredictionWriter(predictor, tmp_path / "one", {}).picture(folder / "moving.gif")
+    PredictionWriter(predictor, tmp_path / "one", {}).write_image(folder / "moving.gif")
     assert "moving.gif: first of 2 frames" in capsys.readouterr().out
 
 
-def test_an_interrupted_video_of_a_folder_is_done_anew(
+def test_interrupted_video_of_a_folder_is_written_again(
     predictor: Predictor, tmp_path: Path
 ) -> None:
-    video(tmp_path / "in.avi")
-    album, presses = (
+    make_video(tmp_path / "in.avi")
+    collection, presses = (
         ImageCollection([tmp_path / "in.avi"], tmp_path, {tmp_path / "in.avi"}),
         iter([False, True]),
     )
@@ -470,70 +480,72 @@ def test_an_interrupted_video_of_a_folder_is_done_anew(
 
     out = PredictionWriter(predictor, tmp_path / "out", {}, drawn=None)
     with pytest.raises(KeyboardInterrupt):
-        out.album(album, lambda: follow)
+        out.write_collection(collection, lambda: follow)
     assert (tmp_path / "out" / UNFINISHED).exists()
     assert (
-        out.album(album, lambda: follow)["videos"] == 1
+        out.write_collection(collection, lambda: follow)["videos"] == 1
         and strict(tmp_path / "out/in.json")["frames"] == 4
     )
 
 
-def test_json_is_strict_whatever_was_found_and_names_are_escaped(
-    tmp_path: Path, predictor: Predictor
-) -> None:
+def test_json_is_strict_and_names_are_escaped(tmp_path: Path, predictor: Predictor) -> None:
     face = Face(np.full((68, 2), np.nan), np.full(68, np.inf), np.arange(4.0), -np.inf)
     out = PredictionWriter(predictor, tmp_path, {"ckpt": os.fsdecode(b"m\xf6.ckpt")}, drawn=None)
-    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
-    out._write(picture, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    out.images.write(path, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
     record = strict(tmp_path / "a.json")
     assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
     assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
-    (again,) = out._found(picture, Path("a")) or []
+    (again,) = out.images.read_faces(path, Path("a")) or []
     assert np.isnan(again.points).all()
 
 
-def test_numbers_are_rounded_as_they_are_read(predictor: Predictor, tmp_path: Path) -> None:
-    picture = write_image(tmp_path / "a.png", painter.paint(5, 3)[0])
-    PredictionWriter(predictor, tmp_path / "out", {}, drawn=None).album(
-        ImageCollection([picture], tmp_path)
+def test_written_numbers_are_rounded(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", painter.paint(5, 3)[0])
+    PredictionWriter(predictor, tmp_path / "out", {}, drawn=None).write_collection(
+        ImageCollection([path], tmp_path)
     )
     text = (tmp_path / "out/a.json").read_text() + (tmp_path / "out/faces.csv").read_text()
     assert not re.search(r"[0-9]\.[0-9]{5}", text)
 
 
 @pytest.mark.parametrize("letters", ["x" * 251, "ä" * 125])
-def test_the_longest_name_has_results(letters: str, predictor: Predictor, tmp_path: Path) -> None:
-    picture = tmp_path / f"{letters}.png"
-    shutil.copy(write_image(tmp_path / "a.png", painter.paint(5, 3)[0]), picture)
+def test_longest_name_has_results(letters: str, predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / f"{letters}.png"
+    shutil.copy(write_image(tmp_path / "a.png", painter.paint(5, 3)[0]), path)
     out = PredictionWriter(predictor, tmp_path / "out", {}, pts=True)
-    out.picture(picture)
+    out.write_image(path)
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".png", ".pts"]
-    assert out.album(ImageCollection([picture], tmp_path))["done_before"] == 1
+    assert out.write_collection(ImageCollection([path], tmp_path))["done_before"] == 1
 
 
-def test_no_result_overwrites_what_was_asked_about(predictor: Predictor, tmp_path: Path) -> None:
-    picture = write_image(tmp_path / "a.png", painter.paint(5, 3)[0])
-    film = video(tmp_path / "b.mp4")
-    before = picture.read_bytes(), film.read_bytes()
+def test_results_never_overwrite_the_source(predictor: Predictor, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", painter.paint(5, 3)[0])
+    video = make_video(tmp_path / "b.mp4")
+    before = path.read_bytes(), video.read_bytes()
     out = PredictionWriter(predictor, tmp_path, {})
     with pytest.raises(FkpError, match="a.png: .*run_dir"):
-        out.picture(picture)
+        out.write_image(path)
     with pytest.raises(FkpError, match="b.mp4: .*run_dir"):
-        out.film(Video(film), Tracker())
-    assert set(out.album(ImageCollection([picture, film], tmp_path, {film}))["failed"]) == {
-        str(picture),
-        str(film),
+        out.write_video(Video(video), Tracker())
+    assert set(
+        out.write_collection(ImageCollection([path, video], tmp_path, {video}))["failed"]
+    ) == {
+        str(path),
+        str(video),
     }
-    assert (picture.read_bytes(), film.read_bytes()) == before
+    assert (path.read_bytes(), video.read_bytes()) == before
 
 
-@pytest.mark.parametrize("most", [0, -3, 2.5, "two"])
-def test_a_number_of_frames_is_one(most: Any, predictor: Predictor, tmp_path: Path) -> None:
-    film = video(tmp_path / "a.avi")
+@pytest.mark.parametrize("max_frames", [0, -3, 2.5, "two"])
+def test_invalid_number_of_frames_is_refused(
+    max_frames: Any, predictor: Predictor, tmp_path: Path
+) -> None:
+    video = make_video(tmp_path / "a.avi")
     out = PredictionWriter(predictor, tmp_path / "out", {})
     for call_it in (
-        lambda: out.film(Video(film), Tracker(), most),
-        lambda: out.album(ImageCollection([], tmp_path), None, most),
+        lambda: out.write_video(Video(video), Tracker(), max_frames),
+        lambda: out.write_collection(ImageCollection([], tmp_path), None, max_frames),
     ):
-        with pytest.raises(FkpError, match=f"frames={most}"):
+        with pytest.raises(FkpError, match=f"frames={max_frames}"):
             call_it()
