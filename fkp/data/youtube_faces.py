@@ -23,7 +23,7 @@ CHECKSUMS = {
         "348e5e1a5906001f64d3da627e4f61dc3de90771d6d92f5d93628029b3c85e65"
     ),
 }
-# The offset of each point from the convention of 300-W, by benchmarks/conventions.py.
+# The offset of each point from the convention of 300-W, by benchmarks/accuracy/conventions.py.
 OFFSETS = Path(__file__).with_name("youtube_faces_offsets.csv")
 
 
@@ -43,7 +43,7 @@ class YoutubeFaces(LabelledCsv):
         on_bad: `stop` or `skip`.
         labels: `published`: as they are, which is not quite on the face; `human`: each point is
             moved by a fixed offset, in the eye-line frame, to the convention of 300-W's manual
-            labels (`benchmarks/conventions.py`).
+            labels (`benchmarks/accuracy/conventions.py`).
         url: address of the archive.
     """
 

@@ -1,6 +1,6 @@
 """Test that readers give a result or one clean error, whatever a file contains.
 
-`benchmarks/fuzz.py` does the same with many more files, and with limits on memory and time.
+`benchmarks/reliability/fuzz.py` does the same with many more files, and with limits on memory and time.
 """
 
 import sys
