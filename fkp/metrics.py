@@ -107,7 +107,7 @@ def interval(
     """Compute a bootstrap interval of the mean over faces, by percentiles.
 
     People are drawn with replacement, each with all of their faces, because the errors of one
-    person's faces are correlated. So are trainings drawn, if there are several.
+    person's faces are correlated. If there are several trainings, these are drawn as well.
 
     Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979).
 

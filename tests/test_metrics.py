@@ -62,7 +62,7 @@ def test_metrics_of_an_epoch_do_not_depend_on_batches() -> None:
 
 
 def test_intervals_cover_the_true_mean_as_often_as_their_level() -> None:
-    """Errors of one person's faces are correlated: drawing faces gives intervals that are too narrow."""
+    """Errors of one person's faces are correlated: drawing single faces is too optimistic."""
     rng, hits, people = np.random.default_rng(3), 0, np.repeat(np.arange(40), 10)
     for seed in range(60):
         errors = 5 + rng.normal(0, 1, 40)[people] + rng.normal(0, 0.1, 400)
