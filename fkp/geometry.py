@@ -318,7 +318,7 @@ def overlap(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def nesting(a: ArrayLike, b: ArrayLike) -> float:
-    """Compute the intersection over the smaller area of two boxes (4,); 1 if one holds the other."""
+    """Compute the intersection over the smaller area of two boxes (4,); 1 if nested."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     return shared_area(a, b) / max(min(_area(a), _area(b)), 1e-9)
 
