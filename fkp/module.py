@@ -185,7 +185,7 @@ class KeypointModule(pl.LightningModule):
             # Resumed from a checkpoint of the very end of the epoch: no batch was left.
             return
 
-        values = {"loss": loss.compute(), **errors.compute()}
+        values: dict[str, Any] = {"loss": loss.compute(), **errors.compute()}
         errors.reset()
         loss.reset()
 
