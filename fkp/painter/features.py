@@ -1,4 +1,4 @@
-"""The features of a painted face: skin, brows, eyes, nose, mouth and beard, each laid exactly on its key points."""
+"""Paint the features of a face exactly on its points: skin, brows, eyes, nose, mouth, beard."""
 
 from typing import NamedTuple
 
@@ -20,16 +20,22 @@ from fkp.painter.brushes import (
 from fkp.painter.relief import Head, canonical_grid
 from fkp.painter.sitter import Sitter
 
-IRIS_COLOURS = np.array([[0.16, 0.09, 0.05], [0.28, 0.17, 0.08], [0.35, 0.33, 0.18], [0.35, 0.46, 0.56],
-                         [0.42, 0.48, 0.46]])  # fmt: skip
+IRIS_COLOURS = np.array(
+    [
+        [0.16, 0.09, 0.05],
+        [0.28, 0.17, 0.08],
+        [0.35, 0.33, 0.18],
+        [0.35, 0.46, 0.56],
+        [0.42, 0.48, 0.46],
+    ]
+)
 IRIS_SHARES = [0.4, 0.25, 0.1, 0.15, 0.1]
-WING_CREASE = [
-    [0.035, -0.14],
-    [0.065, -0.06],
-    [0.06, -0.01],
-    [0.045, 0.0],
-]  # outwards and down from the wing's point
-IRIS_RADIUS = 0.10  # of the canonical unit: 5.9 mm of an eye distance of 90 mm
+
+# Outwards and down from the point of the nose's wing.
+WING_CREASE = [[0.035, -0.14], [0.065, -0.06], [0.06, -0.01], [0.045, 0.0]]
+
+# Canonical units: 5.9 mm for an eye distance of 90 mm.
+IRIS_RADIUS = 0.10
 
 
 def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.Generator) -> None:
@@ -46,7 +52,7 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
 
 
 def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
-    """Brows of hair, from nearly none to bushy."""
+    """Paint both brows, from nearly none to bushy."""
     unit, down = head.scale, head.camera[1]
     thickness = rng.uniform(0.09, 0.24) if sitter.manly else rng.uniform(0.06, 0.18)
     strength = rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.35)
@@ -66,7 +72,7 @@ def paint_brows(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
 
 
 def paint_eyes(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
-    """Both eyes, which share their colour, their gaze and the style of their lids."""
+    """Paint both eyes; they share colour, gaze and the style of the lids."""
     iris = IRIS_COLOURS[rng.choice(len(IRIS_COLOURS), p=IRIS_SHARES)] * rng.uniform(0.6, 1.3)
     white = np.array([0.86, 0.83, 0.80]) * rng.uniform(0.65, 1.05)
     gaze = np.clip(rng.normal(0, [0.06, 0.025]), -0.12, 0.12) @ head.camera[:2]
@@ -114,17 +120,17 @@ def paint_eye(
     sitter: Sitter,
     outer_first: bool,
 ) -> None:
-    """One eye on its six points: corner, two upper, corner, two lower."""
+    """Paint one eye on its six points: corner, two upper, corner, two lower."""
     iris, white, gaze = ball
     size, unit, (across, down) = canvas.shape[:2], head.scale, head.camera[:2]
     upper, lower = curve(points[:4]), curve(points[[3, 4, 5, 0]])
-    # The lashes' line runs on a little beyond the outer corner.
+    # The line of the lashes ends a little beyond the outer corner.
     outer = points[0] if outer_first else points[3]
     tail = outer + lids.wing * (outer - points.mean(axis=0)) + 0.02 * down
     lashes = np.concatenate([[tail], upper]) if outer_first else np.concatenate([upper, [tail]])
     soft = max(0.4, 0.012 * unit)
 
-    # The hollow round the eye: real ones are darker there than the cheek, above all below and at the corners.
+    # The hollow round the eye: real faces are darker there, above all below and at the corners.
     round_eye = points.mean(axis=0) + 0.03 * down
     lay(
         canvas,
@@ -192,7 +198,7 @@ def paint_eye(
 
 
 def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
-    """Nostrils and the creases round the wings; the ridge itself is only a matter of light."""
+    """Paint nostrils and the creases round the wings; the ridge is a matter of light alone."""
     unit, points, (across, down) = head.scale, head.points, head.camera[:2]
     dark, seen = rng.uniform(0.2, 0.9), rng.uniform(0.015, 0.045)
     for wing, base, side in ((31, 32, -1), (35, 34, 1)):
@@ -227,25 +233,23 @@ def paint_nose(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Ge
 def paint_far_side(
     canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator
 ) -> None:
-    """The edge where a turned nose hides what is behind it: a darker strip on its far side."""
-    turn = -float(
-        head.rotation[2, 0]
-    )  # the sine of the yaw, positive when the face looks to the picture's right
-    if abs(turn) < 0.2:
+    """Paint the edge of a nose in yaw, which hides what is behind: a darker strip."""
+    # The sine of the yaw, positive if the face looks to the right of the image.
+    yaw = -float(head.rotation[2, 0])
+    if abs(yaw) < 0.2:
         return
-    far = np.sign(turn) * head.camera[0]
+    far = np.sign(yaw) * head.camera[0]
     ridge = curve(head.points[[27, 28, 29, 30]])
     edge = ridge + np.linspace(0.02, 0.10, len(ridge))[:, None] * far
     strip = np.concatenate([edge, (edge + np.linspace(0.1, 0.25, len(ridge))[:, None] * far)[::-1]])
-    strength = min(1.0, 1.5 * abs(turn)) * rng.uniform(0.1, 0.7)
+    strength = min(1.0, 1.5 * abs(yaw)) * rng.uniform(0.1, 0.7)
     lay(canvas, [strip], 0.03 * head.scale, sitter.skin * 0.5, strength)
 
 
 def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator) -> None:
-    """Lips and what is seen between them."""
+    """Paint the lips, and what is visible between them."""
     size, unit, points, (across, down) = canvas.shape[:2], head.scale, head.points, head.camera[:2]
-    red = np.array([0.92, 0.62, 0.60]) * rng.uniform(0.8, 1.02)
-    lip = sitter.skin * red
+    lip = sitter.skin * (np.array([0.92, 0.62, 0.60]) * rng.uniform(0.8, 1.02))
     if sitter.makeup > 0.3:
         lipstick = rng.uniform([0.45, 0.05, 0.10], [0.85, 0.40, 0.45])
         lip += sitter.makeup * rng.uniform(0.3, 0.9) * (lipstick - lip)
@@ -279,7 +283,7 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit)
     )
     gap = float(np.linalg.norm(points[66] - points[62])) / unit
-    # Labels leave a gap even between closed lips; the line then runs through its upper part.
+    # Labels leave a gap even between closed lips; the line is then in its upper part.
     parted = gap > rng.uniform(0.05, 0.14)
     if parted:
         blend(canvas, opening, [0.16, 0.05, 0.05])
@@ -292,20 +296,14 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     for corner in (48, 54):
         spot = ellipse(points[corner], 0.04 * across, 0.04 * down, 12)
         lay(canvas, [spot], 0.02 * unit, lip * 0.4, rng.uniform(0, 0.2))
-    below = ellipse(points[57] + rng.uniform(0.1, 0.2) * down, 0.2 * across, 0.04 * down, 16)
-    lay(
-        canvas,
-        [below],
-        0.04 * unit,
-        sitter.skin * 0.6,
-        rng.uniform(0, 0.35),
-    )
+    shadow = ellipse(points[57] + rng.uniform(0.1, 0.2) * down, 0.2 * across, 0.04 * down, 16)
+    lay(canvas, [shadow], 0.04 * unit, sitter.skin * 0.6, rng.uniform(0, 0.35))
 
 
 def paint_inner_mouth(
     canvas: np.ndarray, head: Head, opening: Mask, gap: float, rng: np.random.Generator
 ) -> None:
-    """Tongue and teeth in a mouth that is open by `gap` canonical units."""
+    """Paint tongue and teeth in a mouth that is open by `gap` canonical units."""
     points, down, unit = head.points, head.camera[1], head.scale
     teeth = np.array([0.88, 0.85, 0.78]) * rng.uniform(0.75, 1.05)
     if rng.random() < 0.5 and gap > 0.15:
@@ -326,7 +324,7 @@ def paint_inner_mouth(
 def paint_wrinkles(
     canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.Generator
 ) -> None:
-    """Lines from the nose to the mouth, on the brow, beside and under the eyes."""
+    """Paint lines from the nose to the mouth, on the forehead and under the eyes."""
     unit, points, (across, down) = head.scale, head.points, head.camera[:2]
     dark = sitter.skin * 0.5
     for wing, corner, side in ((31, 48, -1), (35, 54, 1)):
@@ -365,12 +363,12 @@ BEARDS = ("moustache", "goatee", "full", "circle", "chin")
 
 
 def ramp(value: np.ndarray, edge: float, blur: float = 0.05) -> np.ndarray:
-    """A soft step from 0 to 1 where the value passes the edge."""
+    """Return a soft step from 0 to 1 where the value passes the edge."""
     return 0.5 + 0.5 * np.tanh((value - edge) / (2 * blur))
 
 
 def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Where a beard grows, in the canonical frame (ROWS, COLUMNS) float32 in [0, 1]."""
+    """Return where a beard grows: a canonical map (ROWS, COLUMNS) float32 in [0, 1]."""
     u, v = canonical_grid()
     u = np.abs(u)
     width = rng.uniform(0.36, 0.52)
@@ -391,9 +389,15 @@ def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
     return (np.maximum(np.clip(full, 0, 1), moustache) * bare_lips).astype(np.float32)
 
 
-def paint_beard(canvas: np.ndarray, head: Head, sitter: Sitter, cells: tuple[np.ndarray, np.ndarray], window: Mask,
-                rng: np.random.Generator) -> None:  # fmt: skip
-    """A beard, a moustache or stubble; `cells` are the canonical maps of the mask `window`."""
+def paint_beard(
+    canvas: np.ndarray,
+    head: Head,
+    sitter: Sitter,
+    cells: tuple[np.ndarray, np.ndarray],
+    window: Mask,
+    rng: np.random.Generator,
+) -> None:
+    """Paint a beard, a moustache or stubble; `cells` are the canonical maps of `window`."""
     if not sitter.manly or rng.random() < 0.3:
         return
     kind = BEARDS[rng.choice(len(BEARDS), p=[0.2, 0.1, 0.5, 0.13, 0.07])]
