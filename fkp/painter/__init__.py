@@ -59,12 +59,17 @@ def place_face(shape: np.ndarray, rng: np.random.Generator) -> tuple[tuple[int, 
     Returns:
         (height, width), and the points (68, 2) in IMAGE pixels.
     """
+    # Image size.
     width = rng.uniform(150, 310)
     height = width * np.clip(rng.normal(1.08, 0.08), 0.85, 1.3)
     size = np.clip(np.round([height, width]), 150, 320).astype(int)
+
+    # Roll.
     degrees = rng.uniform(-32, 32) if rng.random() < 0.15 else rng.normal(0, 7.5)
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     shape = shape @ np.array([[cosine, sine], [-sine, cosine]])
+
+    # Size and place of the face.
     low, high = shape.min(axis=0), shape.max(axis=0)
     share = (
         rng.uniform(0.24, 0.7)
@@ -84,10 +89,13 @@ def paint_person(image: np.ndarray, head: Head, rng: np.random.Generator) -> Non
     ray = choose_light(rng)
     crown = head.project([[style["parting"], -2.3, -1.2]])[0]
     texture = hair_texture(size, crown, head.scale, sitter.hair, rng)
+
+    # From the back to the front.
     if style["long"]:
         paint_long_hair(image, head, style, texture, rng)
     paint_body(image, head, sitter.skin, float(ray[0]), rng)
     paint_head(image, head, sitter, ray, rng)
+
     hat = rng.random() < 0.08
     glasses = rng.random() < 0.22
     if glasses:
@@ -115,6 +123,8 @@ def paint_head(
     mask = fill(size, outlines, max(0.6, 0.02 * head.scale))
     if not mask.opacity.size:
         return
+
+    # The skin and the features, unlit.
     canvas = np.empty_like(image)
     paint_skin(canvas, sitter, head.scale, rng)
     height, width = mask.opacity.shape
@@ -125,7 +135,11 @@ def paint_head(
     paint_mouth(canvas, head, sitter, rng)
     paint_eyes(canvas, head, sitter, rng)
     paint_brows(canvas, head, sitter, rng)
+
+    # Light.
     light_canvas(canvas, head, mask, cells, ray, rng)
+
+    # The shadow of the chin, and the head on the image.
     chin_shadow = fill(
         size, [outlines[1] + rng.uniform(0.05, 0.3) * head.camera[1]], 0.12 * head.scale
     )
@@ -146,12 +160,15 @@ def light_canvas(
     """Multiply the canvas under the mask by the light that falls there, and add gloss."""
     light = light_head(head, ray, rng.random(), rng)
     maps = cv2.remap(np.dstack(light), *cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    # Colours of the ambient light, the main light and the gloss.
     share = rng.uniform(0.1, 0.8)
     bright = max(float(np.mean(light.key[60:125, 20:95])), 0.25)
     tint = rng.normal(0, 0.04, 3)
     ambient = (1 - share) * (1 - tint) / 0.8
     key = share * (1 + tint) / bright
     gloss = np.full(3, rng.uniform(0, 0.5) * share)
+
     window = canvas[mask.rows, mask.columns]
     # The three maps, combined to a factor and then to a summand of each colour channel.
     window *= cv2.transform(maps, np.stack([ambient, key, np.zeros(3)], axis=1))

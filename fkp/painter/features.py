@@ -46,6 +46,7 @@ def paint_skin(canvas: np.ndarray, sitter: Sitter, unit: float, rng: np.random.G
         rng, size, max(1.5, 0.04 * unit)
     )
     canvas *= (1 + blotches)[..., None]
+
     if rng.random() < 0.08:
         freckles = np.clip(noise(rng, size, max(1.5, 0.05 * unit)) - 1.3, 0, 1)
         canvas *= (1 - rng.uniform(0.2, 0.5) * freckles)[..., None]
@@ -152,6 +153,7 @@ def paint_eye(
         lids.crease,
     )
 
+    # The eyeball, which shows through the opening of the lids.
     opening = fill(size, [np.concatenate([upper[:-1], lower[:-1]])], soft)
     blend(canvas, opening, white)
     lay(
@@ -185,6 +187,7 @@ def paint_eye(
     glint = centre + lids.highlight * 0.04 * (across - down)
     lay(canvas, [ellipse(glint, 0.025 * across, 0.025 * down)], 0.3, 1.0, lids.highlight, opening)
 
+    # Lashes and lower lid.
     swell = np.sin(np.linspace(0.15, np.pi - 0.15, len(lashes)))
     width = np.maximum(lids.lash_width * unit * (0.5 + 0.7 * swell), 0.8)
     lay(canvas, [ribbon(lashes, width)], soft, sitter.brow * 0.3, lids.lash)
@@ -253,6 +256,8 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     if sitter.makeup > 0.3:
         lipstick = rng.uniform([0.45, 0.05, 0.10], [0.85, 0.40, 0.45])
         lip += sitter.makeup * rng.uniform(0.3, 0.9) * (lipstick - lip)
+
+    # Contours.
     soft = max(0.5, (0.015 + 0.02 * (sitter.makeup == 0)) * unit)
     upper_edge = np.concatenate([curve(points[48:52], dense=4)[:-1], curve(points[51:55], dense=4)])
     lower_edge = curve(points[[54, 55, 56, 57, 58, 59, 48]], dense=4)
@@ -261,6 +266,7 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         curve(points[[64, 65, 66, 67, 60]], dense=4),
     )
 
+    # Lips.
     strength = rng.uniform(0.35, 1.0) if sitter.makeup == 0 else 1.0
     lay(canvas, [np.concatenate([upper_edge[:-1], lower_edge[:-1]])], soft, lip, strength)
     lay(
@@ -270,6 +276,7 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         lip * rng.uniform(0.8, 1.05),
         strength,
     )
+
     gloss = curve((points[[59, 58, 57, 56, 55]] + points[[60, 67, 66, 65, 64]]) / 2)
     lay(
         canvas,
@@ -279,6 +286,7 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
         rng.uniform(0, 0.6),
     )
 
+    # The opening between the lips.
     opening = fill(
         size, [np.concatenate([inner_upper[:-1], inner_lower[:-1]])], max(0.4, 0.01 * unit)
     )
@@ -288,11 +296,15 @@ def paint_mouth(canvas: np.ndarray, head: Head, sitter: Sitter, rng: np.random.G
     if parted:
         blend(canvas, opening, [0.16, 0.05, 0.05])
         paint_inner_mouth(canvas, head, opening, gap, rng)
+
+    # The line between the lips.
     lowering = rng.uniform(0.1, 0.4) if parted else rng.uniform(0.35, 0.7)
     line = curve(points[60:65] + lowering * (points[[60, 67, 66, 65, 64]] - points[60:65]))
     taper = np.interp(np.linspace(-1, 1, len(line)), [-1, -0.6, 0.6, 1], [0.15, 1, 1, 0.15])
     width = np.maximum(0.03 * unit * taper, 0.8)
     lay(canvas, [ribbon(line, width)], 0.5, lip * 0.25, rng.uniform(0.4, 0.95))
+
+    # Shadows at the corners and below the lower lip.
     for corner in (48, 54):
         spot = ellipse(points[corner], 0.04 * across, 0.04 * down, 12)
         lay(canvas, [spot], 0.02 * unit, lip * 0.4, rng.uniform(0, 0.2))
@@ -306,15 +318,21 @@ def paint_inner_mouth(
     """Paint tongue and teeth in a mouth that is open by `gap` canonical units."""
     points, down, unit = head.points, head.camera[1], head.scale
     teeth = np.array([0.88, 0.85, 0.78]) * rng.uniform(0.75, 1.05)
+
+    # Tongue.
     if rng.random() < 0.5 and gap > 0.15:
         tongue = ellipse(points[66] - 0.02 * down, 0.2 * head.camera[0], 0.35 * gap * down, 16)
         lay(canvas, [tongue], 0.02 * unit, [0.55, 0.25, 0.24], 1.0, opening)
+
+    # Upper teeth.
     if rng.random() < 0.75:
         drop = min(gap * rng.uniform(0.5, 1.2), 0.16)
         gum = curve(points[60:65])
         band = np.concatenate([gum, (gum + drop * down)[::-1]])
         narrow = draw_inside(opening, [band], max(0.4, 0.01 * unit))
         blend(canvas, narrow, teeth, rng.uniform(0.6, 1.0))
+
+    # Lower teeth.
     if rng.random() < 0.3 and gap > 0.12:
         gum = curve(points[[60, 67, 66, 65, 64]])
         band = np.concatenate([gum, (gum - 0.06 * down)[::-1]])
@@ -327,6 +345,8 @@ def paint_wrinkles(
     """Paint lines from the nose to the mouth, on the forehead and under the eyes."""
     unit, points, (across, down) = head.scale, head.points, head.camera[:2]
     dark = sitter.skin * 0.5
+
+    # From the nose to the mouth.
     for wing, corner, side in ((31, 48, -1), (35, 54, 1)):
         out = side * across
         beside_wing = points[wing] + [0.13 * out - 0.1 * down, 0.28 * out + 0.06 * down]
@@ -339,6 +359,8 @@ def paint_wrinkles(
             dark,
             rng.uniform(0, 0.55) * (0.4 + sitter.age),
         )
+
+    # Bags under the eyes.
     for lower_lid in ([36, 41, 40, 39], [42, 47, 46, 45]):
         bag = curve(points[lower_lid] + rng.uniform(0.08, 0.13) * down)
         lay(
@@ -348,6 +370,8 @@ def paint_wrinkles(
             dark,
             rng.uniform(0, 0.5) * (0.4 + sitter.age),
         )
+
+    # Forehead.
     if sitter.age > 0.6:
         strength, lift = rng.uniform(0, 0.5), rng.uniform(0.2, 0.3)
         for row in range(rng.integers(1, 4)):
@@ -373,6 +397,7 @@ def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
     u = np.abs(u)
     width = rng.uniform(0.36, 0.52)
     moustache = ramp(width - u, 0) * ramp(v, 0.24) * ramp(0.44 + 0.25 * u - v, 0)
+
     chin = ramp(rng.uniform(0.25, 0.5) - u, 0) * ramp(v, 0.86)
     if kind == "moustache":
         return moustache.astype(np.float32)
@@ -383,6 +408,8 @@ def beard_map(kind: str, rng: np.random.Generator) -> np.ndarray:
         return np.maximum(moustache, chin).astype(np.float32)
     if kind == "circle":
         return np.clip(moustache + chin + round_mouth, 0, 1).astype(np.float32)
+
+    # A full beard.
     cheek_line = rng.uniform(0.2, 0.5) - 0.75 * np.clip(u - 0.55, 0, None)
     bare_lips = 1 - ramp(1 - (u / 0.46) ** 2 - ((v - 0.57) / 0.2) ** 2, 0, 0.1)
     full = ramp(v - cheek_line, 0, 0.07) * ramp(u + 2 * np.clip(v - 0.75, 0, None), 0.42)
@@ -405,6 +432,8 @@ def paint_beard(
     grown = cv2.remap(
         beard_map(kind, rng), *cells, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+
+    # Hairs.
     cell = max(1.2, rng.uniform(0.02, 0.05) * head.scale)
     grain = noise(rng, grown.shape, (1.8 * cell, cell))
     opacity = np.clip(grown * (1 + rng.uniform(0.1, 0.5) * grain), 0, 1)

@@ -114,6 +114,8 @@ def hair_texture(
     y = np.arange(size[0], dtype=np.float32) - np.float32(crown[1])
     dx, dy = np.tile(x, (size[0], 1)), np.repeat(y[:, None], size[1], axis=1)
     angle, radius = cv2.phase(dx, dy), cv2.magnitude(dx, dy) / np.float32(unit)
+
+    # Strands, in polar coordinates about the crown.
     curl = rng.uniform(0, 0.3) if rng.random() < 0.7 else rng.uniform(0.3, 1.5)
     angle = angle + np.float32(curl) * noise(rng, size, (size[0] / 6, size[1] / 6))
     grains = rng.standard_normal((64, 256), dtype=np.float32)
@@ -121,6 +123,8 @@ def hair_texture(
     strands = strands * np.float32(rng.uniform(0.1, 0.35) / max(float(strands.std()), 1e-3))
     across, along = angle * np.float32(256 / (2 * np.pi)), radius * np.float32(rng.uniform(4, 16))
     drawn = cv2.remap(strands, across, along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+    # A ring of sheen.
     ring = radius - np.float32(rng.uniform(0.5, 1.2))
     sheen = np.float32(rng.uniform(0, 0.6)) * cv2.exp(ring * ring * np.float32(-1 / 0.08))
     tone = np.maximum(1 + drawn + sheen, 0.2)
@@ -176,11 +180,14 @@ def face_opening(head: Head, style: dict[str, float], rng: np.random.Generator) 
     ]
     right = np.array(side)
     left = (right * [-1, 1, 1])[::-1]
+
     middle = np.array([[np.clip(style["parting"], -0.4, 0.4), top - 0.1, -0.62]])
     knots = np.concatenate([right, middle, left])
     places = head.project(knots)
     places[:4] += jaw_slide(head, 1)
     places[-4:] += jaw_slide(head, -1)
+
+    # Single strands of the fringe.
     line = curve(places, dense=8)
     strands = style["fringe"] * head.scale * rng.standard_normal(len(line))
     strands[:8] = strands[-8:] = 0
@@ -233,6 +240,8 @@ def paint_hair(
     # The shadow of the hair on the forehead.
     shadow = cv2.GaussianBlur(1 - free, (0, 0), 0.12 * unit)
     shade(image, cap._replace(opacity=shadow * cap.opacity), rng.uniform(0.5, 1.0))
+
+    # The hair, darker at its edge.
     edge = 0.6 + 0.4 * cv2.GaussianBlur(cap.opacity * (1 - free), (0, 0), 0.15 * unit)
     dark = edge[..., None] * texture[cap.rows, cap.columns]
     window = image[cap.rows, cap.columns]
@@ -319,6 +328,8 @@ def paint_hat(image: np.ndarray, head: Head, rng: np.random.Generator) -> None:
         mask = fill(size, [hull(head.project(np.concatenate([kept, brow])))], 0.8)
     if not mask.opacity.size:
         return
+
+    # Cloth.
     folds = 1 + rng.uniform(0.03, 0.2) * noise(rng, mask.opacity.shape, max(2, 0.25 * unit))
     window = image[mask.rows, mask.columns]
     window += mask.opacity[..., None] * (folds[..., None] * colour.astype(np.float32) - window)
@@ -336,6 +347,8 @@ def paint_visor(
     )
     back = np.stack([x, np.full(5, rim - 0.05), -0.62 - 0.35 * x**2], axis=1)[::-1]
     lay(image, [head.project(np.concatenate([front, back]))], 0.8, colour)
+
+    # Shadow.
     below = np.array([[1.0, rim + 0.5, -0.6], [-1.0, rim + 0.5, -0.6]])
     shadow = fill(
         image.shape[:2], [head.project(np.concatenate([front, below]))], 0.08 * head.scale
@@ -358,6 +371,8 @@ def paint_glasses(image: np.ndarray, head: Head, rng: np.random.Generator) -> No
     tint = rng.uniform(0, 0.2) if dark else rng.uniform(0.2, 1)
     opacity = rng.uniform(0.6, 0.97) if dark else rng.uniform(0, 0.15)
     strength = rng.uniform(0.5, 1)
+
+    # The outline of a lens.
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     wave = [np.sign(values) * np.abs(values) ** boxy for values in (np.cos(angle), np.sin(angle))]
     for side in (-1, 1):
@@ -378,6 +393,8 @@ def paint_glasses(image: np.ndarray, head: Head, rng: np.random.Generator) -> No
         )
         if side * (head.rotation[0] @ [0, 0, 1]) <= 0.1:
             lay(image, [ribbon(head.project([hinge, ear]), max(thick, 1))], 0.4, frame, strength)
+
+    # Bridge.
     gap = centre_u - half_width
     bridge = [
         [-gap, centre_v - 0.04, depth],

@@ -158,6 +158,8 @@ class Head:
         centres = np.concatenate([self.points, self.project(crown)]) / self.scale
         targets = resting_points()[:, :2]
         weights = solve_spline(centres, targets)
+
+        # The spline on a coarse grid, interpolated between its nodes.
         step = 7.0
         columns, rows = int(np.ceil(width / step)) + 1, int(np.ceil(height / step)) + 1
         x, y = np.meshgrid(left + step * np.arange(columns), top + step * np.arange(rows))
@@ -219,13 +221,17 @@ def light_head(
     relief = Relief.load()
     weights = rng.uniform(0.4, 1.6, len(BUMPS)).astype(np.float32)
     height = relief.plain + np.tensordot(weights, relief.bumps, axes=1)
+
     # Irregularities beyond the list of bumps.
     for cell, depth in ((0.45, 0.02), (0.18, 0.006)):
         height += rng.uniform(0, depth) * noise(rng, (ROWS, COLUMNS), cell * GRID)
+
+    # Normals.
     slope_u = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=GRID / 8)
     slope_v = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=GRID / 8)
     length = np.sqrt(slope_u**2 + slope_v**2 + 1)
 
+    # Main light.
     ray = head.rotation.T @ towards_light
     facing = (ray[2] - ray[0] * slope_u - ray[1] * slope_v) / length
     wrap = 0.35 * softness
@@ -233,6 +239,7 @@ def light_head(
         1 - (1 - 0.6 * softness) * cast_shadow(height, ray)
     )
 
+    # Ambient light.
     sky = head.rotation.T @ np.array([0.0, -0.8, 0.6])
     openness = np.clip(
         0.75 + 0.25 * (sky[2] - sky[0] * slope_u - sky[1] * slope_v) / length, 0, None
@@ -240,6 +247,7 @@ def light_head(
     hollow = np.clip(cv2.GaussianBlur(height, (0, 0), 5) - height, -0.03, 0.12)
     ambient = openness * (1 - 3.0 * hollow)
 
+    # Gloss, by the half vector.
     half = ray + head.rotation.T @ np.array([0.0, 0.0, 1.0])
     half /= np.linalg.norm(half)
     gloss = np.clip((half[2] - half[0] * slope_u - half[1] * slope_v) / length, 0, 1) ** 16

@@ -25,11 +25,15 @@ def paint_background(size: tuple[int, int], rng: np.random.Generator) -> np.ndar
     if rng.random() < 0.5:
         corners = corners[:1, :1] + 0.25 * (corners - corners[:1, :1])
     image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    # Clutter.
     drawn: np.ndarray = np.clip(255 * image, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(0, 14)):
         draw_clutter(drawn, rng)
     if rng.random() < 0.15:
         draw_lettering(drawn, rng)
+
+    # Blur and texture.
     blur = rng.choice([0.0, rng.uniform(0.6, 2.0), rng.uniform(2.0, 8.0)], p=[0.3, 0.4, 0.3])
     if blur:
         drawn = cv2.GaussianBlur(drawn, (0, 0), blur)
@@ -105,6 +109,8 @@ def paint_body(
     down = 0.4 * head.camera[1] / unit + [0, 0.6]
     across = np.array([down[1], -down[0]])
     place = lambda x, y: throat + unit * (x * across + y * down)  # noqa: E731
+
+    # Neck.
     girth = rng.uniform(0.75, 1.15)
     slope, reach, drop = rng.uniform(0.5, 1.1), rng.uniform(1.8, 3.2), rng.uniform(1.0, 1.5)
     half = [(girth, -1.3), (girth, 0.6), (girth + 0.4, drop), (girth + 0.4, 6)]
@@ -144,6 +150,8 @@ def paint_body(
                 ]
             )
             lay(image, [lapel], 0.7, random_colour(rng), rng.uniform(0.3, 1))
+
+    # Tie.
     if rng.random() < 0.3:
         tie = np.array(
             [place(-0.15, collar + 0.5), place(0.15, collar + 0.5), place(0.3, 5), place(-0.3, 5)]
@@ -199,6 +207,8 @@ def paint_hand(image: np.ndarray, head: Head, rng: np.random.Generator) -> None:
     heel = ellipse(palm + along * 0.4 * unit, 2.2 * width * aside, 1.2 * unit * along)
     arm = ribbon(np.stack([palm, palm + 5 * unit * along]), 3 * width)
     lay(image, [heel, arm], 1.0, skin)
+
+    # Each finger, from its tip to its root, with a dark edge.
     for finger in range(4):
         root = palm + (finger - 1.5) * width * aside
         end = (
@@ -224,8 +234,11 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     height, width = image.shape[:2]
     cast = np.exp(rng.normal(0, 0.08, 3)) * np.exp(rng.normal(-0.15, 0.15))
+
     # Highlights saturate smoothly instead of being clipped.
     image = 1 - cv2.exp(-1.7 * image * cast.astype(np.float32))
+
+    # A low resolution.
     if rng.random() < 0.4:
         loss = rng.uniform(1.1, 2.4)
         small = cv2.resize(
@@ -236,6 +249,8 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             (width, height),
             interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])),
         )
+
+    # Blur or sharpening.
     kind = rng.random()
     if kind < 0.45:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
@@ -246,15 +261,23 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = image + rng.uniform(0.3, 1.2) * (
             image - cv2.GaussianBlur(image, (0, 0), rng.uniform(1, 2))
         )
+
+    # Tone curve.
     levels = tone_curve(rng)
     drawn = cv2.LUT(cv2.addWeighted(image, 255, image, 0, 0, dtype=cv2.CV_8U), levels)
+
+    # Noise.
     if rng.random() < 0.7:
         grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(
             255 * rng.uniform(0.003, 0.03)
         )
         drawn = cv2.add(drawn, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+
+    # Gray.
     if rng.random() < 0.12:
         drawn = cv2.cvtColor(cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+    # Compression.
     if rng.random() < 0.6:
         quality = int(rng.integers(15, 90))
         packed = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]

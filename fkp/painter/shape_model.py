@@ -43,9 +43,12 @@ class ShapeModel(NamedTuple):
         """Sample the points of a face, (68, 2), in the model's units."""
         yaw, pitch = sample_pose(rng)
         terms = np.array([1.0, yaw**2, pitch**2, yaw * pitch, yaw**3, yaw**2 * pitch])
+
+        # The other modes vary about a mean that depends on the pose.
         rest = np.clip(rng.normal(0, 1.15, len(self.bends)), -2.6, 2.6)
         pose = [yaw, pitch] * self.deviations[:2]
         coefficients = np.concatenate([pose, self.bends @ terms + rest * self.deviations[2:]])
+
         points = (self.mean + coefficients @ self.modes).reshape(68, 2)
         set_lids(points, rng)
         part_lips(points, rng)

@@ -47,8 +47,10 @@ def choose_sitter(rng: np.random.Generator) -> Sitter:
     place = rng.beta(0.9, 1.4) * (len(SKIN_TONES) - 1)
     skin = np.array([np.interp(place, range(len(SKIN_TONES)), channel) for channel in SKIN_TONES.T])
     skin = np.clip(skin * rng.uniform(0.9, 1.08) + rng.normal(0, 0.02, 3), 0.08, 1)
+
     hair = HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=HAIR_SHARES)]
     hair = np.clip(hair * rng.uniform(0.7, 1.3) + rng.normal(0, 0.02, 3), 0.02, 0.95)
+
     manly = bool(rng.random() < 0.6)
     makeup = 0.0 if manly or rng.random() < 0.3 else float(rng.uniform(0.2, 1))
     brow = np.minimum(hair * rng.uniform(0.5, 1.0), skin * rng.uniform(0.3, 0.8))
