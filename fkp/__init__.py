@@ -1,4 +1,4 @@
-"""Facial key points: find the 68 points of every face in a picture, and train the models that do it.
+"""Find the 68 key points of every face in an image, and train the models that do it.
 
 from fkp import Predictor
 for face in Predictor.load()("photo.jpg"):

@@ -1,9 +1,9 @@
-"""What watches a training: sheets of faces, and the mean shape as the baseline."""
+"""Callbacks that report on a training: grids of faces, errors per face, and a baseline."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,152 +13,176 @@ from pytorch_lightning.callbacks import BackboneFinetuning, RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from torchmetrics import MeanMetric
 
+from fkp.data.dataset import Batch, FacialKeypointsDataset
 from fkp.draw import as_image, visualize_output
 from fkp.files.images import write_image
 from fkp.files.reading import safe_cell
 from fkp.geometry import apply
 from fkp.metrics import nme
-from fkp.module import KeypointModule, to_crop_space
+from fkp.module import KeypointModule, data_of, to_crop_space
+
+# Faces that the network sees at once when it is evaluated outside of Lightning's loops.
+BATCH_SIZE = 64
 
 
 class Progress(RichProgressBar):
-    """Lightning's progress bar, without the number of the logger's version, which is always 0."""
+    """Show Lightning's progress bar without the logger's version number, which is always 0."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """What stands beside the bar."""
-        return {
-            name: value
-            for name, value in super().get_metrics(trainer, pl_module).items()
-            if name != "v_num"
-        }
+        """Return the metrics beside the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
 class FaceGrids(pl.Callback):
-    """Predicted (green) and true (orange) points on validation faces at the first, a middle and the last epoch, in
-    TensorBoard; and on test faces as a picture in the run's folder.
+    """Draw predicted (green) and labelled (orange) points on a grid of face crops.
+
+    Validation faces go to TensorBoard in the first, a middle and the last epoch; test faces go to
+    an image file.
 
     Args:
-        count: faces on a sheet.
-        file: where the sheet of test faces is written.
+        file: the image of test faces.
+        count: faces on a grid.
     """
 
     def __init__(self, file: str, count: int = 12):
         self.file, self.count = Path(file), count
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
-        """Log a sheet if the epoch is one of the three."""
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log a grid if the epoch is one of the three."""
+        logger = trainer.logger
+        if not isinstance(logger, pl.loggers.TensorBoardLogger):
+            return
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+
         last = (trainer.max_epochs or 1) - 1
-        shown = trainer.current_epoch in {0, last // 2, last} and trainer.is_global_zero
-        if (
-            shown
-            and isinstance(trainer.logger, pl.loggers.TensorBoardLogger)
-            and not trainer.sanity_checking
-        ):
-            sheet = self.sheet(trainer, module, "val")
-            trainer.logger.experiment.add_image(
-                "val/faces", sheet, trainer.global_step - 1, dataformats="HWC"
+        if trainer.current_epoch in {0, last // 2, last}:
+            grid = self.grid(data_of(trainer).splits["val"], _keypoints(module))
+            logger.experiment.add_image(
+                "val/faces", grid, trainer.global_step - 1, dataformats="HWC"
             )
 
-    def on_test_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
-        """Write the sheet of test faces."""
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the grid of test faces."""
         if trainer.is_global_zero:
-            write_image(self.file, self.sheet(trainer, module, "test"))
+            grid = self.grid(data_of(trainer).splits["test"], _keypoints(module))
+            write_image(self.file, grid)
 
-    def sheet(self, trainer: pl.Trainer, module: KeypointModule, part: str) -> np.ndarray:
-        """RGB uint8 sheet of `count` faces spread over a part."""
-        dataset = trainer.datamodule.splits[part]  # type: ignore[attr-defined]
+    def grid(self, dataset: FacialKeypointsDataset, module: KeypointModule) -> np.ndarray:
+        """Draw `count` faces, spread evenly over a data set, as an RGB (H, W, 3) uint8 image."""
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).astype(int))
-        items = [dataset[int(i)] for i in chosen]
-        images = torch.stack([item["image"] for item in items])
+        items = [dataset[int(face)] for face in chosen]
+        images = torch.stack([item["image"] for item in items])  # (B, C, h, w)
+
+        # Predict in evaluation mode, and return to the mode of before.
         training = module.training
         module.eval()
         with torch.no_grad():
-            points = module(images.to(module.device)).cpu().numpy()
+            points = module(images.to(module.device)).cpu().numpy()  # (B, K, 2)
         module.train(training)
+
         labels = [apply(item["to_crop"], item["points"]) for item in items]
-        return visualize_output(
-            [as_image(image) for image in images], points, labels, markup=module.markup
-        )
+        crops = [as_image(image) for image in images]
+        return visualize_output(crops, points, labels, markup=module.markup)
 
 
 class ValidationFaces(pl.Callback):
-    """The NME of each validation face, by the weights that were tested, as a table: what trainings are compared by.
+    """Write the NME of each validation face as a table, by which runs are compared.
+
+    The weights are those that were tested.
 
     Args:
-        file: the table: face, identity, nme in percent.
+        file: CSV with the columns face, identity and nme (percent).
     """
 
     def __init__(self, file: str):
         self.file = Path(file)
 
-    def on_test_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
-        """Write it."""
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the table."""
         if not trainer.is_global_zero:
             return
-        dataset, errors = trainer.datamodule.splits["val"], []  # type: ignore[attr-defined]
-        for faces in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 64)):
-            batch = {
-                name: part.to(module.device)
-                for name, part in dataset.__getitems__(faces.tolist()).items()
-            }
-            batch = dataset.finish(batch)
-            with torch.no_grad():
-                found, label = module(batch["image"]), module.label(batch)
-            errors.append(100 * nme(found, label, module.markup, batch["side"]).cpu().numpy())
+        dataset = data_of(trainer).splits["val"]
+        errors = self._errors(dataset, _keypoints(module))
+
         names = [safe_cell(Path(row).name) for row in dataset.table.rows]
-        table = {"face": names, "identity": dataset.table.identity, "nme": np.concatenate(errors)}
+        table = {"face": names, "identity": dataset.table.identity, "nme": errors}
         pd.DataFrame(table).to_csv(self.file, index=False, float_format="%.4f")
 
+    def _errors(self, dataset: FacialKeypointsDataset, module: KeypointModule) -> np.ndarray:
+        """Compute the NME of each face, (F,), percent."""
+        errors = []
+        batches = -(-len(dataset) // BATCH_SIZE)
+        for faces in np.array_split(np.arange(len(dataset)), batches):
+            batch = dataset.__getitems__(faces.tolist())
+            batch = dataset.finish(module.transfer_batch_to_device(batch, module.device, 0))
+            with torch.no_grad():
+                points, label = module(batch["image"]), module.label(batch)  # (B, K, 2)
+            errors.append(100 * nme(points, label, module.markup, batch["side"]).cpu().numpy())
+        return np.concatenate(errors)
 
-class Release(BackboneFinetuning):
-    """Lightning's BackboneFinetuning, whose resumed run goes on as an unbroken one: a backbone that had been released
-    when the checkpoint was written is released again, where Lightning 2.6 leaves it frozen. And several processes then
-    share what they learn of it, too: DDP never hears of weights that are frozen when it begins."""
+
+class BackboneRelease(BackboneFinetuning):
+    """Freeze the backbone, and release it after some epochs, also in resumed and in DDP runs.
+
+    Lightning 2.6 leaves a backbone frozen if the run is resumed after its release; here it is
+    released again. And DDP ignores weights that are frozen when it starts; here it is set up again
+    after the release, so that all processes average the backbone's gradients.
+    """
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Restore the parameter groups, and what they train."""
+        """Restore the parameter groups, and release the backbone if it had been released."""
         super().on_fit_start(trainer, module)
         if any(len(groups) > 1 for groups in self._internal_optimizer_metadata.values()):
-            self.make_trainable(module.backbone)
-            _share_all(trainer)
+            self.make_trainable(_keypoints(module).backbone)
+            _configure_ddp(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Freeze or release, as Lightning does."""
+        """Release the backbone in its epoch."""
         super().on_train_epoch_start(trainer, module)
         if trainer.current_epoch == self.unfreeze_backbone_at_epoch:
-            _share_all(trainer)
+            _configure_ddp(trainer)
 
 
-def _share_all(trainer: pl.Trainer) -> None:
+def _configure_ddp(trainer: pl.Trainer) -> None:
+    """Wrap the module in DDP anew, so that it averages the gradients of all weights."""
     if isinstance(strategy := trainer.strategy, DDPStrategy):
         strategy.model = trainer.lightning_module
         strategy.configure_ddp()
 
 
-class MeanShape(pl.Callback):
-    """The baseline without a network: NME of the mean training face on test crops, logged as test/nme_mean_shape."""
+class MeanShapeBaseline(pl.Callback):
+    """Log the NME of the mean training face on test crops as test/nme_mean_shape.
 
-    def on_test_start(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
-        """The mean face."""
+    This is the baseline without a network.
+    """
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Compute the mean face."""
         self.errors = MeanMetric("ignore").to(module.device)
-        mean = trainer.datamodule.mean_points()  # type: ignore[attr-defined]
+        mean = data_of(trainer).mean_points()  # (K, 2)
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=module.device)
 
     def on_test_batch_end(
         self,
         trainer: pl.Trainer,
-        module: KeypointModule,  # type: ignore[override]
+        module: pl.LightningModule,
         outputs: Any,
-        batch: dict[str, torch.Tensor],
+        batch: Batch,
         batch_index: int,
         dataloader_index: int = 0,
     ) -> None:
-        """Compare it with the labels."""
-        label = to_crop_space(batch["points"], batch["to_crop"])
-        self.errors.update(
-            100 * nme(self.mean.expand_as(label), label, module.markup, batch["side"])
-        )
+        """Compare the mean face with the labels."""
+        label = to_crop_space(batch["points"], batch["to_crop"])  # (B, K, 2)
+        mean = self.mean.expand_as(label)
+        self.errors.update(100 * nme(mean, label, _keypoints(module).markup, batch["side"]))
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, module: KeypointModule) -> None:  # type: ignore[override]
-        """Log it."""
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log the mean over faces."""
         module.log("test/nme_mean_shape", self.errors.compute(), sync_dist=True)
+
+
+def _keypoints(module: pl.LightningModule) -> KeypointModule:
+    """Return the module as what it is, for its types."""
+    return cast(KeypointModule, module)

@@ -1,4 +1,4 @@
-"""Console output: progress bars, lines and paths; the Trainer has a progress bar of its own."""
+"""Console output: lines, paths and progress bars; the Trainer has a progress bar of its own."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], title: str, total: int | None) -> Iterator[Item]:
-    """Go through the items and show, in a terminal, how far, how quickly and how long yet; say the title once where
-    there is none.
+    """Iterate over items and show the progress, the speed and the time left on standard error.
+
+    Without a terminal, only the title is printed.
 
     Args:
-        total: how many there will be; None if nobody knows.
+        items: any.
+        title: before the bar.
+        total: number of items; None if unknown.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(title)
         yield from items
         return
+
+    from rich import progress as rich_progress
+
     columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
+        "{task.description}",
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[speed]}"),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Progress("{task.description}", *columns, console=console) as progress:
+    with rich_progress.Progress(*columns, console=console) as progress:
         bar = progress.add_task(title, total=total, speed="")
         for item in items:
             yield item
@@ -48,11 +47,11 @@ def track(items: Iterable[Item], title: str, total: int | None) -> Iterator[Item
 
 
 def print_line(line: str) -> None:
-    """Print a line as it is, however long."""
+    """Print a line as it is, without markup, highlighting or wrapping."""
     CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def relative_path(path: Path) -> Path:
-    """Relative to the working directory if it lies below it: shorter to read, as good to type."""
+    """Return a path below the working directory relative to it, and any other as absolute."""
     path = path.resolve()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

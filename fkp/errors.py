@@ -1,13 +1,36 @@
-"""The one exception that fkp raises for a user's mistake, a bad file or a world that does not answer."""
+"""Define the exception that fkp raises for a user's mistake, a bad file or a failed download."""
+
+from __future__ import annotations
 
 import re
+from pathlib import Path
 
+# Control characters, but for tab and line feed, and lone surrogates.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class FkpError(Exception):
-    """What is wrong, where, and the way out, in one message that is shown without a traceback. What a file says in it
-    commands no terminal: control characters stand as they are written in Python."""
+    """Say what is wrong, where, and what to do, in one message that is shown without a traceback.
 
-    def __init__(self, message: object):
+    A message may quote a file, and must not send commands to the terminal: control characters are
+    written as escapes, as Python writes them.
+
+    Args:
+        message: the whole message; `str(error)` is this text alone.
+        key: the configuration key at fault, such as `datamodule.batch_size`.
+        file: the file at fault.
+        row: the row at fault in `file`, as the message numbers it.
+        hint: what to do.
+    """
+
+    def __init__(
+        self,
+        message: object,
+        *,
+        key: str | None = None,
+        file: str | Path | None = None,
+        row: int | None = None,
+        hint: str | None = None,
+    ):
         super().__init__(CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(message)))
+        self.key, self.file, self.row, self.hint = key, file, row, hint

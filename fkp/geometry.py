@@ -1,8 +1,10 @@
-"""The coordinate spaces, boxes, and the 2x3 affines between them; nothing else does this arithmetic.
+"""Coordinate spaces, boxes, and the 2x3 affines between them; the only place with this arithmetic.
 
-IMAGE space: pixels of the picture as a viewer shows it, x right, y down, the centre of the top-left pixel at
-(0, 0). CROP space: pixels of the network's input, same rule. So a pixel's edges lie half a pixel from its centre,
-and resizing by s maps x to s * (x + 0.5) - 0.5. Boxes are left, top, right, bottom of the edges.
+IMAGE space: pixels of the image as a viewer shows it, x right, y down, the centre of the top-left
+pixel at (0, 0). CROP space: pixels of the network's input, same rule. So the edges of a pixel lie
+half a pixel from its centre, and resizing by s maps x to s * (x + 0.5) - 0.5.
+
+Boxes are left, top, right, bottom. Affines are (2, 3), or (..., 2, 3) for many at once.
 """
 
 from __future__ import annotations
@@ -15,176 +17,231 @@ from fkp.markup import IBUG68, Markup
 
 Array = NDArray[np.float64]
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-# Of how far points reach, in box sides: below LEAST they do not tell a face's size; and at DOUBT what found points tell
-# of it is as uncertain as the detector's box is (points err by about 2 % of a box, and boxes by 8 %).
-LEAST, DOUBT = 0.1, 0.2
-FAR = 4.0  # a box so much smaller or larger than another shows another thing
+
+# The reach of points is the root of the sum of their squared distances from their mean, in box
+# sides. Points of a smaller reach than this do not determine the size of a face.
+MIN_REACH = 0.1
+
+# The reach at which predicted points determine the box as well as a detector does: points err by
+# about 2 % of a box, and boxes by 8 %.
+EQUAL_REACH = 0.2
+
+# A refined box that is so many times smaller or larger than the given one shows something else.
+MAX_RATIO = 4.0
+
+# Without a measured box: side of the box in units of sqrt(w * h) of the points' extent, and how far
+# its centre lies above the mean of the points.
+DEFAULT_UP, DEFAULT_SIDE = 0.0, 1.5
 
 
 def translation(x: ArrayLike, y: ArrayLike) -> Array:
-    """The affine that moves points by (x, y) pixels; (..., 2, 3) for arrays (...)."""
+    """Build the affine that moves points by (x, y) pixels; (..., 2, 3) for arrays (...)."""
     return _affine(1.0, 0.0, x, 0.0, 1.0, y)
 
 
 def rescaling(factor: ArrayLike) -> Array:
-    """The affine of resizing a picture by `factor`, pixel edge onto pixel edge; (..., 2, 3) for arrays (...)."""
+    """Build the affine of resizing an image by `factor`; (..., 2, 3) for arrays (...).
+
+    The edges of the image are mapped to edges, not the centres of its outer pixels to centres.
+    """
     factor = np.asarray(factor, float)
     return _affine(factor, 0.0, (factor - 1) / 2, 0.0, factor, (factor - 1) / 2)
 
 
 def rotation(degrees: ArrayLike, centre: ArrayLike) -> Array:
-    """The affine that turns points about `centre` (..., 2), clockwise as the picture is seen."""
+    """Build the affine that rotates points about `centre` (..., 2), clockwise as one sees it."""
     angle, centre = np.deg2rad(degrees), np.asarray(centre, float)
     cos, sin, x, y = np.cos(angle), np.sin(angle), centre[..., 0], centre[..., 1]
     return _affine(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
 
 def stretching(factor: ArrayLike, degrees: ArrayLike, centre: ArrayLike) -> Array:
-    """The affine that makes pictures `factor` longer along a direction (degrees clockwise from x) and as much narrower
-    across it, about `centre` (..., 2): areas stay."""
-    longer, angle, centre = (
-        np.asarray(factor, float),
-        np.deg2rad(degrees),
-        np.asarray(centre, float),
-    )
+    """Build the affine that stretches images along one direction and keeps areas.
+
+    Args:
+        factor: (...), stretches along the direction; its inverse stretches across it.
+        degrees: (...), the direction, clockwise from x.
+        centre: (..., 2), the point that stays in place.
+
+    Returns:
+        (..., 2, 3).
+    """
+    longer, angle = np.asarray(factor, float), np.deg2rad(degrees)
+    centre = np.asarray(centre, float)
     cos, sin, narrower = np.cos(angle), np.sin(angle), 1 / longer
-    a, d = cos**2 * longer + sin**2 * narrower, sin**2 * longer + cos**2 * narrower
+
+    # The symmetric matrix [[a, b], [b, d]] with these two eigenvalues.
+    a = cos**2 * longer + sin**2 * narrower
+    d = sin**2 * longer + cos**2 * narrower
     b = cos * sin * (longer - narrower)
     x, y = centre[..., 0], centre[..., 1]
     return _affine(a, b, x - a * x - b * y, b, d, y - b * x - d * y)
 
 
 def mirroring(width: ArrayLike) -> Array:
-    """The affine of a picture `width` pixels wide seen in a mirror; (..., 2, 3) for arrays (...)."""
+    """Build the affine that mirrors an image `width` pixels wide; (..., 2, 3) for arrays (...)."""
     return _affine(-1.0, 0.0, np.asarray(width, float) - 1, 0.0, 1.0, 0.0)
 
 
 def _affine(*entries: ArrayLike) -> Array:
-    rows = np.stack(np.broadcast_arrays(*entries), -1).astype(float)
+    """Stack six entries, row by row, each (...), to affines (..., 2, 3)."""
+    rows = np.stack(np.broadcast_arrays(*entries), -1).astype(float)  # (..., 6)
     return rows.reshape(*rows.shape[:-1], 2, 3)
 
 
 def compose(*affines: Array) -> Array:
-    """One affine that applies the given ones (..., 2, 3) in their order, the first first."""
-    whole = affines[0]
+    """Return one affine that applies the given ones (..., 2, 3), the first first."""
+    composed = affines[0]
     for affine in affines[1:]:
         linear = affine[..., :2]
-        whole = np.concatenate(
-            [linear @ whole[..., :2], linear @ whole[..., 2:] + affine[..., 2:]], -1
-        )
-    return whole
+        offset = linear @ composed[..., 2:] + affine[..., 2:]
+        composed = np.concatenate([linear @ composed[..., :2], offset], -1)
+    return composed
 
 
 def invert(affine: Array) -> Array:
-    """The affine (..., 2, 3) that leads back."""
+    """Return the inverse of affines (..., 2, 3)."""
     a, b, x, c, d, y = np.moveaxis(affine.reshape(*affine.shape[:-2], 6), -1, 0)
-    area = a * d - b * c  # by hand: ten times quicker than a general inverse
+    # Explicit formulas: ten times quicker than a general inverse.
+    det = a * d - b * c
     return _affine(
-        d / area, -b / area, (b * y - d * x) / area, -c / area, a / area, (c * x - a * y) / area
+        d / det, -b / det, (b * y - d * x) / det, -c / det, a / det, (c * x - a * y) / det
     )
 
 
 def scale_of(affine: Array) -> Array:
-    """By how much affines (..., 2, 3) lengthen lines: the root of the factor of areas, (...)."""
-    return np.sqrt(
-        np.abs(affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0])
-    )
+    """Return the mean scale of affines (..., 2, 3): the root of the scale of areas, (...)."""
+    a, b = affine[..., 0, 0], affine[..., 0, 1]
+    c, d = affine[..., 1, 0], affine[..., 1, 1]
+    return np.sqrt(np.abs(a * d - b * c))
 
 
 def apply(affine: ArrayLike, points: ArrayLike) -> Array:
-    """Map points (..., 2) through an affine (2, 3), or each row of (F, K, 2) through its own of (F, 2, 3)."""
+    """Map points through an affine.
+
+    Args:
+        affine: (2, 3), or (F, 2, 3), one for each face.
+        points: (..., 2), or (F, K, 2).
+
+    Returns:
+        of the shape of `points`.
+    """
     affine, points = np.asarray(affine, float), np.asarray(points, float)
     offset = affine[..., 2] if affine.ndim == 2 else affine[..., None, :, 2]
     return points @ affine[..., :2].swapaxes(-1, -2) + offset
 
 
 def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
-    """The face box the shipped detector (Haar cascade) would have drawn round these points.
+    """Return the face box that the shipped detector would have drawn round these points.
 
-    A square. With the markup's `box`, its centre is `up` above the mean of the points, its side `side`, both in units
-    of sqrt(w * h) of the points' extent; the two constants are medians over real Haar boxes (`benchmarks/accuracy/boxes.py`).
-    With its `frame`, which a training has measured, the median face is moved, scaled and turned onto the points, and
-    its box with it.
+    The box is a square, as the detector's (a Haar cascade) are. It is computed from the markup's:
+
+    - `frame`, which a training has measured: the median face is fitted to the points by a
+      similarity, and its box is moved with it;
+    - or else `box`: the centre is `up` above the mean of the points and the side is `side`, both in
+      units of sqrt(w * h) of the points' extent. The two constants are medians over the detector's
+      boxes on real faces.
 
     Args:
         points: (K, 2), IMAGE pixels; NaN where a point is not labelled.
+        markup: of the points.
 
     Returns:
-        (4,) float32: left, top, right, bottom, IMAGE pixels; NaN where the points do not tell the size of a face, as
-        one alone does not.
+        (4,) float32: left, top, right, bottom, IMAGE pixels; NaN where the points do not determine
+        the size of a face, as a single point does not.
     """
     points = np.asarray(points, float)
+
     if markup.frame is not None:
-        centre, side, _, reach = placed(points[None], markup)
-        return square(centre[0, 0], centre[0, 1], side[0] if reach[0] >= LEAST else np.nan).astype(
-            np.float32
-        )
-    up, size = (0.0, 1.5) if markup.box is None else (markup.box["up"], markup.box["side"])
+        centres, sides, _, reaches = placed(points[None], markup)
+        x, y = centres[0]
+        side = sides[0] if reaches[0] >= MIN_REACH else np.nan
+        return square(x, y, side).astype(np.float32)
+
+    up, size = DEFAULT_UP, DEFAULT_SIDE
+    if markup.box is not None:
+        up, size = markup.box["up"], markup.box["side"]
     unit = float(np.sqrt(np.prod(np.nanmax(points, 0) - np.nanmin(points, 0))))
     x, y = np.nanmean(points, 0) - (0.0, up * unit)
-    half = size * unit / 2
-    return np.array([x - half, y - half, x + half, y + half], np.float32)
+    return square(x, y, size * unit).astype(np.float32)
 
 
 def rolled_box(points: ArrayLike, markup: Markup = IBUG68) -> tuple[NDArray[np.float32], float]:
-    """`face_box` of a face as if it were upright, turned with it about the mean of the points.
+    """Return the face box of a rotated face: that of the upright face, and the roll.
 
     Args:
         points: (K, 2), IMAGE pixels.
+        markup: of the points.
 
     Returns:
-        (4,) float32, the box to be turned about its own centre, and the tilt, degrees clockwise: how far the median
-        face is turned with the markup's `frame`, or else the angle of the line from the first to the second of its
-        normalising pair.
+        (4,) float32, the box, which is to be rotated about its own centre; and the roll in degrees
+        clockwise: the rotation of the fitted median face, if the markup has a `frame`, or else the
+        angle of the line between the points of its normalising pair.
     """
     points = np.asarray(points, float)
     if markup.frame is not None:
         return face_box(points, markup), float(placed(points[None], markup)[2][0])
+
     first, second = markup.eyes
     across, down = points[second] - points[first]
-    tilt = float(np.rad2deg(np.arctan2(down, across)))
-    middle = points.mean(0)
-    upright = face_box(apply(rotation(-tilt, middle), points), markup)
+    roll = float(np.rad2deg(np.arctan2(down, across)))
+
+    # Rotate the face upright about its mean, find its box, and rotate the box's centre back.
+    mean = points.mean(0)
+    upright = face_box(apply(rotation(-roll, mean), points), markup)
     x, y, side = centre_and_side(upright)
-    x, y = apply(rotation(tilt, middle), np.array([x, y]))
-    return square(x, y, side).astype(np.float32), tilt
+    x, y = apply(rotation(roll, mean), np.array([x, y]))
+    return square(x, y, side).astype(np.float32), roll
 
 
 def reframed(
     points: np.ndarray, boxes: np.ndarray, rolls: np.ndarray, markup: Markup
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes and rolls for another look at faces whose points have been found.
+    """Compute boxes and rolls for another refinement step, from the predicted points.
 
-    They are those of `rolled_box`. With a measured `frame`, points that lie near to each other say little of the size
-    and tilt of a face, and one alone nothing: what they do not say stays as it was.
+    They are those of `rolled_box`. With a measured `frame`, they are a compromise with the boxes
+    before: points close to each other determine size and roll poorly, and a single point not at
+    all.
 
     Args:
         points: (F, K, 2), IMAGE pixels.
-        boxes: (F, 4), in which they were found.
-        rolls: (F,) degrees clockwise, of those boxes.
+        boxes: (F, 4), in which the points were predicted.
+        rolls: (F,) of these boxes, degrees clockwise.
+        markup: of the points.
 
     Returns:
         boxes (F, 4) float32 and rolls (F,).
     """
     if markup.frame is None or not len(points):
         frames = [rolled_box(face, markup) for face in points]
-        return np.array([box for box, _ in frames]).reshape(-1, 4), np.array(
-            [tilt for _, tilt in frames]
-        )
-    before, (_, said, turned, reach) = centre_and_side(boxes)[2], placed(points, markup)
-    trust = reach**2 / (reach**2 + DOUBT**2)
-    side = before ** (1 - trust) * said**trust
-    rolls = rolls + trust * ((turned - rolls + 180) % 360 - 180)
-    centre = placed(points, markup, side, rolls)[0]
+        new_boxes = np.array([box for box, _ in frames]).reshape(-1, 4)
+        return new_boxes, np.array([roll for _, roll in frames])
+
+    # Weight of the points: 1/2 at EQUAL_REACH.
+    _, _, old_side = centre_and_side(boxes)
+    _, new_side, new_rolls, reach = placed(points, markup)
+    weight = reach**2 / (reach**2 + EQUAL_REACH**2)
+
+    # Sides are averaged as logarithms, rolls along the shorter arc.
+    side = old_side ** (1 - weight) * new_side**weight
+    rolls = rolls + weight * ((new_rolls - rolls + 180) % 360 - 180)
+
+    centre, *_ = placed(points, markup, side, rolls)
     return square(centre[:, 0], centre[:, 1], side).astype(np.float32), rolls
 
 
 def strayed(boxes: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Whether boxes (F, 4) can be no better look at the faces of other boxes (F, 4): far smaller, larger, or away."""
+    """Find refined boxes (F, 4) that have left the faces of the given boxes (F, 4).
+
+    Returns:
+        (F,) bool: far smaller, far larger, or elsewhere.
+    """
     x, y, side = centre_and_side(boxes)
     given_x, given_y, given_side = centre_and_side(given)
     larger, smaller = np.maximum(side, given_side), np.minimum(side, given_side)
-    return ~((larger <= FAR * smaller) & (np.hypot(x - given_x, y - given_y) <= larger))
+    distance = np.hypot(x - given_x, y - given_y)
+    # Negated, so that NaN counts as strayed.
+    return ~((larger <= MAX_RATIO * smaller) & (distance <= larger))
 
 
 def placed(
@@ -193,77 +250,99 @@ def placed(
     side: np.ndarray | None = None,
     rolls: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The similarity that lays the markup's frame onto points (F, K, 2), over those that are labelled.
+    """Fit the markup's median face to the labelled points of faces, by a similarity.
 
-    The sizes of both are compared by the root of the mean square, which turned heads and mirror images change little.
+    The scale is the ratio of the root mean squares of both, which yaw and mirroring change little.
 
     Args:
-        side, rolls: (F,), if they are known otherwise.
+        points: (F, K, 2), IMAGE pixels; NaN where not labelled.
+        markup: has a `frame`.
+        side: (F,) of the boxes, if known.
+        rolls: (F,) degrees clockwise, if known.
 
     Returns:
-        centres (F, 2) and sides (F,) of the boxes, IMAGE pixels; rolls (F,), degrees clockwise; and how far the points
-        reach (F,): the root of the sum of their squared distances from their middle, in box sides.
+        centres (F, 2) and sides (F,) of the boxes, IMAGE pixels; rolls (F,), degrees clockwise; and
+        the reach (F,) of the labelled points of the median face, in box sides.
     """
     assert markup.frame is not None
-    frame = markup.median_face
+    frame = markup.median_face  # (K, 2)
     known = np.isfinite(points).all(2) & np.isfinite(frame).all(1)  # (F, K)
     count = np.maximum(known.sum(1, keepdims=True), 1)
-    z = np.where(known, points[..., 0] + 1j * points[..., 1], 0)
-    m = np.where(known, frame[:, 0] + 1j * frame[:, 1], 0)
-    z_middle, m_middle = z.sum(1, keepdims=True) / count, m.sum(1, keepdims=True) / count
-    z, m = np.where(known, z - z_middle, 0), np.where(known, m - m_middle, 0)
 
-    reach = np.sqrt((np.abs(m) ** 2).sum(1))
+    # Faces and median face as complex numbers, in which a similarity is one factor; both centred.
+    face = np.where(known, points[..., 0] + 1j * points[..., 1], 0)  # (F, K)
+    median = np.where(known, frame[:, 0] + 1j * frame[:, 1], 0)  # (F, K)
+    face_mean = face.sum(1, keepdims=True) / count  # (F, 1)
+    median_mean = median.sum(1, keepdims=True) / count  # (F, 1)
+    face = np.where(known, face - face_mean, 0)
+    median = np.where(known, median - median_mean, 0)
+
+    # Scale.
+    reach = np.sqrt((np.abs(median) ** 2).sum(1))
     if side is None:
-        side = np.sqrt((np.abs(z) ** 2).sum(1)) / np.maximum(reach, 1e-9)
-    if rolls is None:
-        rolls = (
-            np.rad2deg(np.angle((m.conj() * z).sum(1)))
-            if markup.frame["roll"]
-            else np.zeros(len(z))
-        )
-    centre = z_middle[:, 0] - side * np.exp(1j * np.deg2rad(rolls)) * m_middle[:, 0]
+        side = np.sqrt((np.abs(face) ** 2).sum(1)) / np.maximum(reach, 1e-9)
+
+    # Rotation.
+    if rolls is None and markup.frame["roll"]:
+        rolls = np.rad2deg(np.angle((median.conj() * face).sum(1)))
+    elif rolls is None:
+        rolls = np.zeros(len(face))
+
+    # Translation: the box's centre is the origin of the median face.
+    centre = face_mean[:, 0] - side * np.exp(1j * np.deg2rad(rolls)) * median_mean[:, 0]
     centre = np.where(known.any(1), centre, np.nan)
     return np.stack([centre.real, centre.imag], -1), side, rolls, reach
 
 
 def centre_and_side(box: ArrayLike) -> tuple[Array, Array, Array]:
-    """Boxes' (..., 4) centres x, y and the geometric means of their sides, each (...)."""
+    """Return x and y of the centres of boxes (..., 4), and the geometric means of their sides.
+
+    Returns:
+        three arrays (...).
+    """
     left, top, right, bottom = np.moveaxis(np.asarray(box, float), -1, 0)
     return (left + right) / 2, (top + bottom) / 2, np.sqrt((right - left) * (bottom - top))
 
 
 def square(x: ArrayLike, y: ArrayLike, side: ArrayLike) -> Array:
-    """The boxes (..., 4) of squares with these centres and sides, each (...)."""
+    """Return the square boxes (..., 4) with these centres and sides, each (...)."""
     x, y, half = np.asarray(x), np.asarray(y), np.asarray(side) / 2
     return np.stack([x - half, y - half, x + half, y + half], -1)
 
 
 def overlap(a: ArrayLike, b: ArrayLike) -> float:
-    """Intersection over union of two boxes."""
+    """Compute the intersection over union of two boxes (4,)."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     shared = shared_area(a, b)
-    return shared / max(float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared, 1e-9)
+    return shared / max(_area(a) + _area(b) - shared, 1e-9)
 
 
 def nesting(a: ArrayLike, b: ArrayLike) -> float:
-    """Intersection of two boxes over the area of the smaller: 1 where one lies in the other."""
+    """Compute the intersection over the smaller area of two boxes (4,); 1 if nested."""
     a, b = np.asarray(a, float), np.asarray(b, float)
-    return shared_area(a, b) / max(float(min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2]))), 1e-9)
+    return shared_area(a, b) / max(min(_area(a), _area(b)), 1e-9)
 
 
 def shared_area(a: Array, b: Array) -> float:
-    """Area of the intersection of two boxes, square pixels."""
-    return float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
+    """Compute the area of the intersection of two boxes (4,), square pixels."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    return float(np.prod(np.maximum(sides, 0)))
+
+
+def _area(box: Array) -> float:
+    return float(np.prod(box[2:] - box[:2]))
 
 
 def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
-    """Resample a picture through an affine, black outside it.
+    """Resample an image through an affine, black outside of the image.
 
     Args:
         image: (H, W) or (H, W, C) uint8.
-        affine: (2, 3), from the picture's pixels to those of the result.
+        affine: (2, 3), from the image's pixels to those of the result.
         size: width, height of the result.
+
+    Returns:
+        (height, width) or (height, width, C) uint8.
     """
     image, affine = shrunk(image, affine, size)
     return cv2.warpAffine(
@@ -272,19 +351,40 @@ def warp(image: np.ndarray, affine: Array, size: tuple[int, int]) -> np.ndarray:
 
 
 def shrunk(image: np.ndarray, affine: Array, size: tuple[int, int]) -> tuple[np.ndarray, Array]:
-    """The picture, in whole blocks averaged, and the affine from it, so that bilinear sampling skips no pixel."""
-    shrink = int(1 / scale_of(affine) + 1e-6)
-    if shrink >= 2:
-        height, width = image.shape[:2]
-        corners = apply(invert(affine), [[0, 0], [size[0], 0], [0, size[1]], [size[0], size[1]]])
-        lo = np.clip(np.floor(corners.min(0)) - shrink, 0, (width, height)).astype(int)
-        hi = np.clip(np.ceil(corners.max(0)) + shrink, 0, (width, height)).astype(int)
-        blocks = (hi - lo) // shrink
-        if (blocks > 0).all():
-            hi = lo + blocks * shrink
-            part, blocks = image[lo[1] : hi[1], lo[0] : hi[0]], tuple(blocks.tolist())
-            image = cv2.resize(part, blocks, interpolation=cv2.INTER_AREA).reshape(
-                *blocks[::-1], *image.shape[2:]
-            )
-            affine = compose(rescaling(shrink), translation(float(lo[0]), float(lo[1])), affine)
-    return image, affine
+    """Shrink an image by a whole factor, so that an affine with bilinear sampling skips no pixel.
+
+    Each pixel of the result is the mean of a block of pixels. Only the part that the affine needs
+    is kept.
+
+    Args:
+        image: (H, W) or (H, W, C) uint8.
+        affine: (2, 3), from the image's pixels to those of a crop.
+        size: width, height of the crop.
+
+    Returns:
+        the shrunk image, and the affine from its pixels to those of the crop. The image itself,
+        where it need not be shrunk.
+    """
+    factor = int(1 / scale_of(affine) + 1e-6)
+    if factor < 2:
+        return image, affine
+
+    # The part of the image that the crop shows, with a margin, in whole blocks.
+    height, width = image.shape[:2]
+    crop_corners = [[0, 0], [size[0], 0], [0, size[1]], [size[0], size[1]]]
+    corners = apply(invert(affine), crop_corners)  # (4, 2)
+    low = np.clip(np.floor(corners.min(0)) - factor, 0, (width, height)).astype(int)
+    high = np.clip(np.ceil(corners.max(0)) + factor, 0, (width, height)).astype(int)
+    blocks = (high - low) // factor
+    if not (blocks > 0).all():
+        return image, affine
+    left, top = low.tolist()
+    right, bottom = (low + blocks * factor).tolist()
+
+    # The mean of each block.
+    columns, rows = blocks.tolist()
+    part = image[top:bottom, left:right]
+    part = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+    # OpenCV drops the axis of a single channel.
+    part = part.reshape(rows, columns, *image.shape[2:])
+    return part, compose(rescaling(factor), translation(float(left), float(top)), affine)

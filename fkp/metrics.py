@@ -1,6 +1,7 @@
-"""How far predicted points lie from labels: NME, failure rate, AUC.
+"""Metrics: how far predicted points lie from labels (NME, failure rate, AUC).
 
-Sources: Sagonas et al., "300 Faces In-the-Wild Challenge" (2016) for NME over the outer eye corners and the CED curve.
+Source: Sagonas et al., "300 Faces In-The-Wild Challenge" (2016), for NME over the outer eye corners
+and the curve of cumulative errors (CED).
 """
 
 from __future__ import annotations
@@ -21,30 +22,43 @@ Points = TypeVar("Points", np.ndarray, Tensor)
 def point_errors(
     predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None
 ) -> Points:
-    """Distance of each point to its label, as a fraction of the inter-ocular distance of the label.
+    """Compute the distance of each point to its label, as a fraction of the label's eye distance.
 
     Args:
-        predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
-        side: (...), of the face boxes, the same pixels: the unit of a markup of one point, which has no such distance.
+        predicted: (..., K, 2), NumPy or torch.
+        label: (..., K, 2), of the same kind and in the same pixels; NaN where not labelled.
+        markup: names the two points whose distance is the unit.
+        side: (...), sides of the face boxes in the same pixels: the unit of a markup of one point,
+            which has no such distance.
 
     Returns:
         (..., K); NaN where not labelled.
     """
     right, left = markup.eyes
-    unit = ((label[..., right, :] - label[..., left, :]) ** 2).sum(-1) ** 0.5
     if right == left and side is not None:
         unit = side
-    return ((predicted - label) ** 2).sum(-1) ** 0.5 / unit[..., None]
+    else:
+        unit = _lengths(label[..., right, :] - label[..., left, :])
+    return _lengths(predicted - label) / unit[..., None]
+
+
+def _lengths(vectors: Points) -> Points:
+    """Compute the lengths (...) of vectors (..., 2)."""
+    return (vectors**2).sum(-1) ** 0.5
 
 
 def nme(
     predicted: Points, label: Points, markup: Markup = IBUG68, side: Points | None = None
 ) -> Points:
-    """Normalised mean error per face: mean over labelled points of |p - l| / |l_36 - l_45| (outer eye corners).
+    """Compute the normalised mean error of each face.
+
+    nme = mean over labelled points of |p_k - l_k| / |l_36 - l_45|, the outer eye corners
 
     Args:
-        predicted, label: (..., K, 2), both NumPy or both torch, the same pixels; NaN where not labelled.
-        side: as of `point_errors`.
+        predicted: (..., K, 2), NumPy or torch.
+        label: (..., K, 2), of the same kind and in the same pixels; NaN where not labelled.
+        markup: names the two points whose distance is the unit.
+        side: as for `point_errors`.
 
     Returns:
         (...): fractions, not percent.
@@ -58,27 +72,31 @@ def nme(
 
 
 def summary(faces: Points) -> dict[str, float]:
-    """Figures of a set of faces, in percent.
+    """Summarise the errors of a set of faces, in percent.
 
     Args:
-        faces: (F,) NME of each face, a fraction; infinite for a face that was not found, NaN for one that cannot be
-            scored, as its normalising pair is not labelled: it is left out.
+        faces: (F,) NME of each face, a fraction; infinite for a face that was not found. NaN for a
+            face that cannot be scored, as its normalising pair is not labelled: it is left out.
 
     Returns:
-        nme (over found faces), median, fr8 and fr10 (failure rate: faces worse than 8 % and 10 %, or not found), auc10
-        (area under the CED curve up to 10 %, 100 for a perfect system).
+        nme: mean over found faces.
+        median: over all faces.
+        fr8, fr10: failure rates, the faces worse than 8 % and 10 % or not found.
+        auc10: area under the CED curve up to 10 %; 100 for a perfect system.
     """
     errors = np.asarray(faces.cpu() if isinstance(faces, Tensor) else faces, float)
     errors = errors[~np.isnan(errors)]
     if not errors.size:
         return dict.fromkeys(("nme", "median", "fr8", "fr10", "auc10"), float("nan"))
+
     found = errors[np.isfinite(errors)]
     return {
         "nme": 100 * float(found.mean()) if found.size else float("nan"),
         "median": 100 * float(np.median(errors)),
         "fr8": 100 * float((errors > 0.08).mean()),
         "fr10": 100 * float((errors > 0.10).mean()),
-        # The CED curve's area up to t is the mean over faces of how far below t each one stays: exact, no bins.
+        # The area under the CED curve up to t is the mean over faces of max(0, t - error): exact,
+        # without bins.
         "auc10": 100 * float(np.maximum(0.10 - errors, 0).mean() / 0.10),
     }
 
@@ -86,14 +104,19 @@ def summary(faces: Points) -> dict[str, float]:
 def interval(
     faces: np.ndarray, identity: np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval of the mean over faces, where whole people are drawn with replacement, as faces of one person
-    err alike, and so are trainings (Efron, "Bootstrap Methods", 1979; percentiles).
+    """Compute a bootstrap interval of the mean over faces, by percentiles.
+
+    People are drawn with replacement, each with all of their faces, because the errors of one
+    person's faces are correlated. If there are several trainings, these are drawn as well.
+
+    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979).
 
     Args:
-        faces: (F,) errors, or (T, F) of T trainings; faces that are not finite, in any of them, are left out.
+        faces: (F,) errors, or (T, F) of T trainings. Faces that are not finite in all trainings are
+            left out.
         identity: (F,) names of people.
         level: of confidence.
-        draws: how many sets of people are drawn.
+        draws: how many bootstrap samples.
         seed: of the draws.
 
     Returns:
@@ -103,25 +126,30 @@ def interval(
     >>> low, high
     (1.0, 3.0)
     """
-    trainings = np.atleast_2d(faces)
+    trainings = np.atleast_2d(faces)  # (T, F)
     finite = np.isfinite(trainings).all(0)
     if not finite.any():
         return float("nan"), float("nan")
+
+    # Sum of errors of each person in each training, (T, P), and number of faces, (P,).
     _, person = np.unique(np.asarray(identity)[finite].astype(str), return_inverse=True)
-    total, count = (
-        np.stack([np.bincount(person, one[finite]) for one in trainings]),
-        np.bincount(person),
-    )
-    rng, often = np.random.default_rng(seed), np.full(len(total), 1 / len(total))
-    drawn = rng.integers(0, len(count), (draws, len(count)))
-    means = rng.multinomial(len(total), often, draws) @ total / len(total)
-    means = np.take_along_axis(means, drawn, 1).sum(1) / count[drawn].sum(1)
+    total = np.stack([np.bincount(person, errors[finite]) for errors in trainings])
+    count = np.bincount(person)
+
+    # Draw people, and how often each training.
+    rng = np.random.default_rng(seed)
+    people = rng.integers(0, len(count), (draws, len(count)))  # (draws, P)
+    often = rng.multinomial(len(total), np.full(len(total), 1 / len(total)), draws)  # (draws, T)
+
+    # The mean over faces of each sample.
+    sums = often @ total / len(total)  # (draws, P)
+    means = np.take_along_axis(sums, people, 1).sum(1) / count[people].sum(1)  # (draws,)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 class FaceErrors(Metric):
-    """`summary` over an epoch, across processes.
+    """Compute `summary` over an epoch, across processes.
 
     >>> metric = FaceErrors()
     >>> metric.update(torch.tensor([0.02, 0.12]))
@@ -137,16 +165,16 @@ class FaceErrors(Metric):
         self.add_state("faces", default=[], dist_reduce_fx="cat")
 
     def update(self, faces: Tensor) -> None:
-        """Add (B,) NME of faces."""
+        """Add (B,) NME of faces, fractions."""
         self.faces.append(faces.detach())
 
     def compute(self) -> dict[str, float]:
-        """All figures, percent."""
+        """Return all metrics of `summary`, percent."""
         return summary(dim_zero_cat(self.faces))
 
 
 class SpreadAndError(Metric):
-    """What confidence is calibrated by, gathered over an epoch, across processes."""
+    """Collect, over an epoch and across processes, what confidence is calibrated from."""
 
     full_state_update = False
     spreads: Any
@@ -158,11 +186,16 @@ class SpreadAndError(Metric):
         self.add_state("errors", default=[], dist_reduce_fx="cat")
 
     def update(self, spread: Tensor, error: Tensor) -> None:
-        """Add points (B, K): how wide they were left, and their error as a fraction; NaN where there is no label."""
+        """Add points.
+
+        Args:
+            spread: (B, K) standard deviations, from the codec.
+            error: (B, K), fractions; NaN where not labelled.
+        """
         known = torch.isfinite(error)
         self.spreads.append(spread[known].detach().float())
         self.errors.append(error[known].detach().float())
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """(N,) each."""
+        """Return the spread and the error of all labelled points, (N,) each."""
         return dim_zero_cat(self.spreads), dim_zero_cat(self.errors)

@@ -1,4 +1,4 @@
-"""Large images are searched in tiles: every face once, whatever its size and place."""
+"""Detectors find each face of a large image once, whatever its size and place."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SIDE = 200  # of the faces, pixels
 
 @pytest.fixture(scope="module")
 def crops() -> list[np.ndarray]:
-    """Six drawn faces of SIDE pixels in the middle of 1.8 SIDE."""
+    """Six synthetic faces with boxes of SIDE pixels, each in the middle of a crop of 1.8 SIDE."""
     made = []
     for i in (0, 4, 5, 6, 1, 0):
         image, label = painter.paint(3, i)
@@ -32,7 +32,7 @@ def crops() -> list[np.ndarray]:
 def scene(
     crops: list[np.ndarray], size: tuple[int, int], corners: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The crops in a gray image (width, height), and the boxes of the faces."""
+    """Paste the crops into a gray image (width, height); return it and the face boxes."""
     image = np.full((*size[::-1], 3), 128, np.uint8)
     for crop, (x, y) in zip(crops, corners, strict=False):
         image[y : y + len(crop), x : x + len(crop)] = crop
@@ -48,7 +48,7 @@ def assert_each_once(detector: HaarCascade | YuNet, image: np.ndarray, truth: np
     assert len(boxes) <= len(truth) + 1
 
 
-def test_faces_of_a_panorama_and_across_the_edges_of_tiles_are_found_once(
+def test_each_face_of_a_panorama_is_found_once_also_across_tile_edges(
     crops: list[np.ndarray],
 ) -> None:
     x = np.array([0, 2000, 2250 + 380, 5300, 7900, 8640])
@@ -56,8 +56,8 @@ def test_faces_of_a_panorama_and_across_the_edges_of_tiles_are_found_once(
         crops, (9000, 700), np.stack([x, np.array([0, 90, 170, 340, 250, 340])], 1)
     )
     assert_each_once(HaarCascade(), image, truth)
-    missing = HaarCascade(tile_scale=0)(image)[0]
-    assert len(missing) < 6  # whence the tiles
+    without_tiles = HaarCascade(tile_scale=0)(image)[0]
+    assert len(without_tiles) < 6  # without tiles, faces are missed
 
 
 def test_a_face_that_fills_a_large_image_is_found_once(crops: list[np.ndarray]) -> None:
@@ -73,7 +73,7 @@ def test_ordinary_images_are_searched_once(shape: tuple[int, ...], longest: int)
 
 
 @pytest.mark.parametrize("length", [1, 100, 101, 170, 176, 999])
-def test_what_is_no_larger_than_the_overlap_lies_in_a_tile(length: int) -> None:
+def test_a_face_no_larger_than_the_overlap_lies_within_a_tile(length: int) -> None:
     starts, tile = _starts(length, 100), 100
     for left in range(max(1, length - int(OVERLAP * tile) + 2)):
         right = min(left + int(OVERLAP * tile) - 2, length)
@@ -82,20 +82,21 @@ def test_what_is_no_larger_than_the_overlap_lies_in_a_tile(length: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(900, 20000), (20000, 900), (9000, 9000)])
-def test_tiles_are_small_and_their_number_goes_with_the_pixels(shape: tuple[int, int]) -> None:
+def test_tiles_are_small_and_their_number_grows_with_the_pixels(shape: tuple[int, int]) -> None:
     views = list(_views(np.zeros(shape, np.uint8), 1280, 0.5))
     assert all(max(view.pixels.shape) <= 1280 for view in views)
     assert sum(view.pixels.size for view in views) < 0.5**2 * np.prod(shape) * 3
 
 
 @pytest.mark.parametrize("scale", [-0.1, 1.5, float("nan")])
-def test_a_scale_that_enlarges_is_refused(scale: float) -> None:
-    with pytest.raises(FkpError, match="detector.tile_scale"):
+def test_a_tile_scale_outside_0_to_1_is_refused(scale: float) -> None:
+    with pytest.raises(FkpError) as error:
         HaarCascade(tile_scale=scale)
+    assert error.value.key == "detector.tile_scale"
 
 
-def test_rows_lead_back_to_the_image() -> None:
-    """A bright spot is where it is, whichever tile it is seen in."""
+def test_rows_are_converted_to_image_pixels() -> None:
+    """A bright spot is found where it is, whichever tile shows it."""
     image = np.zeros((600, 6000), np.uint8)
     image[300:308, 4000:4008] = 255
 

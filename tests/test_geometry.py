@@ -1,3 +1,5 @@
+"""Laws of affines, boxes and resampling."""
+
 import cv2
 import numpy as np
 import pytest
@@ -11,9 +13,9 @@ numbers = st.floats(-300, 300)
 
 @st.composite
 def affines(draw: st.DrawFn) -> np.ndarray:
-    turn = g.rotation(draw(st.floats(-180, 180)), (draw(numbers), draw(numbers)))
+    about = g.rotation(draw(st.floats(-180, 180)), (draw(numbers), draw(numbers)))
     return g.compose(
-        turn, g.rescaling(draw(st.floats(0.1, 10))), g.translation(draw(numbers), draw(numbers))
+        about, g.rescaling(draw(st.floats(0.1, 10))), g.translation(draw(numbers), draw(numbers))
     )
 
 
@@ -22,7 +24,7 @@ POINTS = np.random.default_rng(0).uniform(-50, 300, (68, 2))
 
 @settings(deadline=None)
 @given(affines())
-def test_there_and_back_is_identity(affine: np.ndarray) -> None:
+def test_an_affine_and_its_inverse_are_the_identity(affine: np.ndarray) -> None:
     np.testing.assert_allclose(
         g.apply(g.invert(affine), g.apply(affine, POINTS)), POINTS, atol=1e-6
     )
@@ -30,15 +32,15 @@ def test_there_and_back_is_identity(affine: np.ndarray) -> None:
 
 @settings(deadline=None)
 @given(affines(), affines())
-def test_compose_applies_the_first_first(a: np.ndarray, b: np.ndarray) -> None:
+def test_compose_applies_the_first_affine_first(a: np.ndarray, b: np.ndarray) -> None:
     np.testing.assert_allclose(
         g.apply(g.compose(a, b), POINTS), g.apply(b, g.apply(a, POINTS)), atol=1e-5
     )
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.25, 0.4, 0.7, 1.0, 1.6, 3.0])
-def test_warp_moves_pixels_as_points(factor: float) -> None:
-    """A blob's centre of mass in the warped picture is its centre, moved through the affine."""
+def test_warp_moves_pixels_as_apply_moves_points(factor: float) -> None:
+    """The centre of mass of a warped blob is the blob's centre, mapped through the affine."""
     y, x = np.mgrid[:400, :400]
     centre = np.array([201.3, 187.6])
     image = np.round(
@@ -52,7 +54,7 @@ def test_warp_moves_pixels_as_points(factor: float) -> None:
     np.testing.assert_allclose(mass, g.apply(affine, centre), atol=0.06)
 
 
-def test_rescaling_is_what_opencv_does() -> None:
+def test_rescaling_agrees_with_opencv() -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 80), np.uint8)
     own = g.warp(image, g.rescaling(2), (160, 120))
     np.testing.assert_allclose(
@@ -60,7 +62,7 @@ def test_rescaling_is_what_opencv_does() -> None:
     )
 
 
-def test_face_box_follows_the_points() -> None:
+def test_face_box_is_a_square_that_moves_with_the_points() -> None:
     box = g.face_box(POINTS)
     left, top, right, bottom = box
     assert right - left == pytest.approx(bottom - top, rel=1e-5)
@@ -78,14 +80,14 @@ def test_overlap() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
+def test_batched_affines_equal_single_ones(seed: int) -> None:
     rng = np.random.default_rng(seed)
     numbers, centres, factors = (
         rng.uniform(-200, 200, (4, 5)),
         rng.uniform(0, 300, (5, 2)),
         rng.uniform(0.1, 9, 5),
     )
-    together = {
+    batched = {
         "translation": g.translation(numbers[0], numbers[1]),
         "rescaling": g.rescaling(factors),
         "rotation": g.rotation(numbers[2], centres),
@@ -93,25 +95,25 @@ def test_batched_affines_are_those_of_each_alone(seed: int) -> None:
     }
     for i in range(5):
         np.testing.assert_array_equal(
-            together["translation"][i], g.translation(numbers[0, i], numbers[1, i])
+            batched["translation"][i], g.translation(numbers[0, i], numbers[1, i])
         )
-        np.testing.assert_array_equal(together["rescaling"][i], g.rescaling(factors[i]))
+        np.testing.assert_array_equal(batched["rescaling"][i], g.rescaling(factors[i]))
         np.testing.assert_allclose(
-            together["rotation"][i], g.rotation(numbers[2, i], centres[i]), atol=1e-9
+            batched["rotation"][i], g.rotation(numbers[2, i], centres[i]), atol=1e-9
         )
-        np.testing.assert_array_equal(together["mirroring"][i], g.mirroring(numbers[3, i]))
-    whole, points = g.compose(*together.values()), rng.uniform(-50, 300, (5, 68, 2))
-    moved, back = g.apply(whole, points), g.invert(whole)
+        np.testing.assert_array_equal(batched["mirroring"][i], g.mirroring(numbers[3, i]))
+    composed, points = g.compose(*batched.values()), rng.uniform(-50, 300, (5, 68, 2))
+    moved, back = g.apply(composed, points), g.invert(composed)
     for i in range(5):
-        alone = g.compose(*(affines[i] for affines in together.values()))
-        np.testing.assert_allclose(whole[i], alone, rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(moved[i], g.apply(alone, points[i]), rtol=1e-9, atol=1e-6)
-        np.testing.assert_allclose(back[i], g.invert(alone), rtol=1e-6, atol=1e-6)
+        single = g.compose(*(affines[i] for affines in batched.values()))
+        np.testing.assert_allclose(composed[i], single, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(moved[i], g.apply(single, points[i]), rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(back[i], g.invert(single), rtol=1e-6, atol=1e-6)
 
 
 @settings(deadline=None)
 @given(st.floats(1, 400))
-def test_a_mirror_swaps_the_edges_and_twice_is_identity(width: float) -> None:
+def test_mirroring_swaps_the_edges_and_twice_is_the_identity(width: float) -> None:
     mirror = g.mirroring(width)
     np.testing.assert_allclose(
         g.apply(mirror, [[-0.5, 3], [width - 0.5, 7]]), [[width - 0.5, 3], [-0.5, 7]], atol=1e-9
@@ -121,7 +123,7 @@ def test_a_mirror_swaps_the_edges_and_twice_is_identity(width: float) -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.1, 10), st.floats(0.1, 10))
-def test_resizing_twice_is_resizing_once(a: float, b: float) -> None:
+def test_rescaling_twice_multiplies_the_factors(a: float, b: float) -> None:
     np.testing.assert_allclose(
         g.compose(g.rescaling(a), g.rescaling(b)), g.rescaling(a * b), rtol=1e-9, atol=1e-9
     )
@@ -129,17 +131,17 @@ def test_resizing_twice_is_resizing_once(a: float, b: float) -> None:
 
 @settings(deadline=None)
 @given(st.floats(-180, 180), numbers, numbers)
-def test_turning_leaves_the_centre_and_goes_clockwise(degrees: float, x: float, y: float) -> None:
-    turn, side = g.rotation(degrees, (x, y)), np.deg2rad(degrees)
-    np.testing.assert_allclose(g.apply(turn, [x, y]), [x, y], atol=1e-9)
+def test_rotation_keeps_the_centre_and_is_clockwise(degrees: float, x: float, y: float) -> None:
+    about, angle = g.rotation(degrees, (x, y)), np.deg2rad(degrees)
+    np.testing.assert_allclose(g.apply(about, [x, y]), [x, y], atol=1e-9)
     np.testing.assert_allclose(
-        g.apply(turn, [x + 1, y]), [x + np.cos(side), y + np.sin(side)], atol=1e-9
+        g.apply(about, [x + 1, y]), [x + np.cos(angle), y + np.sin(angle)], atol=1e-9
     )
 
 
 @settings(deadline=None)
 @given(numbers, numbers, st.floats(0.1, 500), st.floats(0.1, 500))
-def test_squares_and_their_centres_agree(x: float, y: float, side: float, other: float) -> None:
+def test_centre_and_side_inverts_square(x: float, y: float, side: float, other: float) -> None:
     np.testing.assert_allclose(g.centre_and_side(g.square(x, y, side)), (x, y, side), atol=1e-6)
     oblong = [x, y, x + side, y + other]
     np.testing.assert_allclose(
@@ -151,8 +153,8 @@ def test_squares_and_their_centres_agree(x: float, y: float, side: float, other:
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.21, 0.26, 0.5, 0.51, 1.0, 3.0])
-def test_shrunk_pictures_keep_their_places_and_skip_no_pixel(factor: float) -> None:
-    """The affine of the shrunk picture shrinks by less than 2; a ramp still shows the coordinates it showed."""
+def test_shrunk_images_keep_places_and_need_no_further_averaging(factor: float) -> None:
+    """The remaining affine shrinks by less than 2; a ramp of coordinates shows the same ones."""
     y, x = np.mgrid[:240, :240]
     ramp = np.stack([x, y], -1).astype(np.uint8)
     affine = g.compose(g.rotation(10, (120, 120)), g.rescaling(factor))
@@ -170,7 +172,7 @@ def test_shrunk_pictures_keep_their_places_and_skip_no_pixel(factor: float) -> N
 
 
 @given(st.floats(0.5, 2), st.floats(0, 180), st.floats(-50, 50), st.floats(-50, 50))
-def test_stretching_lengthens_narrows_and_leaves_areas(
+def test_stretching_scales_both_directions_and_keeps_areas(
     s: float, angle: float, x: float, y: float
 ) -> None:
     affine, centre = g.stretching(s, angle, (x, y)), np.array([x, y])

@@ -1,3 +1,5 @@
+"""Markups: flip indices, names of sides, and faults of markup files."""
+
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,13 @@ from fkp.errors import FkpError
 from fkp.markup import IBUG68, Markup, load_markup
 
 
-def test_flip_is_its_own_inverse_and_swaps_sides() -> None:
+def test_flip_indices_are_an_involution_that_swaps_sides() -> None:
     flip = IBUG68.flip_indices
     np.testing.assert_array_equal(flip[flip], np.arange(68))
     assert flip[36] == 45 and flip[0] == 16 and flip[8] == 8 and flip[48] == 54 and flip[60] == 64
 
 
-def test_flipped_faces_look_like_faces_only_with_the_swap() -> None:
+def test_mirrored_faces_resemble_faces_only_with_swapped_points() -> None:
     faces = np.stack([painter.paint(0, i)[1] for i in range(20)])
     faces -= faces.mean(1, keepdims=True)
     mirrored = (faces * (-1, 1)).mean(0)
@@ -27,7 +29,7 @@ def test_flipped_faces_look_like_faces_only_with_the_swap() -> None:
     )
 
 
-def test_plain_values_make_it_again() -> None:
+def test_a_markup_is_rebuilt_from_its_plain_values() -> None:
     assert Markup(**IBUG68.as_dict()) == IBUG68
 
 
@@ -40,15 +42,15 @@ def test_regions_and_lines_cover_all_points() -> None:
     assert drawn == list(range(68))
 
 
-def test_unknown_markup_names_the_known() -> None:
+def test_the_error_for_an_unknown_markup_lists_the_known_ones() -> None:
     with pytest.raises(FkpError, match="ibug68"):
         load_markup("ibug67")
 
 
-def test_point_without_partner_is_named() -> None:
+def test_a_point_without_counterpart_is_named() -> None:
     values = IBUG68.as_dict() | {"points": [*IBUG68.points[:-1], "ear"]}
-    with pytest.raises(FkpError, match="mouth_left_bottom has no partner mouth_right_bottom"):
-        _ = Markup(**values).flip
+    with pytest.raises(FkpError, match="mouth_left_bottom has no counterpart mouth_right_bottom"):
+        _ = Markup(**values).flip_indices
 
 
 @pytest.mark.parametrize(
@@ -68,32 +70,32 @@ def test_point_without_partner_is_named() -> None:
         ["right_eye_r", "left_eye_l", "right_eye_l", "left_eye_r"],
     ],
 )
-def test_sides_are_read_from_names_of_any_style(names: list[str]) -> None:
+def test_sides_are_found_in_names_of_any_style(names: list[str]) -> None:
     markup, swapped = Markup("mine", names), list(range(len(names)))
     for i in range(0, len(names) - 1, 2):
         swapped[i : i + 2] = [i + 1, i]
     assert markup.flip_indices.tolist() == swapped and markup.sided and markup.flips
 
 
-def test_listed_pairs_are_the_mirror_pairs_whatever_the_names_say() -> None:
+def test_listed_pairs_take_precedence_over_names() -> None:
     markup = Markup("mine", ["p1", "p2", "left_3"], pairs=[["p1", "left_3"]])
     assert markup.flip_indices.tolist() == [2, 1, 0] and markup.sided
     assert Markup("mine", ["nose_left"], pairs=[]).flip_indices.tolist() == [0]
     assert Markup(**markup.as_dict()) == markup
 
 
-def test_without_a_partner_there_is_no_flip_and_the_missing_one_is_named() -> None:
+def test_without_a_counterpart_faces_are_not_flipped_and_it_is_named() -> None:
     profile = Markup("profile", ["leftEye", "nose"])
     assert not profile.flips
-    with pytest.raises(FkpError, match="leftEye has no partner rightEye"):
-        _ = profile.flip
+    with pytest.raises(FkpError, match="leftEye has no counterpart rightEye"):
+        _ = profile.flip_indices
     assert (
         not Markup("mine", ["p1", "p2"]).sided
         and not Markup("mine", ["p1", "p2"], mirror=False).flips
     )
 
 
-def test_markups_of_older_checkpoints_stay_as_they_are() -> None:
+def test_markups_of_older_checkpoints_are_equal() -> None:
     older = {
         name: IBUG68.as_dict()[name]
         for name in ("name", "points", "pair", "regions", "lines", "box")
@@ -103,26 +105,27 @@ def test_markups_of_older_checkpoints_stay_as_they_are() -> None:
 
 def test_a_pair_is_needed_only_where_errors_are_measured() -> None:
     assert Markup("one", ["nose"]).eyes == (0, 0)
-    with pytest.raises(FkpError, match="add pair"):
+    with pytest.raises(FkpError) as error:
         _ = Markup("two", ["nose", "chin"]).eyes
+    assert error.value.key == "pair"
 
 
 @st.composite
 def markups(draw: st.DrawFn) -> Markup:
-    """Names of up to four words, some of them sides, in any order, each with its partner."""
+    """Draw names of up to four words, some of them sides, in any order, with their counterparts."""
     words = st.sampled_from(["right", "left", "eye", "ear", "1", "2", "upright"])
     names = draw(
         st.lists(st.lists(words, min_size=1, max_size=4).map("_".join), min_size=2, max_size=9)
     )
     swap = {"right": "left", "left": "right"}
-    partners = ["_".join(swap.get(word, word) for word in name.split("_")) for name in names]
-    points = draw(st.permutations(sorted({*names, *partners})))
+    counterparts = ["_".join(swap.get(word, word) for word in name.split("_")) for name in names]
+    points = draw(st.permutations(sorted({*names, *counterparts})))
     return Markup("generated", points, [points[0], points[-1]])
 
 
 @settings(deadline=None)
 @given(markups())
-def test_flip_of_any_names_is_an_involution_that_swaps_their_sides(markup: Markup) -> None:
+def test_flip_indices_of_any_names_are_an_involution_that_swaps_sides(markup: Markup) -> None:
     flip = markup.flip_indices
     np.testing.assert_array_equal(flip[flip], np.arange(len(markup.points)))
     for name, place in zip(markup.points, flip, strict=True):
@@ -132,7 +135,7 @@ def test_flip_of_any_names_is_an_involution_that_swaps_their_sides(markup: Marku
         assert [{"right": "left", "left": "right"}[word] for word in sides] == swapped
 
 
-def test_face5_swaps_eyes_and_corners_of_the_mouth() -> None:
+def test_flipping_face5_swaps_the_eyes_and_the_corners_of_the_mouth() -> None:
     assert load_markup("face5").flip_indices.tolist() == [1, 0, 2, 4, 3]
 
 
@@ -142,14 +145,14 @@ FINE = {
     "pair": ["ear_left", "ear_right"],
 }
 FAULTS: dict[str, object] = {
-    "nothing": None,
+    "an empty file": None,
     "a list": [1, 2],
     "a word": "points",
     "a field too many": FINE | {"pionts": []},
     "a field too few": {"name": "mine", "pair": ["ear_left", "ear_right"]},
     "one point twice": FINE | {"points": ["tip", "tip", "ear_left", "ear_right"]},
     "a pair of one point": FINE | {"pair": ["tip", "tip"]},
-    "a mirror pair of strangers": FINE | {"pairs": [["ear_left", "nose"]]},
+    "a mirror pair with an unknown point": FINE | {"pairs": [["ear_left", "nose"]]},
     "a mirror pair of one": FINE | {"pairs": [["ear_left"]]},
     "a mirror pair of itself": FINE | {"pairs": [["tip", "tip"]]},
     "a point in two mirror pairs": FINE
@@ -158,27 +161,27 @@ FAULTS: dict[str, object] = {
     "a mirror that is a word": FINE | {"mirror": "maybe"},
     "a frame of too few": FINE | {"frame": {"points": [[0, 0]], "roll": True, "share": 0.5}},
     "a frame of words": FINE | {"frame": {"points": ["a", "b", "c"], "roll": True, "share": 0.5}},
-    "a frame without end": FINE
+    "a frame with NaN": FINE
     | {"frame": {"points": [[0, float("nan")]] * 3, "roll": True, "share": 0.5}},
-    "a frame of nothing": FINE | {"frame": {"points": [None] * 3, "roll": True, "share": 0.5}},
+    "a frame without points": FINE | {"frame": {"points": [None] * 3, "roll": True, "share": 0.5}},
     "a frame that is a word": FINE | {"frame": "wide"},
     "points that are numbers": FINE | {"points": [1, 2], "pair": [1, 2]},
     "points that are one number": FINE | {"points": 5},
     "a point that is a formula": FINE | {"points": ["=1+1", "ear_left", "ear_right"]},
     "a point of two lines": FINE | {"points": ["a\nb", "ear_left", "ear_right"]},
     "a point without a name": FINE | {"points": ["", "ear_left", "ear_right"]},
-    "a box without an end": FINE | {"box": {"up": float("inf"), "side": 1.5}},
+    "an infinite box": FINE | {"box": {"up": float("inf"), "side": 1.5}},
     "a region of three": FINE | {"regions": {"ears": [1, 2, 2]}},
-    "points that are nothing": FINE | {"points": None},
+    "points that are null": FINE | {"points": None},
     "a pair of one": FINE | {"pair": ["tip"]},
-    "a pair of strangers": FINE | {"pair": ["tip", "nose"]},
+    "a pair with an unknown point": FINE | {"pair": ["tip", "nose"]},
     "a region outside": FINE | {"regions": {"ears": [1, 3]}},
     "a region backwards": FINE | {"regions": {"ears": [2, 1]}},
     "a region of one number": FINE | {"regions": {"ears": [1]}},
     "a region that is no range": FINE | {"regions": {"ears": 1}},
     "regions without names": FINE | {"regions": [[0, 1]]},
     "lines without kind": FINE | {"lines": [[0, 1]]},
-    "lines of another kind": FINE | {"lines": {"closed": [[0, 1]]}},
+    "lines of an unknown kind": FINE | {"lines": {"closed": [[0, 1]]}},
     "a line of words": FINE | {"lines": {"open": [["tip", "ear_left"]]}},
     "a box of one side": FINE | {"box": {"up": 0.1}},
     "a box of words": FINE | {"box": {"up": "high", "side": "wide"}},
@@ -187,7 +190,7 @@ FAULTS: dict[str, object] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_a_file_is_one_error_that_names_the_file_or_the_markup(
+def test_a_fault_in_a_file_is_one_error_of_one_line_with_the_file(
     fault: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -197,6 +200,7 @@ def test_a_fault_in_a_file_is_one_error_that_names_the_file_or_the_markup(
     with pytest.raises(FkpError, match=r"mine") as error:
         load_markup(str(file))
     assert len(str(error.value).splitlines()) == 1
+    assert error.value.file == file
 
 
 BOMB = b"a: &a [x, x]\n" + b"".join(
@@ -228,7 +232,7 @@ def test_a_hostile_file_is_one_short_error(data: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"points: [a, b", b"\xff\xfe\x00", b"", b"a: b: c"])
-def test_what_is_no_yaml_is_one_error(data: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_one_error(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(data)
     with pytest.raises(
         FkpError, match=r"mine.yaml: not (a markup.*see fkp/markups/face5.yaml|text in UTF-8)"
@@ -236,6 +240,6 @@ def test_what_is_no_yaml_is_one_error(data: bytes, tmp_path: Path) -> None:
         load_markup(str(tmp_path / "mine.yaml"))
 
 
-def test_a_file_that_is_not_there_names_the_known() -> None:
+def test_the_error_for_a_missing_file_lists_the_known_markups() -> None:
     with pytest.raises(FkpError, match="face5, ibug68, or give the path"):
         load_markup("nowhere/mine.yaml")

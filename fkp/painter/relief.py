@@ -1,9 +1,12 @@
-"""The solid head behind 68 points: its camera, its relief and the light that falls on it.
+"""Model the solid head behind 68 points: its camera, its relief, and the light on it.
 
-A face's own frame ("canonical") is that of the shape model: u right, v down, in units of the model's mean, plus z
-towards the viewer with the nose's tip near 0. The relief is a height field z(u, v) of a generic head with a randomly
-weighted set of bumps (nose, eye sockets, lips, …); it is lit there, and the light is carried to the picture by a
-thin-plate spline through the 68 points (Bookstein, 1989, "Principal warps").
+The canonical frame of a face is that of the shape model: u right, v down, in units of the model's
+mean, and z towards the viewer, with the tip of the nose near 0. The relief is a height field
+z(u, v) of a generic head with randomly weighted bumps (nose, eye sockets, lips, …). The light is
+computed there, and mapped to the image by a thin-plate spline through the 68 points.
+
+Source: Bookstein, "Principal Warps: Thin-Plate Splines and the Decomposition of Deformations"
+(1989).
 """
 
 from functools import cache
@@ -16,17 +19,18 @@ from numpy.typing import ArrayLike
 from fkp.painter.brushes import noise
 from fkp.painter.shape_model import ShapeModel
 
-GRID = 30.0  # cells per unit of the canonical frame: about as fine as the faces are drawn
+# Cells per unit of the canonical frame: about the resolution of the painted faces.
+GRID = 30.0
 LEFT, TOP, RIGHT, BOTTOM = -1.9, -2.9, 1.9, 2.1
 COLUMNS, ROWS = round((RIGHT - LEFT) * GRID), round((BOTTOM - TOP) * GRID)
 
-# Height of the head's front along its middle line, how far its side reaches, and how deep the side lies, by v.
+# By v: height of the front along the middle line, half-width of the head, height of its sides.
 PROFILE_V = [-2.9, -2.5, -2.1, -1.7, -1.2, -0.7, 0.0, 0.5, 0.9, 1.25, 1.44, 1.6, 2.1]
 PROFILE_Z = [-2.6, -1.5, -0.95, -0.66, -0.45, -0.42, -0.40, -0.37, -0.36, -0.34, -0.36, -0.80, -1.3]
 SIDE_U = [0.4, 0.85, 1.15, 1.30, 1.38, 1.38, 1.29, 1.19, 0.99, 0.66, 0.58, 0.75, 0.9]
 SIDE_Z = [-2.7, -2.2, -2.0, -1.9, -1.8, -1.75, -1.65, -1.45, -1.1, -0.65, -0.85, -1.6, -1.9]
 
-# Bumps: u, v, half-widths in u and v, height. All but those at u = 0 come in mirrored pairs.
+# Bumps: u, v, half-widths in u and v, height. All except those at u = 0 are mirrored pairs.
 BUMPS = {
     "nose ridge": (0.0, -0.38, 0.125, 0.26, 0.19),
     "nose slope": (0.0, -0.15, 0.19, 0.17, 0.12),
@@ -52,33 +56,21 @@ BUMPS = {
     "eye bag": (0.53, -0.50, 0.18, 0.035, 0.03),
     "lid crease": (0.54, -0.80, 0.20, 0.03, -0.012),
 }
-SHADOW_REACH = (
-    0.07,
-    0.14,
-    0.22,
-    0.32,
-    0.46,
-    0.62,
-)  # distances at which something may stand in the light
 
-# Canonical points of the upper head that, beside the 68, hold the spline: their z comes from the relief.
+# Distances at which something may block the light, canonical units.
+SHADOW_REACH = (0.07, 0.14, 0.22, 0.32, 0.46, 0.62)
+
+# Canonical points of the upper head that fix the spline, with the 68; z is read from the relief.
 CROWN = [
-    (0, -2.35),
-    (0, -1.65),
-    (-0.5, -2.2),
-    (0.5, -2.2),
-    (-0.9, -1.8),
-    (0.9, -1.8),
-    (-0.5, -1.4),
-    (0.5, -1.4),
+    *((0, -2.35), (0, -1.65), (-0.5, -2.2), (0.5, -2.2), (-0.9, -1.8), (0.9, -1.8)),
+    *((-0.5, -1.4), (0.5, -1.4), (-1.1, -1.3), (1.1, -1.3)),
 ]
-CROWN += [(-1.1, -1.3), (1.1, -1.3)]
 
 JAW_Z = [-1.75, -1.68, -1.58, -1.42, -1.16, -0.88, -0.66, -0.50, -0.42]
 
 
 class Relief(NamedTuple):
-    """Canonical maps (ROWS, COLUMNS) float32: the plain head, and one layer for each of the bumps."""
+    """Canonical maps (ROWS, COLUMNS) float32: the plain head, and one layer per bump."""
 
     plain: np.ndarray
     bumps: np.ndarray
@@ -90,7 +82,7 @@ class Relief(NamedTuple):
         middle, side, edge = (
             np.interp(v[:, :1], PROFILE_V, values) for values in (PROFILE_Z, SIDE_U, SIDE_Z)
         )
-        # An ellipse in each horizontal section; outside of it the surface falls away steeply instead of ending.
+        # Each horizontal section is an ellipse; outside of it, the surface falls steeply.
         inside = 1 - (u / side) ** 2
         plain = (
             edge
@@ -103,7 +95,7 @@ class Relief(NamedTuple):
 
 
 def canonical_grid() -> tuple[np.ndarray, np.ndarray]:
-    """u and v of each canonical cell's centre, (ROWS, COLUMNS)."""
+    """Return u and v of the centre of each canonical cell, (ROWS, COLUMNS) each."""
     u = LEFT + (np.arange(COLUMNS) + 0.5) / GRID
     v = TOP + (np.arange(ROWS) + 0.5) / GRID
     return np.broadcast_to(u, (ROWS, COLUMNS)), np.broadcast_to(v[:, None], (ROWS, COLUMNS))
@@ -112,7 +104,7 @@ def canonical_grid() -> tuple[np.ndarray, np.ndarray]:
 def bump(
     u: np.ndarray, v: np.ndarray, at_u: float, at_v: float, wide: float, high: float, height: float
 ) -> np.ndarray:
-    """A Gaussian hill, doubled on the other side unless it lies in the middle."""
+    """Return a Gaussian bump, and its mirror image unless it lies in the middle."""
     hill = np.zeros_like(u)
     for side in {at_u, -at_u}:
         hill += height * np.exp(
@@ -123,7 +115,7 @@ def bump(
 
 @cache
 def resting_points() -> np.ndarray:
-    """The mean face's 68 points and the crown's in three dimensions, (78, 3)."""
+    """Return the 68 points of the mean face and those of the crown, (78, 3)."""
     relief = Relief.load()
     flat = np.concatenate([ShapeModel.load().mean.reshape(68, 2), CROWN])
     cells = np.floor((flat - [LEFT, TOP]) * GRID).astype(int)
@@ -134,15 +126,15 @@ def resting_points() -> np.ndarray:
 
 @cache
 def camera_solver() -> np.ndarray:
-    """The matrix (4, 68) that takes points (68, 2) to the affine camera (4, 2) which sees the mean face there."""
+    """Return the matrix (4, 68) from points (68, 2) to the affine camera (4, 2)."""
     return np.linalg.pinv(np.column_stack([resting_points()[:68], np.ones(68)]))
 
 
 class Head:
-    """One head in one picture.
+    """A head in an image: its points, its affine camera and its rotation.
 
-    Arguments:
-        points: its key points (68, 2), IMAGE pixels.
+    Args:
+        points: (68, 2), IMAGE pixels.
     """
 
     def __init__(self, points: np.ndarray) -> None:
@@ -151,43 +143,53 @@ class Head:
         left, scales, right = np.linalg.svd(self.camera[:3].T, full_matrices=False)
         self.scale = float(scales.mean())
         across, down = left @ right
-        # Rows: the directions of the picture's x, y and of the viewer, in the head's frame.
+        # Rows: the directions of the image's x and y and of the viewer, in the canonical frame.
         self.rotation = np.stack([across, down, np.cross(across, down)])
 
     def project(self, solid: ArrayLike) -> np.ndarray:
-        """Canonical points (N, 3) to IMAGE pixels (N, 2)."""
+        """Project canonical points (N, 3) to IMAGE pixels (N, 2)."""
         return np.asarray(solid) @ self.camera[:3] + self.camera[3]
 
     def canonical_map(
         self, left: int, top: int, width: int, height: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """For each pixel of a rectangle of the picture, the canonical cell that it shows (two float32 maps)."""
+        """Return the canonical cell of each pixel of a rectangle of the image: two float32 maps."""
         crown = resting_points()[68:]
         centres = np.concatenate([self.points, self.project(crown)]) / self.scale
         targets = resting_points()[:, :2]
         weights = solve_spline(centres, targets)
+
+        # The spline on a coarse grid, interpolated between its nodes.
         step = 7.0
         columns, rows = int(np.ceil(width / step)) + 1, int(np.ceil(height / step)) + 1
         x, y = np.meshgrid(left + step * np.arange(columns), top + step * np.arange(rows))
         places = np.column_stack([x.ravel(), y.ravel()]) / self.scale
         cells = (spline_terms(places, centres) @ weights - [LEFT, TOP]) * GRID - 0.5
         coarse = cells.reshape(rows, columns, 2).astype(np.float32)
-        # Pixel i lies at i / step of the coarse grid: exactly what this affine says.
+        # Pixel i lies at i / step of the coarse grid, which this affine states exactly.
         grow = np.array([[1 / step, 0, 0], [0, 1 / step, 0]])
-        fine = cv2.warpAffine(coarse, grow, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                              borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+        fine = cv2.warpAffine(
+            coarse,
+            grow,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         return fine[..., 0], fine[..., 1]
 
 
 def spline_terms(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Thin-plate kernels r² log r² and the affine terms, (places, centres + 3)."""
+    """Compute thin-plate kernels r² log r² and the affine terms, (places, centres + 3)."""
     squares = ((places[:, None] - centres) ** 2).sum(axis=-1)
     kernels = squares * np.log(squares + 1e-9)
     return np.concatenate([kernels, np.ones((len(places), 1)), places], axis=1)
 
 
 def solve_spline(centres: np.ndarray, targets: np.ndarray, stiffness: float = 0.02) -> np.ndarray:
-    """Weights of the smoothing thin-plate spline that takes centres (N, 2) to targets (N, 2): (N + 3, 2)."""
+    """Solve for the weights (N + 3, 2) of a smoothing thin-plate spline.
+
+    It maps centres (N, 2) to targets (N, 2).
+    """
     number = len(centres)
     terms = spline_terms(centres, centres)
     system = np.zeros((number + 3, number + 3))
@@ -198,7 +200,7 @@ def solve_spline(centres: np.ndarray, targets: np.ndarray, stiffness: float = 0.
 
 
 class Light(NamedTuple):
-    """Canonical maps (ROWS, COLUMNS) float32 of what reaches the skin."""
+    """Canonical maps (ROWS, COLUMNS) float32 of the light that reaches the skin."""
 
     ambient: np.ndarray
     key: np.ndarray
@@ -208,23 +210,28 @@ class Light(NamedTuple):
 def light_head(
     head: Head, towards_light: np.ndarray, softness: float, rng: np.random.Generator
 ) -> Light:
-    """Light a randomly featured head.
+    """Compute the light on a head with bumps of random heights.
 
-    Arguments:
-        towards_light: unit vector (3,): the picture's right, down, and towards the viewer.
+    Args:
+        head: is lit.
+        towards_light: unit vector (3,): right and down in the image, and towards the viewer.
         softness: 0 for a bare bulb, 1 for an overcast sky.
-        rng: decides on the height of the bumps.
+        rng: is drawn from.
     """
     relief = Relief.load()
     weights = rng.uniform(0.4, 1.6, len(BUMPS)).astype(np.float32)
     height = relief.plain + np.tensordot(weights, relief.bumps, axes=1)
-    # Folds and flesh that no list of bumps foresees.
+
+    # Irregularities beyond the list of bumps.
     for cell, depth in ((0.45, 0.02), (0.18, 0.006)):
         height += rng.uniform(0, depth) * noise(rng, (ROWS, COLUMNS), cell * GRID)
+
+    # Normals.
     slope_u = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=GRID / 8)
     slope_v = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=GRID / 8)
     length = np.sqrt(slope_u**2 + slope_v**2 + 1)
 
+    # Main light.
     ray = head.rotation.T @ towards_light
     facing = (ray[2] - ray[0] * slope_u - ray[1] * slope_v) / length
     wrap = 0.35 * softness
@@ -232,6 +239,7 @@ def light_head(
         1 - (1 - 0.6 * softness) * cast_shadow(height, ray)
     )
 
+    # Ambient light.
     sky = head.rotation.T @ np.array([0.0, -0.8, 0.6])
     openness = np.clip(
         0.75 + 0.25 * (sky[2] - sky[0] * slope_u - sky[1] * slope_v) / length, 0, None
@@ -239,6 +247,7 @@ def light_head(
     hollow = np.clip(cv2.GaussianBlur(height, (0, 0), 5) - height, -0.03, 0.12)
     ambient = openness * (1 - 3.0 * hollow)
 
+    # Gloss, by the half vector.
     half = ray + head.rotation.T @ np.array([0.0, 0.0, 1.0])
     half /= np.linalg.norm(half)
     gloss = np.clip((half[2] - half[0] * slope_u - half[1] * slope_v) / length, 0, 1) ** 16
@@ -246,14 +255,19 @@ def light_head(
 
 
 def cast_shadow(height: np.ndarray, ray: np.ndarray) -> np.ndarray:
-    """How much of the light along `ray` the relief keeps from each of its cells, 0 to 1."""
+    """Compute the fraction of the light along `ray` that the relief blocks, for each cell."""
     sideways = max(float(np.hypot(ray[0], ray[1])), 1e-3)
     rise = max(float(ray[2]), 0.05) / sideways
     above = np.zeros_like(height)
     for reach in SHADOW_REACH:
         x, y = GRID * reach * ray[:2] / sideways
         shift = np.array([[1, 0, x], [0, 1, y]])
-        ahead = cv2.warpAffine(height, shift, (COLUMNS, ROWS), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                               borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+        ahead = cv2.warpAffine(
+            height,
+            shift,
+            (COLUMNS, ROWS),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         np.maximum(above, ahead - height - reach * rise, out=above)
     return cv2.GaussianBlur(np.clip(above / 0.08, 0, 1), (0, 0), 1.2)

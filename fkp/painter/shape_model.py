@@ -1,7 +1,8 @@
-"""The shapes that faces take: 68 points sampled from a model of real labels.
+"""Sample the 68 points of faces from a linear model of real labels.
 
-`shape68.json` is computed by `benchmarks/accuracy/shape_model.py`. Its unit is the root mean square radius of a face's points
-(the outer eye corners lie about 1.5 apart), x right, y down, the mean of the points at the origin, roll taken out.
+`shape68.json` is computed by `benchmarks/shape_model.py`. Its unit is the root mean square radius
+of a face's points (the outer eye corners are about 1.5 apart); x right, y down, the mean of the
+points at the origin, without roll.
 """
 
 import json
@@ -12,11 +13,20 @@ from typing import NamedTuple
 import numpy as np
 
 INNER_UPPER_LIP, INNER_LOWER_LIP = [61, 62, 63], [67, 66, 65]
-EYES = (36, 42)  # first point of each eye: corner, two upper, corner, two lower
+
+# The first point of each eye: corner, two upper, corner, two lower.
+EYES = (36, 42)
 
 
 class ShapeModel(NamedTuple):
-    """Mean (136,), modes (K, 136), deviations (K,) and, for each mode after the second, what the pose makes of it."""
+    """A linear model of shapes, whose first two modes are the pose.
+
+    Args:
+        mean: (136,).
+        modes: (K, 136).
+        deviations: (K,), standard deviations of the modes.
+        bends: (K - 2, 6), the mean of each other mode as a polynomial of the pose.
+    """
 
     mean: np.ndarray
     modes: np.ndarray
@@ -30,12 +40,15 @@ class ShapeModel(NamedTuple):
         return cls(*(np.array(content[name]) for name in cls._fields))
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """One random face (68, 2), in the model's units."""
+        """Sample the points of a face, (68, 2), in the model's units."""
         yaw, pitch = sample_pose(rng)
         terms = np.array([1.0, yaw**2, pitch**2, yaw * pitch, yaw**3, yaw**2 * pitch])
+
+        # The other modes vary about a mean that depends on the pose.
         rest = np.clip(rng.normal(0, 1.15, len(self.bends)), -2.6, 2.6)
         pose = [yaw, pitch] * self.deviations[:2]
         coefficients = np.concatenate([pose, self.bends @ terms + rest * self.deviations[2:]])
+
         points = (self.mean + coefficients @ self.modes).reshape(68, 2)
         set_lids(points, rng)
         part_lips(points, rng)
@@ -43,13 +56,16 @@ class ShapeModel(NamedTuple):
 
 
 def sample_pose(rng: np.random.Generator) -> tuple[float, float]:
-    """Yaw and pitch in standard deviations; heads in video turn almost evenly over a range, hence the uniform part."""
+    """Sample yaw and pitch, in standard deviations.
+
+    Yaw in video is almost uniform over a range.
+    """
     yaw = rng.uniform(-2.3, 2.3) if rng.random() < 0.6 else rng.normal(0, 0.7)
     return float(np.clip(yaw, -2.4, 2.4)), float(np.clip(rng.normal(0, 1.1), -2.6, 2.6))
 
 
 def set_lids(points: np.ndarray, rng: np.random.Generator) -> None:
-    """Close or widen the eyes, in place: the labels' coarse grid hides most of what lids do."""
+    """Close or widen the eyes, in place: the real labels are too coarse to show lids move."""
     kind = rng.random()
     opening = rng.uniform(0.1, 0.5) if kind < 0.15 else rng.uniform(0.6, 1.35)
     for first in EYES:
@@ -58,13 +74,13 @@ def set_lids(points: np.ndarray, rng: np.random.Generator) -> None:
         down = np.array([-axis[1], axis[0]])
         lids = points[[first + 1, first + 2, first + 4, first + 5]] - corners[0]
         height = lids @ down
-        # A closing eye is closed by the upper lid: the lower one hardly moves.
+        # The upper lid closes an eye; the lower one hardly moves.
         wanted = np.where(height < 0, height * opening, height * (0.6 + 0.4 * opening))
         points[[first + 1, first + 2, first + 4, first + 5]] += (wanted - height)[:, None] * down
 
 
 def part_lips(points: np.ndarray, rng: np.random.Generator) -> None:
-    """Keep the inner lips from crossing, in place; now and then press the lips together."""
+    """Keep the inner lips from crossing, and sometimes close them, in place."""
     gap = points[INNER_LOWER_LIP] - points[INNER_UPPER_LIP]
     closing = rng.uniform(0.4, 1.0) if rng.random() < 0.25 else 0.0
     wanted = np.maximum(gap[:, 1], 0.012) * (1 - closing) + closing * 0.012

@@ -1,4 +1,4 @@
-"""Laws of the painted faces: they never change, they are faces, and their points lie on what is drawn."""
+"""Synthetic faces: they never change, look like faces, and their points lie on what is drawn."""
 
 import hashlib
 import subprocess
@@ -23,7 +23,7 @@ def digest(image: np.ndarray, points: np.ndarray) -> str:
     return hashlib.sha256(image.tobytes() + points.tobytes()).hexdigest()
 
 
-def test_a_face_is_the_same_whenever_it_is_painted(faces):
+def test_a_face_does_not_depend_on_what_was_painted_before(faces):
     for index in (40, 3, 11):
         assert digest(*paint(SEED, index)) == digest(*faces[index])
 
@@ -33,10 +33,10 @@ def test_a_face_is_the_same_in_another_process(faces):
         "import hashlib; from fkp.painter import paint; image, points = paint(7, 5);"
         "print(hashlib.sha256(image.tobytes() + points.tobytes()).hexdigest())"
     )
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    assert told.strip() == digest(*faces[5])
+    assert printed.strip() == digest(*faces[5])
 
 
 def test_faces_differ_by_index_and_by_seed(faces):
@@ -44,7 +44,7 @@ def test_faces_differ_by_index_and_by_seed(faces):
     assert digest(*paint(SEED + 1, 0)) != digest(*faces[0])
 
 
-def test_image_and_points_have_their_types_and_sizes(faces):
+def test_images_and_points_have_the_documented_types_and_sizes(faces):
     for image, points in faces:
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
         assert min(image.shape[:2]) >= 150 and max(image.shape[:2]) <= 320
@@ -52,7 +52,7 @@ def test_image_and_points_have_their_types_and_sizes(faces):
         assert np.isfinite(points).all()
 
 
-def test_points_lie_almost_all_inside_the_image(faces):
+def test_almost_all_points_lie_inside_the_image(faces):
     inside = [
         ((points >= 0) & (points <= np.array(image.shape[1::-1]) - 1)).all(axis=1)
         for image, points in faces
@@ -60,7 +60,7 @@ def test_points_lie_almost_all_inside_the_image(faces):
     assert np.mean(inside) > 0.97
 
 
-def test_points_stand_in_the_order_of_a_face(faces):
+def test_points_are_arranged_as_in_a_face(faces):
     for _, points in faces:
         across = points[45] - points[36]
         across = across / np.linalg.norm(across)
@@ -73,14 +73,14 @@ def test_points_stand_in_the_order_of_a_face(faces):
 
 
 def gray_at(image: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The gray values, slightly smoothed, at places (N, 2): (N,)."""
+    """Sample slightly smoothed gray values (N,) at places (N, 2)."""
     gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
     x, y = places.astype(np.float32).T
     return cv2.remap(gray, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
 
 
 def mean_gray(faces, place, shift: tuple[float, float]) -> float:
-    """The mean of what the faces show at `place(points)`, shifted in fractions of the outer-eye-corner distance."""
+    """Average gray values at `place(points)`, shifted by fractions of the outer-eye distance."""
     values = []
     for image, points in faces:
         across = points[45] - points[36]
@@ -89,7 +89,7 @@ def mean_gray(faces, place, shift: tuple[float, float]) -> float:
     return float(np.mean(values))
 
 
-def test_eyes_are_dark_where_their_points_are(faces):
+def test_the_image_is_darkest_at_the_eyes(faces):
     def centres(points):
         return np.stack([points[eye].mean(axis=0) for eye in EYES])
 
@@ -98,7 +98,7 @@ def test_eyes_are_dark_where_their_points_are(faces):
         assert here < mean_gray(faces, centres, shift) - 10
 
 
-def test_lips_part_where_their_points_are(faces):
+def test_the_image_is_darkest_between_the_lips(faces):
     def line(points):
         return 0.65 * points[[61, 62, 63]] + 0.35 * points[[67, 66, 65]]
 
@@ -107,7 +107,7 @@ def test_lips_part_where_their_points_are(faces):
         assert here < mean_gray(faces, line, shift) - 10
 
 
-def test_face_ends_at_the_jaw_points(faces):
+def test_the_contour_of_the_face_lies_at_the_jaw_points(faces):
     def step_across_contour(outwards: float) -> float:
         steps = []
         for image, points in faces:
