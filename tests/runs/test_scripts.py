@@ -120,7 +120,7 @@ def test_where_nothing_can_be_written_is_told_before_the_work(trained: Run, tmp_
 
 
 def test_a_part_that_is_none_is_named(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
-    arguments = ["data=youtube_faces", f"data.root={faces_folder}", "part=tests"]
+    arguments = ["data=youtube_faces", f"data.root={faces_folder}", "split=tests"]
     done = call(
         "evaluate.py", *arguments, f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path
     )

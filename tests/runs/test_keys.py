@@ -50,7 +50,7 @@ def faults(script: str, *overrides: str) -> list[str]:
         ("predict", ["image=x", "pts=5"], "pts", "bool"),
         ("export", ["+opset=17"], "opset", "no such key"),
         ("doctor", ["+detector=yunet"], "detector", "no such key"),
-        ("evaluate", ["part="], "part", "no value"),
+        ("evaluate", ["split="], "split", "no value"),
         ("predict", ["image=a.jpg", "refine_steps=null"], "refine_steps", "no value"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_value_out_of_range_is_named(script: str, override: str) -> None:
             [
                 "+width=4",
                 "model.network.width=${width}",
-                "callbacks.sheets=null",
+                "callbacks.face_grids=null",
                 "datamodule.margin=null",
             ],
         ),

@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config
+from fkp.runs import annotations, config, hydra_errors
 
 GOOD = {
     "network": {"_target_": "fkp.networks.TwoConv", "width": 8, "dropout": [0.1, 0.2]},
@@ -126,7 +126,7 @@ def test_positional_arguments_are_checked(node: dict[str, object], message: str)
 
 def test_what_an_annotation_does_not_tell_is_accepted() -> None:
     for annotation in ("'not python'", "Literal[-1, 'a']", "Literal[Kind.A]"):
-        assert config._fits(5, ast.parse(annotation, mode="eval").body)
+        assert annotations.fits(5, ast.parse(annotation, mode="eval").body)
 
 
 def test_checking_imports_nothing_heavy() -> None:
@@ -366,7 +366,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     tmp_path: Path, launcher: str, extra: str
 ) -> None:
     error = MissingConfigException("no", f"hydra/launcher/{launcher}")
-    assert f'pip install -e ".[{extra}]"' in command_line._reworded(error, tmp_path, "train")
+    assert f'pip install -e ".[{extra}]"' in hydra_errors.reworded(error, tmp_path, "train")
 
 
 @pytest.mark.parametrize(

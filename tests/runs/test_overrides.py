@@ -80,7 +80,7 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
     cfg = OmegaConf.create(
         {
             "root": "~/a",
-            "parts": [{"root": "~"}, 3],
+            "sources": [{"root": "~"}, 3],
             "other": "a~/b",
             "same": "${root}",
             "no": "???",
@@ -88,7 +88,7 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
     )
     overrides.expand_home(cfg)
     assert (
-        cfg.root == cfg.same == f"{home}/a" and cfg.splits[0].root == home and cfg.other == "a~/b"
+        cfg.root == cfg.same == f"{home}/a" and cfg.sources[0].root == home and cfg.other == "a~/b"
     )
 
 
