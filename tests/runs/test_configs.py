@@ -6,7 +6,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from fkp.runs import config, results
+from fkp.runs import config, trainer
 
 GROUPS = {
     group.name: sorted(path.stem for path in group.glob("*.yaml"))
@@ -36,7 +36,7 @@ def test_every_option_checks_and_builds(choice: str) -> None:
     config.check(cfg)
     for part in (cfg.data, cfg.datamodule, *cfg.callbacks.values()):
         assert config.build(part) is not None
-    assert config.build(cfg.trainer, precision=results.precision(cfg.trainer.precision)) is not None
+    assert config.build(cfg.trainer, precision=trainer.precision(cfg.trainer.precision)) is not None
     assert (
         config.build(cfg.model, recipe={"network": {"_target_": "kept.as.it.Is"}}).recipe
         is not None
@@ -78,4 +78,4 @@ def test_precision_is_half_where_the_processor_can(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    assert results.precision(wanted) == precision
+    assert trainer.precision(wanted) == precision
