@@ -117,7 +117,8 @@ class _Script:
         Raises:
             FkpError: `--key value`, or a key of an earlier release.
         """
-        _refuse_options(sys.argv[1:], list(self.root))
+        # `resume` is a short form of keys in `start`.
+        _refuse_options(sys.argv[1:], [*self.root, *(["resume"] if "start" in self.root else [])])
         known = [*map(str, self.root), *self.groups]
         if faults := list(dict.fromkeys(renamed.faults_of_arguments(sys.argv[1:], known))):
             raise FkpError("\n".join(faults))

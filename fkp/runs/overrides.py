@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 # Keys whose value is a path, by their last word. A path may contain commas, or be the number 2024.
 PATH = re.compile(
     r"(.*[._])?"
-    r"(image|images|root|file|folder|dir|path|dirpath|ckpt|weights|markup|out|resume|repeat|sweep)"
+    r"(image|images|root|file|folder|dir|path|dirpath|ckpt|weights|markup|out|from|resume|sweep)"
 )
 # Values of such a key that are not text.
 NO_PATH = ("", "null", "true", "false", "???")
@@ -20,6 +20,15 @@ NO_PATH = ("", "null", "true", "false", "???")
 HOME = re.compile(r"(?<=[\[{,:\s])~[^,\]}]*")
 # A comma outside quotes.
 COMMA = re.compile(r""",(?=(?:[^"']*["'][^"']*["'])*[^"']*$)""")
+
+
+def key(override: str) -> str:
+    """Return the key that an override sets, adds or removes.
+
+    >>> key("seed=1"), key("+x.y=2"), key("~logger")
+    ('seed', 'x.y', 'logger')
+    """
+    return override.lstrip("+~").partition("=")[0]
 
 
 def is_path(key: str) -> bool:

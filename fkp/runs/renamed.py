@@ -31,6 +31,9 @@ RENAMED = {
     "callbacks.sheets": "callbacks.face_grids",
 }
 
+# Old key -> the mode of `start` that replaces it.
+MODES = {"weights": "finetune", "ckpt_path": "resume", "repeat": "repeat"}
+
 # Old option of a group -> new option.
 OPTIONS = {("data", "real"): "youtube_faces_300w"}
 
@@ -63,7 +66,7 @@ def faults_of_arguments(arguments: Sequence[str], known: Collection[str]) -> Ite
         if argument.startswith("-"):
             continue
         key, _, value = argument.lstrip("+~").partition("=")
-        yield from _key_faults(key, known)
+        yield from _key_faults(key, known, value or "…")
         # In a sweep, the value is several options.
         for option in value.split(","):
             if key in known and (new := OPTIONS.get((key, option.strip()))):
@@ -81,7 +84,9 @@ def faults_of_config(cfg: DictConfig, known: Collection[str]) -> Iterator[str]:
         yield from _key_faults(key, known)
 
 
-def _key_faults(key: str, known: Collection[str]) -> Iterator[str]:
+def _key_faults(key: str, known: Collection[str], value: str = "…") -> Iterator[str]:
+    if key in MODES and "start" in known:
+        yield f"{key}: renamed to start.from={value} start.mode={MODES[key]}"
     new = new_key(key)
     # A script without the new key never had the old one.
     if new and new.partition(".")[0] in known:

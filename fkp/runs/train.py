@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from fkp.errors import FkpError
 from fkp.runs import command_line, config, provenance, sweeps
+from fkp.runs.start import Start
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -48,7 +49,7 @@ def train(cfg: DictConfig) -> None:
     # Network, loss and optimizer
     trainer = build_trainer(cfg, **resume.logging(run))
     run.made_of(data.fingerprint)
-    module = _build_module(cfg, values, data)
+    module = _build_module(cfg, values, data, run)
 
     # Training and test
     metrics = _fit_and_test(trainer, module, data, run)
@@ -57,15 +58,17 @@ def train(cfg: DictConfig) -> None:
         results.close(run.folder, values, config.varied(cfg), trainer, metrics, photo)
 
 
-def _build_module(cfg: DictConfig, values: dict[str, Any], data: FacesDataModule) -> KeypointModule:
-    """Build the module, with the weights that the run is to start from."""
+def _build_module(
+    cfg: DictConfig, values: dict[str, Any], data: FacesDataModule, run: Run
+) -> KeypointModule:
+    """Build the module, with the weights that the run is to finetune."""
     from fkp.runs import results
 
     markup = data.source.markup
     recipe = results.recipe(values, markup.as_dict())
     module: KeypointModule = config.build(cfg.model, markup=markup, recipe=recipe)
-    if cfg.weights:
-        results.start_from(module, cfg.weights)
+    if weights := Start.of(run.record["start"]).weights:
+        results.start_from(module, weights)
     results.show_network(module)
     return module
 

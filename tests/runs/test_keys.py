@@ -111,7 +111,11 @@ def test_a_value_out_of_range_is_named(script: str, override: str) -> None:
         ),
         (
             "train",
-            ["resume=some/folder", "transforms.random_flip.p=1", "trainer.gradient_clip_val=0.5"],
+            [
+                "start.from=some/folder",
+                "transforms.random_flip.p=1",
+                "trainer.gradient_clip_val=0.5",
+            ],
         ),
         ("evaluate", ["refine_steps=1", "min_confidence=0", "detector=yunet"]),
         ("predict", ["image=x", "frames=3", "device=cuda"]),

@@ -52,7 +52,8 @@ def read(*arguments: str) -> Any:
     ],
 )
 @pytest.mark.parametrize(
-    "key", ["image", "data.root", "+data.test_images", "hydra.run.dir", "detector.model", "resume"]
+    "key",
+    ["image", "data.root", "+data.test_images", "hydra.run.dir", "detector.model", "start.from"],
 )
 def test_a_path_is_taken_as_it_is(key: str, path: str) -> None:
     assert read(f"{key}={path}") == path

@@ -83,6 +83,21 @@ def test_other_keys_and_scripts_are_left_alone() -> None:
     assert not faults("predict", "image=crop.frame.lower", "+model.lean=1")
 
 
+@pytest.mark.parametrize(
+    ("old", "mode"), [("weights", "finetune"), ("ckpt_path", "resume"), ("repeat", "repeat")]
+)
+def test_an_old_way_to_start_names_the_new_one(old: str, mode: str) -> None:
+    new = f"{old}: renamed to start.from=a/b start.mode={mode}"
+    assert faults("train", f"{old}=a/b") == faults("train", f"+{old}=a/b") == [new]
+    assert not faults("train", f"model.network.{old}=a/b") and not faults("predict", f"{old}=a")
+
+
+@pytest.mark.parametrize("override", ["data=real", "+data=real", "data=synthetic,real"])
+def test_an_old_option_names_the_new_one(override: str) -> None:
+    (fault,) = faults("train", override)
+    assert fault == "data=real: renamed to data=youtube_faces_300w"
+
+
 def test_the_command_line_ends_with_2(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "crop.flip.share=0.5", "+model.lean=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -93,7 +93,7 @@ def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: 
     checkpoint = torch.load(
         next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True
     )
-    assert checkpoint["fkp"]["transforms"]["frame"]["whole"] is True
+    assert checkpoint["fkp"]["transforms"]["face_crop"]["full_image"] is True
 
 
 def test_averaged_weights_are_what_is_tested_and_kept(faces_folder: Path, tmp_path: Path) -> None:
@@ -187,7 +187,8 @@ def test_a_run_with_another_logger_or_none_is_tested_and_goes_on(
         ("trainer.max_epochs=abc", "trainer.max_epochs"),
         ("data.protocol=oficial", "official"),
         ("data.root=/nowhere/at/all", "data.download=true"),
-        ("ckpt_path=/nowhere.ckpt", "/nowhere.ckpt"),
+        ("start.from=/nowhere.ckpt", "/nowhere.ckpt"),
+        ("start.mode=again", "finetune"),
         ("logger=wandb", "csv, tensorboard"),
         ("debug=x", "augment"),
     ],
