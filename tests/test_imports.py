@@ -22,7 +22,7 @@ LAYERS = [
     ["draw"],
     ["inference", "callbacks"],
     ["runs"],
-    ["doctor"],
+    ["doctor", "report"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 FILES = [*(ROOT / "fkp").rglob("*.py")]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,11 +172,13 @@ def test_a_process_that_does_not_lead_writes_nothing(
     told = provenance.arguments(["seed=1", "run_dir=there"], tmp_path)
     assert told == ["seed=1", "run_dir=there", "hydra.run.dir=there", *provenance.QUIET]
     assert f"hydra.run.dir={tmp_path}" in provenance.arguments(["seed=1"], tmp_path)
-    values = {"resume": False, "repeat": None, "allow_changes": False, "ckpt_path": None}
+    values: dict[str, Any] = {"start": {"from": None, "mode": "resume"}, "allow_changes": False}
     run = provenance.begin(tmp_path / "run", values, ["seed=1"])
     run.made_of("data")
     assert not list(tmp_path.iterdir()) and not run.resumed
-    assert provenance.begin(tmp_path / "run", {**values, "resume": True}, []).resumed
+    with pytest.raises(FkpError, match="not the folder of a run"):
+        start = {"from": str(tmp_path / "run"), "mode": "resume"}
+        provenance.begin(tmp_path / "run", {**values, "start": start}, [])
 
 
 @slow

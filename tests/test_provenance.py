@@ -12,16 +12,21 @@ from fkp.runs import provenance
 CONFIG = {
     "seed": 0,
     "trainer": {"max_epochs": 3},
-    "resume": False,
-    "repeat": None,
+    "start": {"from": None, "mode": "resume"},
     "allow_changes": False,
-    "ckpt_path": None,
 }
 
 
-def begun(folder: Path, **changes: Any) -> provenance.Run:
+def resumed(folder: Path) -> dict[str, Any]:
+    """A configuration that resumes the run in a folder."""
+    return {**CONFIG, "start": {"from": str(folder), "mode": "resume"}}
+
+
+def begun(folder: Path, resume: bool = False, **changes: Any) -> provenance.Run:
     run = provenance.begin(
-        folder, {**CONFIG, **changes}, ["seed=0", "trainer.max_epochs=3", "resume=false"]
+        folder,
+        {**(resumed(folder) if resume else CONFIG), **changes},
+        ["seed=0", "trainer.max_epochs=3", "start.mode=resume"],
     )
     run.made_of("data")
     assert run.lock
@@ -35,9 +40,9 @@ def test_a_run_keeps_what_it_was_made_of(tmp_path: Path) -> None:
     assert record["config"] == {
         "seed": 0,
         "trainer": {"max_epochs": 3},
-        "ckpt_path": None,
         "out": "${run_dir}/x",
     }
+    assert record["start"] == CONFIG["start"]
     assert record["command"] == ["seed=0", "trainer.max_epochs=3"] and record["data"] == "data"
     assert {"python", "torch", "pytorch-lightning", "numpy"} <= record["versions"].keys()
     assert not run.resumed and run.checkpoint is None
@@ -48,20 +53,38 @@ def test_the_last_run_goes_on_with_what_it_was_told_and_others_are_left_alone(
 ) -> None:
     begun(tmp_path / "2020/first")
     last = begun(tmp_path / "2021/last").folder.resolve()
-    told = ["trainer.max_epochs=3", f"run_dir={last}", f"hydra.run.dir={last}"]
+    told = ["trainer.max_epochs=3", f"start.from={last}", f"run_dir={last}"]
+    told += [f"hydra.run.dir={last}", "start.mode=resume"]
     assert provenance.arguments(["resume=true", "seed=1"], tmp_path) == [
         *told,
-        "resume=true",
         "seed=1",
     ]
-    assert provenance.arguments([f"repeat={last}"], tmp_path) == [
-        "seed=0",
-        "trainer.max_epochs=3",
-        f"repeat={last}",
-    ]
-    for as_it_is in (["seed=1"], ["resume=false"], ["--help"]):
-        assert provenance.arguments(as_it_is, tmp_path) == as_it_is
-    for lost in (["resume=nowhere"], [f"repeat={tmp_path}"]):
+    for same in ([f"resume={last}"], ["start.from=last"], [f"start.from={last}", f"resume={last}"]):
+        assert provenance.arguments([*same, "seed=1"], tmp_path) == [*told, "seed=1"]
+    for folder in (str(last), "last"):
+        repeat = [f"start.from={folder}", "start.mode=repeat"]
+        assert provenance.arguments(repeat, tmp_path) == [
+            "seed=0",
+            "trainer.max_epochs=3",
+            f"start.from={last}",
+            "start.mode=repeat",
+        ]
+    for as_it_is in (
+        ["seed=1"],
+        ["--help"],
+        ["start.from=shipped", "start.mode=finetune"],
+        ["start.from=a.ckpt"],
+        ["start.from=null"],
+    ):
+        assert provenance.arguments([*as_it_is, "resume=false"], tmp_path) == as_it_is
+    for wrong in (
+        ["resume=true", "start.from=other"],
+        ["start.mode=again"],
+        ["start.from=shipped"],
+    ):
+        with pytest.raises(FkpError, match=r"start\."):
+            provenance.arguments(wrong, tmp_path)
+    for lost in (["resume=nowhere"], [f"start.from={tmp_path}", "start.mode=repeat"]):
         with pytest.raises(FkpError, match="not the folder of a run"):
             provenance.arguments(lost, tmp_path)
     with pytest.raises(FkpError, match="no run in"):
@@ -82,11 +105,34 @@ def test_a_run_goes_on_from_its_own_checkpoint_only_as_what_it_was(tmp_path: Pat
     ):
         begun(tmp_path, resume=True, trainer={"max_epochs": 4})
     with pytest.raises(FkpError, match="the data"):
-        provenance.begin(tmp_path, {**CONFIG, "resume": True}, []).made_of("other data")
+        provenance.begin(tmp_path, resumed(tmp_path), []).made_of("other data")
     assert begun(tmp_path, resume=True, trainer={"max_epochs": 4}, allow_changes=True).resumed
     (tmp_path / "metrics.json").touch()
     with pytest.raises(FkpError, match="is finished"):
         begun(tmp_path, resume=True)
+
+
+def test_a_resumed_run_keeps_what_it_started_from(tmp_path: Path) -> None:
+    finetune = {"from": "shipped", "mode": "finetune"}
+    begun(tmp_path / "run", start=finetune)
+    again = begun(tmp_path / "run", resume=True)
+    assert again.record["start"] == finetune and again.resumed and again.checkpoint is None
+    repeat = {"from": str(tmp_path / "run"), "mode": "repeat"}
+    repeated = begun(tmp_path / "repeated", start=repeat)
+    assert repeated.record["start"] == finetune and not repeated.resumed
+    (tmp_path / "first.ckpt").touch()
+    begun(tmp_path / "from", start={"from": str(tmp_path / "first.ckpt"), "mode": "resume"})
+    assert begun(tmp_path / "from", resume=True).checkpoint == tmp_path / "first.ckpt"
+
+
+def test_a_run_is_resumed_in_its_own_folder(tmp_path: Path) -> None:
+    begun(tmp_path / "run")
+    with pytest.raises(FkpError, match="run_dir"):
+        provenance.begin(tmp_path / "other", resumed(tmp_path / "run"), [])
+    lost = {**CONFIG, "start": {"from": "/nowhere.ckpt", "mode": "resume"}}
+    with pytest.raises(FkpError, match=r"start\.from=/nowhere\.ckpt"):
+        provenance.begin(tmp_path / "other", lost, [])
+    assert not (tmp_path / "other").exists()
 
 
 def test_two_processes_do_not_train_in_one_folder(
@@ -94,9 +140,9 @@ def test_two_processes_do_not_train_in_one_folder(
 ) -> None:
     monkeypatch.setattr(provenance, "PATIENCE", 0.1)
     begun(tmp_path)
-    held = provenance.begin(tmp_path, {**CONFIG, "resume": True}, [])
+    held = provenance.begin(tmp_path, resumed(tmp_path), [])
     with pytest.raises(FkpError, match="another process"):
-        provenance.begin(tmp_path, {**CONFIG, "resume": True}, [])
+        provenance.begin(tmp_path, resumed(tmp_path), [])
     assert held.lock
 
 

@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_message_and_leaves_the_checkpoint_before(
 
 
 def test_a_run_is_repeated_from_its_folder(trained: Run, tmp_path: Path) -> None:
-    done = call("train.py", f"repeat={trained[0]}", cwd=tmp_path)
+    done = call("train.py", f"start.from={trained[0]}", "start.mode=repeat", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (file.parent for file in tmp_path.glob("outputs/*/*/run.yaml"))
     for key, value in weights(trained[0]).items():
@@ -127,7 +127,7 @@ def test_a_run_that_validates_now_and_then_goes_on_as_if_unbroken(
     for folder, more in (
         ("whole", ["trainer.max_epochs=4"]),
         ("begun", ["trainer.max_epochs=2"]),
-        ("ended", ["trainer.max_epochs=4", f"ckpt_path={tmp_path}/begun/checkpoints/last.ckpt"]),
+        ("ended", ["trainer.max_epochs=4", f"start.from={tmp_path}/begun/checkpoints/last.ckpt"]),
     ):
         done = call("train.py", *short, *more, f"run_dir={tmp_path / folder}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -137,7 +137,12 @@ def test_a_run_that_validates_now_and_then_goes_on_as_if_unbroken(
 
 def test_a_run_starts_from_other_weights(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     best = trained[0] / "checkpoints/best.ckpt"
-    still = [f"weights={best}", "trainer.max_epochs=1", "model.optimizer.lr=1e-9"]
+    still = [
+        f"start.from={best}",
+        "start.mode=finetune",
+        "trainer.max_epochs=1",
+        "model.optimizer.lr=1e-9",
+    ]
     done = call("train.py", *TINY, f"data.root={faces_folder}", *still, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")), weights_only=True)
@@ -164,7 +169,7 @@ def test_a_released_backbone_goes_on_as_if_unbroken(faces_folder: Path, tmp_path
     for folder, more in (
         ("whole", ["trainer.max_epochs=3"]),
         ("begun", ["trainer.max_epochs=2"]),
-        ("ended", ["trainer.max_epochs=3", f"ckpt_path={tmp_path}/begun/checkpoints/last.ckpt"]),
+        ("ended", ["trainer.max_epochs=3", f"start.from={tmp_path}/begun/checkpoints/last.ckpt"]),
     ):
         done = call("train.py", *short, *more, f"run_dir={tmp_path / folder}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -1,1 +1,1 @@
-"""Command line, configuration, and what a run leaves, resumes and reports."""
+"""Run the scripts: command line, configuration, checkpoints, resume, sweeps and reports."""

@@ -1,15 +1,14 @@
-"""Plain YAML with `_target_`: composed by Hydra, checked against the constructors' signatures, then built.
+"""Check a configuration against its constructors' signatures, and build what it describes.
 
-Nothing here imports what a configuration names before all of it has been checked.
+A configuration is plain YAML with `_target_`, composed by Hydra. Nothing that it names is imported
+before all of it has been checked.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
 import functools
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,73 +21,48 @@ from omegaconf.errors import (
 
 from fkp import ranges
 from fkp.errors import FkpError
-from fkp.runs import keys, signatures
+from fkp.runs import annotations, keys, renamed, signatures
+from fkp.runs.annotations import UNKNOWN
 from fkp.runs.overrides import is_path
 
+# Keys of a node that are Hydra's, not arguments of the constructor.
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
-EVERYBODY = ("seed", "trainer.max_epochs", "datamodule.batch_size", "model.optimizer.lr")
-PLAIN: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "str": (str,),
-    "bool": (bool,),
-    "None": (type(None),),
-    "Path": (str,),
-    "list": (list,),
-    "List": (list,),
-    "tuple": (list,),
-    "Tuple": (list,),
-    "Sequence": (list,),
-    "Iterable": (list,),
-    "set": (list,),
-    "dict": (dict,),
-    "Dict": (dict,),
-    "Mapping": (dict,),
-}
-REFUSALS = (
-    "ValueError",
-    "TypeError",
-    "MisconfigurationException",
-)  # the last is Lightning's; by name: no import
-NEVER_PLAIN = (
-    "Tensor",
-    "Module",
-    "Optimizer",
-    "LRScheduler",
-    "Callback",
-    "Logger",
-    "Markup",
-    "Transform",
-)
-
-UNKNOWN = ...  # stands for a value that is missing or that an interpolation does not find
+# Keys that distinguish runs even if they were not given.
+ALWAYS_VARIED = ("seed", "trainer.max_epochs", "datamodule.batch_size", "model.optimizer.lr")
+# Errors by which a constructor refuses its arguments, by name: Lightning's shall not be imported.
+REFUSALS = ("ValueError", "TypeError", "MisconfigurationException")
+# Lines of OmegaConf's messages that are for developers.
+CONTEXT = ("full_key:", "object_type=", "reference_type=")
 
 
 class ConfigError(FkpError):
-    """Every fault of a configuration, a line each."""
+    """All faults of a configuration, a line each."""
 
 
 def build(node: Any, /, **extra: Any) -> Any:
-    """Instantiate a `_target_` node, and those below it, as Hydra does, with plain dicts and lists.
+    """Instantiate a `_target_` node and those below it, as Hydra does, with plain dicts and lists.
 
     Args:
         node: of a configuration that has been checked.
-        extra: further arguments, handed over as they are, never instantiated.
+        extra: further arguments, passed as they are, never instantiated.
 
     Raises:
-        ConfigError: a constructor has refused what it was given. What else it raises is a bug and passes as it is.
-            With `_partial_` this holds for the later call.
+        ConfigError: a constructor refused its arguments. Other exceptions are bugs and pass
+            unchanged. With `_partial_`, this holds for the later call.
     """
     if isinstance(node, ListConfig):
         return [build(item) for item in node]
     if not isinstance(node, DictConfig):
         return node
+
+    # Build the arguments.
     inner = build if node.get("_recursive_", True) else plain
-    named = {
-        str(name): inner(node[name]) for name in node if name not in (*SPECIAL, *extra)
-    } | extra
+    names = [name for name in node if name not in (*SPECIAL, *extra)]
+    named = {str(name): inner(node[name]) for name in names} | extra
     if "_target_" not in node:
         return named
+
+    # Build the object, or the function that will.
     key = _key(node) or str(node["_target_"])
     args = inner(node.get("_args_")) or []
     made = functools.partial(_call, key, _located(key, str(node["_target_"])), *args, **named)
@@ -104,7 +78,7 @@ def _located(key: str, target: str) -> Callable[..., Any]:
         located: Callable[..., Any] = instantiate({"_target_": target, "_partial_": True})
         return located
     except InstantiationException as error:
-        # Hydra's "Error locating" is caused by its "Error loading", and that by what the import has raised.
+        # Hydra's "Error locating" is caused by its "Error loading", and that by the import's error.
         loading = error.__cause__ or error
         if isinstance(loading.__cause__, (ModuleNotFoundError, AttributeError, type(None))):
             raise ConfigError(f"{key}._target_: {loading}") from error
@@ -112,12 +86,14 @@ def _located(key: str, target: str) -> Callable[..., Any]:
 
 
 def _call(key: str, target: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
+    """Call a constructor; name the key if it refuses its arguments."""
     from hydra.errors import InstantiationException
 
     try:
         return target(*args, **named)
     except ConfigError:
-        raise  # it has its key already
+        # It names its key already.
+        raise
     except Exception as error:
         if isinstance(error, (FkpError, InstantiationException)) or _is_refusal(error):
             raise ConfigError(f"{key}: {error}") from error
@@ -125,7 +101,7 @@ def _call(key: str, target: Callable[..., Any], /, *args: Any, **named: Any) -> 
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a constructor refuses its arguments: with a `raise` for a wrong value, or because it takes no such ones.
+    """Return whether a constructor refused its arguments, by a `raise` or by its signature.
 
     The same kinds of error, where Python itself raises them further inside, are bugs.
     """
@@ -134,39 +110,44 @@ def _is_refusal(error: Exception) -> bool:
     if not any(kind.__name__ in REFUSALS for kind in type(error).__mro__):
         return False
     callers = (Path(__file__), Path(hydra.__file__).parent)
-    frames = traceback.extract_tb(error.__traceback__)
     inside = [
         frame
-        for frame in frames
+        for frame in traceback.extract_tb(error.__traceback__)
         if not any(Path(frame.filename).is_relative_to(path) for path in callers)
     ]
     return not inside or (inside[-1].line or "").startswith("raise ")
 
 
 def _key(node: DictConfig) -> str:
-    """Of a node; asked for it alone, OmegaConf leaves out the brackets of one in a list."""
+    """Return the full key of a node; OmegaConf's own omits the brackets of a node in a list."""
     return str(node._get_full_key("_target_")).removesuffix("_target_").removesuffix(".")
 
 
 def plain(node: Any) -> Any:
-    """Resolved values in dicts and lists."""
+    """Return resolved values in dicts and lists."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def varied(cfg: DictConfig) -> dict[str, Any]:
-    """What distinguishes a run: the options of its groups, a few keys everybody varies, and all it was told to."""
+    """Return what distinguishes a run from others.
+
+    Args:
+        cfg: of the run.
+
+    Returns:
+        the options of its groups, a few keys that are often varied, and all overridden keys, with
+        their values, except paths.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     run = HydraConfig.get()
-    options = {
-        group: option
-        for group, option in run.runtime.choices.items()
-        if "/" not in group and option
-    }
-    told = [override.lstrip("+~").partition("=")[0] for override in run.overrides.task]
+    choices = run.runtime.choices.items()
+    options = {group: option for group, option in choices if "/" not in group and option}
+
+    given = [override.lstrip("+~").partition("=")[0] for override in run.overrides.task]
     values = {
         key: OmegaConf.select(cfg, key)
-        for key in (*EVERYBODY, *told)
+        for key in (*ALWAYS_VARIED, *given)
         if key not in options and not is_path(key)
     }
     plain_values = {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}
@@ -174,14 +155,14 @@ def varied(cfg: DictConfig) -> dict[str, Any]:
 
 
 def command() -> list[str]:
-    """The overrides that the run was given, as they were written."""
+    """Return the overrides of the run, as they were written."""
     from hydra.core.hydra_config import HydraConfig
 
     return list(HydraConfig.get().overrides.task)
 
 
 def check(cfg: DictConfig, root: DictConfig | None = None) -> None:
-    """Bind every `_target_` to its signature, importing none of them.
+    """Bind every `_target_` to its signature, without importing any.
 
     Args:
         cfg: the composed configuration.
@@ -190,31 +171,46 @@ def check(cfg: DictConfig, root: DictConfig | None = None) -> None:
     Raises:
         ConfigError: all faults at once, by key, each with a suggestion where there is one.
     """
+    if root is not None:
+        known = [*map(str, root), *keys.groups_of(root)]
+        if old := list(renamed.faults_of_config(cfg, known)):
+            raise ConfigError("\n".join(old))
+
     faults: list[str] = []
-    _checked(cfg, faults)
+    _check_node(cfg, faults)
     faults += keys.faults(cfg, root) if root is not None else []
     if faults:
-        raise ConfigError(
-            "\n".join(dict.fromkeys(faults))
-        )  # once where an interpolation shows a node twice
+        # Once each, even where an interpolation shows a node twice.
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
 
 
-def _checked(node: Any, faults: list[str]) -> Any:
-    """The plain values of a node, with UNKNOWN for those that cannot be had; adds what is wrong with them."""
+def _check_node(node: Any, faults: list[str]) -> Any:
+    """Return the plain values of a node; add its faults.
+
+    Args:
+        node: of a configuration, or a plain value.
+        faults: extended in place.
+
+    Returns:
+        dicts, lists and plain values, with UNKNOWN for those that are missing or unresolved.
+    """
     if not OmegaConf.is_config(node):
         return node
+
     values: dict[Any, Any] = {}
     for name in range(len(node)) if isinstance(node, ListConfig) else node:
         key = node._get_full_key(name)
         values[name] = UNKNOWN
         try:
-            values[name] = _checked(node[name], faults)
+            values[name] = _check_node(node[name], faults)
         except MissingMandatoryValue:
             faults.append(f"{key}: has no value; give {key}=…")
         except InterpolationToMissingValueError:
-            pass  # that is told where the value is missing
+            # Reported where the value is missing.
+            pass
         except OmegaConfBaseException as error:
             faults.append(f"{key}: {said(error)}")
+
     if isinstance(node, ListConfig):
         return list(values.values())
     if values.get("_target_", UNKNOWN) is not UNKNOWN:
@@ -223,111 +219,74 @@ def _checked(node: Any, faults: list[str]) -> Any:
 
 
 def said(error: BaseException) -> str:
-    """What an error of OmegaConf or Hydra says, all lines of it but those for developers."""
-    context = ("full_key:", "object_type=", "reference_type=")
-    return "\n".join(
-        line for line in str(error).strip().splitlines() if not line.strip().startswith(context)
-    )
+    """Return the message of an error of OmegaConf or Hydra, without the lines for developers."""
+    lines = str(error).strip().splitlines()
+    return "\n".join(line for line in lines if not line.strip().startswith(CONTEXT))
 
 
 def _target_faults(key: str, node: dict[str, Any]) -> Iterator[str]:
+    """Check the values of a node against the signature of its `_target_`."""
     target = str(node["_target_"])
     try:
         signature = signatures.of(target)
     except signatures.Unknown as unknown:
         place, name, known = unknown.args
-        yield f"{key}._target_: {target!r} does not exist; {place} has no {name!r}{meant(name, known)}"
+        guess = keys.meant(name, known)
+        yield f"{key}._target_: {target!r} does not exist; {place} has no {name!r}{guess}"
         return
     if signature is None:
         return
+
     args = node.get("_args_") or []
     if not isinstance(args, list):
         if args is not UNKNOWN:
             yield f"{key}._args_: {args!r} is not a list"
         return
-    placed = dict(zip(signature.positional, args, strict=False))
-    if len(args) > len(placed) and not signature.any_positional:
-        yield f"{key}._args_: {target} takes {len(placed)} without a name, not {len(args)}"
-    given = [(f"_args_[{i}]", name, value) for i, (name, value) in enumerate(placed.items())]
-    for place, name, value in given + [
-        (name, name, value) for name, value in node.items() if name not in SPECIAL
-    ]:
+    by_position = dict(zip(signature.positional, args, strict=False))
+    if len(args) > len(by_position) and not signature.any_positional:
+        count = len(by_position)
+        yield f"{key}._args_: {target} takes {count} without a name, not {len(args)}"
+
+    for i, (name, value) in enumerate(by_position.items()):
+        yield from _value_faults(f"{key}._args_[{i}]", target, signature.parameters[name], value)
+    yield from _named_faults(key, target, signature, node, by_position)
+
+
+def _named_faults(
+    key: str,
+    target: str,
+    signature: signatures.Signature,
+    node: dict[str, Any],
+    by_position: dict[str, Any],
+) -> Iterator[str]:
+    """Check the arguments that are given by name, and find those that are missing."""
+    for name, value in node.items():
+        if name in SPECIAL:
+            continue
         parameter = signature.parameters.get(name)
         if parameter is None:
             if not signature.open:
-                yield f"{key}.{name}: {target} takes no {name!r}{meant(name, list(signature.parameters))}"
-        elif place == name and name in placed:
+                guess = keys.meant(name, list(signature.parameters))
+                yield f"{key}.{name}: {target} takes no {name!r}{guess}"
+        elif name in by_position:
             yield f"{key}.{name}: is given in _args_ already"
-        elif parameter.annotation is not None and not _fits(value, parameter.annotation):
-            yield f"{key}.{place}: {value!r:.100} is not {_wanted(value, parameter.annotation)}"
-        elif target.partition(".")[0] in ranges.OURS and (reason := ranges.fault(name, value)):
-            yield f"{key}.{place}: {reason}"
+        else:
+            yield from _value_faults(f"{key}.{name}", target, parameter, value)
+
     if not node.get("_partial_"):
         for name, parameter in signature.parameters.items():
-            if parameter.required and name not in node and name not in placed:
+            if parameter.required and name not in node and name not in by_position:
                 yield f"{key}: {target} needs {name!r}"
 
 
-def _fits(value: Any, wanted: ast.expr) -> bool:
-    """Whether a plain value can be what an annotation asks for; true where either is not understood."""
-    if value is UNKNOWN or (isinstance(value, dict) and "_target_" in value):
-        return True
-    if isinstance(wanted, ast.Constant):
-        if isinstance(wanted.value, str):
-            try:
-                return _fits(value, ast.parse(wanted.value, mode="eval").body)
-            except SyntaxError:
-                return True
-        return wanted.value is not None or value is None
-    if isinstance(wanted, ast.BinOp):
-        return _fits(value, wanted.left) or _fits(value, wanted.right)
-    if isinstance(wanted, ast.Subscript):
-        name = ast.unparse(wanted.value).rpartition(".")[2]
-        inner = wanted.slice.elts if isinstance(wanted.slice, ast.Tuple) else [wanted.slice]
-        if name == "Optional":
-            return value is None or _fits(value, inner[0])
-        if name == "Union":
-            return any(_fits(value, part) for part in inner)
-        if name == "Literal":
-            options = [part.value for part in inner if isinstance(part, ast.Constant)]
-            return value in options or len(options) < len(inner)
-        if name in PLAIN:
-            return _fits_container(value, name, inner)
-        return True
-    name = ast.unparse(wanted).rpartition(".")[2]
-    if name in NEVER_PLAIN:
-        return False
-    if name not in PLAIN:
-        return True
-    return isinstance(value, PLAIN[name]) and not (
-        isinstance(value, bool) and name in ("int", "float")
-    )
-
-
-def _fits_container(value: Any, name: str, inner: list[ast.expr]) -> bool:
-    if isinstance(value, dict):
-        return dict in PLAIN[name] and all(_fits(item, inner[-1]) for item in value.values())
-    if not isinstance(value, list) or list not in PLAIN[name]:
-        return False
-    if name in ("tuple", "Tuple"):
-        if len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...:
-            return all(_fits(item, inner[0]) for item in value)
-        return len(inner) == len(value) and all(map(_fits, value, inner))
-    return all(_fits(item, inner[0]) for item in value)
-
-
-def _wanted(value: Any, annotation: ast.expr) -> str:
-    """An annotation in words."""
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).endswith("Literal"):
-        parts = (
-            annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-        )
-        options = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
-        return f"one of {', '.join(options)}{meant(str(value), options)}"
-    return ast.unparse(annotation)
-
-
-def meant(name: str, known: Sequence[str]) -> str:
-    """`; did you mean …?`, if something is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _value_faults(
+    place: str, target: str, parameter: signatures.Parameter, value: Any
+) -> Iterator[str]:
+    """Check a value against the annotation and the range of its parameter."""
+    annotation = parameter.annotation
+    if annotation is not None and not annotations.fits(value, annotation):
+        yield f"{place}: {value!r:.100} is not {annotations.described(value, annotation)}"
+    elif target.partition(".")[0] in ranges.OURS and (
+        reason := ranges.fault(parameter.name, value)
+    ):
+        yield f"{place}: {reason}"

@@ -1,4 +1,4 @@
-"""Overrides as people type them: a path needs no quotes for Hydra's grammar, and `~` is home."""
+"""Rewrite overrides as people type them in Hydra's grammar: paths need no quotes, `~` is home."""
 
 from __future__ import annotations
 
@@ -9,17 +9,30 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-# Keys whose value is a path, by their last word. It may hold commas, or be the number 2024.
+# Keys whose value is a path, by their last word. A path may contain commas, or be the number 2024.
 PATH = re.compile(
-    r"(.*[._])?(image|images|root|file|folder|dir|path|dirpath|ckpt|weights|markup|out|resume|repeat|sweep)"
+    r"(.*[._])?"
+    r"(image|images|root|file|folder|dir|path|dirpath|ckpt|weights|markup|out|from|resume|sweep)"
 )
-NO_PATH = ("", "null", "true", "false", "???")  # values of such a key that are not text
-HOME = re.compile(r"(?<=[\[{,:\s])~[^,\]}]*")  # an unquoted path below home within a list or dict
-COMMA = re.compile(r""",(?=(?:[^"']*["'][^"']*["'])*[^"']*$)""")  # outside quotes
+# Values of such a key that are not text.
+NO_PATH = ("", "null", "true", "false", "???")
+# An unquoted path below home within a list or dict.
+HOME = re.compile(r"(?<=[\[{,:\s])~[^,\]}]*")
+# A comma outside quotes.
+COMMA = re.compile(r""",(?=(?:[^"']*["'][^"']*["'])*[^"']*$)""")
+
+
+def key(override: str) -> str:
+    """Return the key that an override sets, adds or removes.
+
+    >>> key("seed=1"), key("+x.y=2"), key("~logger")
+    ('seed', 'x.y', 'logger')
+    """
+    return override.lstrip("+~").partition("=")[0]
 
 
 def is_path(key: str) -> bool:
-    """Whether the value of a key is a path.
+    """Return whether the value of a key is a path.
 
     >>> is_path("data.root"), is_path("hydra.run.dir"), is_path("detector.model"), is_path("model")
     (True, True, True, False)
@@ -29,51 +42,55 @@ def is_path(key: str) -> bool:
 
 
 def typed(arguments: Sequence[str], groups: Mapping[str, str | None]) -> list[str]:
-    """A command line in Hydra's grammar: values that it cannot read are quoted, `~` is replaced by home, and
-    `group=null` takes the group away.
+    """Rewrite a command line in Hydra's grammar.
 
-    With `-m`, a comma in a path separates jobs; without it, the comma belongs to the path.
+    Values that Hydra cannot read are quoted, `~` is replaced by home, and `group=null` removes the
+    group. With `-m`, a comma in a path separates jobs; without it, the comma belongs to the path.
 
     Args:
         arguments: as they were typed.
         groups: of the configuration, each with its default option.
     """
+    # Hydra takes no overrides on both sides of an option, so `-m` comes first.
     multirun = [one for one in arguments if one in ("-m", "--multirun")]
-    sweep = bool(multirun)
-    none = [f"{group}={word}" for group in groups for word in ("null", "none", "false")]
-    rest = [
-        one for one in arguments if one not in multirun
-    ]  # Hydra takes no overrides on both sides of an option
-    kept = [one for one in rest if one.lower() not in none or groups[one.partition("=")[0]]]
+    rest = [one for one in arguments if one not in multirun]
+
+    # A group that is empty by default cannot be removed.
+    removals = [f"{group}={word}" for group in groups for word in ("null", "none", "false")]
+    kept = [one for one in rest if one.lower() not in removals or groups[one.partition("=")[0]]]
     written = [
-        f"~{one.partition('=')[0]}" if one.lower() in none else _typed(one, sweep) for one in kept
+        f"~{one.partition('=')[0]}" if one.lower() in removals else _typed(one, bool(multirun))
+        for one in kept
     ]
     return [*multirun[:1], *written]
 
 
 def _typed(argument: str, sweep: bool) -> str:
+    """Rewrite one argument; `sweep` is whether commas separate jobs."""
     key, equals, value = argument.partition("=")
     if not equals or key.startswith("~"):
         return argument
-    if key.startswith("-"):  # an option, such as --config-dir=~/conf
+    # An option, such as --config-dir=~/conf.
+    if key.startswith("-"):
         return f"{key}={os.path.expanduser(value)}"
+
     path = is_path(key)
     if not sweep:
         return f"{key}={_literal(value, path)}"
-    if value[:1] in ("[", "{") or re.fullmatch(
-        r"\w+\(.*\)", value
-    ):  # a list, or a function such as choice(a,b)
+    # A list, a dict, or a function such as choice(a,b).
+    if value[:1] in ("[", "{") or re.fullmatch(r"\w+\(.*\)", value):
         return argument
-    return f"{key}={','.join(_literal(part.strip(), path) for part in COMMA.split(value))}"
+    return f"{key}={','.join(_literal(one.strip(), path) for one in COMMA.split(value))}"
 
 
 def _literal(value: str, path: bool) -> str:
-    """A value in Hydra's grammar.
+    """Rewrite a value in Hydra's grammar.
 
     Args:
         value: as it was typed.
-        path: it is a path, and so text, even if it reads as a number or as several values.
+        path: whether it is a path, and so text, even if it reads as a number or as several values.
     """
+    # Quoted, or below home
     first = value[:1]
     if first in ("'", '"'):
         home = os.path.expanduser("~") if re.match(r"~(/|.$)", value[1:]) else ""
@@ -82,6 +99,7 @@ def _literal(value: str, path: bool) -> str:
         return _quoted(os.path.expanduser(value))
     if "${" in value or value.lower() in NO_PATH:
         return value
+
     try:
         understood = _parsed(value)
     except ValueError:
@@ -93,10 +111,10 @@ def _literal(value: str, path: bool) -> str:
 
 
 def _parsed(value: str) -> Any:
-    """What Hydra reads in a value.
+    """Parse a value as Hydra does.
 
     Raises:
-        ValueError: the value does not follow its grammar.
+        ValueError: the value does not follow Hydra's grammar.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -112,13 +130,19 @@ def _quoted(text: str) -> str:
 
 
 def _escaped(text: str, quote: str, end: bool = False) -> str:
-    """Text to stand between quotes: Hydra reads a backslash as an escape only before a quote."""
+    """Escape text between quotes: Hydra reads a backslash as an escape only before a quote.
+
+    Args:
+        text: to escape.
+        quote: that surrounds it.
+        end: whether the closing quote follows the text.
+    """
     text = re.sub(rf"(\\*){quote}", lambda found: found[1] * 2 + "\\" + quote, text)
     return re.sub(r"(\\+)$", r"\1\1", text) if end else text
 
 
 def text(argument: str) -> str:
-    """The value of an override, without its quotes.
+    """Return the value of an override, without its quotes.
 
     >>> text('resume="my run"'), text("resume=true")
     ('my run', 'true')
@@ -126,12 +150,13 @@ def text(argument: str) -> str:
     value = argument.partition("=")[2]
     try:
         return str(_parsed(value)) if value[:1] in ("'", '"') else value
-    except ValueError:  # Hydra will say so itself
+    except ValueError:
+        # Hydra will report it.
         return value
 
 
 def expand_home(cfg: DictConfig | ListConfig) -> None:
-    """Replace `~` by home wherever a text of a configuration begins with it, also in a YAML file."""
+    """Replace a leading `~` by home in all texts of a configuration, also those of YAML files."""
     for key in range(len(cfg)) if isinstance(cfg, ListConfig) else list(cfg):
         if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
             continue

@@ -16,14 +16,16 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fkp.errors import FkpError
+from fkp.runs import start
 from fkp.runs.overrides import text
+from fkp.runs.start import Start
 
 FILE = "run.yaml"
 LAST = "checkpoints/last.ckpt"
 LOCK = ".run.lock"
 PATIENCE = 10.0  # seconds for it: a report looks at it for a moment, and a job whose driver has died is about to stop
 # What says how a run comes about, and not what it is.
-ASKING = ("resume", "repeat", "allow_changes", "run_dir")
+ASKING = ("start", "allow_changes", "run_dir")
 # What Hydra would write for a process that does not lead.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")
 PACKAGES = (
@@ -40,34 +42,48 @@ SHOWN = 20  # differences that are told
 
 
 def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str]:
-    """The command line of a run that goes on (`resume=true`, or its folder) or is repeated (`repeat=folder`): what the
-    run was told, then what is told now. Any other as it is. A process that does not lead makes no folder besides.
+    """Complete the command line of a run that is resumed or repeated.
+
+    Args:
+        given: overrides, among them `start.from`, `start.mode` or `resume`.
+        outputs: the folder of all runs.
+
+    Returns:
+        the overrides that the run was begun with, then those given now; the given ones alone if
+        the run is a new one.
 
     Raises:
         FkpError: no such run.
     """
-    told = _of_run(given, outputs)
+    completed = _of_run(given, outputs)
     if is_rank_zero():
-        return told
-    # Where the run is somebody who leads has settled: by the clock, if nobody was told, and clocks differ.
-    folders = {key(one): text(one) for one in told}
+        return completed
+
+    # Rank zero has made the folder. If none is given, it is named by the clock, and clocks differ.
+    folders = {key(one): text(one) for one in completed}
     folder = folders.get("run_dir", folders.get("hydra.run.dir", str(outputs)))
-    return [*told, f"hydra.run.dir={folder}", *QUIET]
+    return [*completed, f"hydra.run.dir={folder}", *QUIET]
 
 
 def _of_run(given: Sequence[str], outputs: Path) -> list[str]:
-    asked = {key(argument): text(argument) for argument in given}
-    resume, repeat = asked.get("resume", "false"), asked.get("repeat", "null")
-    if (resume.lower(), repeat.lower()) == ("false", "null"):
+    begin, given = start.read(given), [one for one in given if key(one) != start.SHORT]
+    if begin.weights == "last":
+        from fkp.runs.checkpoints import last_checkpoint
+
+        return [*given, f"start.from={last_checkpoint(outputs).resolve()}"]
+    if begin.run is None:
         return list(given)
-    if repeat.lower() != "null":
-        folder = Path(repeat)
-    else:
-        folder = _newest(outputs) if resume.lower() == "true" else Path(resume)
-    told = [one for one in map(str, _read(folder)["command"]) if key(one) not in asked]
-    if repeat.lower() == "null":
-        told += [f"{key}={folder.resolve()}" for key in ("run_dir", "hydra.run.dir")]
-    return [*told, *given]
+
+    # The overrides of the run, except those given now.
+    folder = _newest(outputs) if begin.run == "last" else Path(begin.run)
+    given = [one for one in given if key(one) not in start.KEYS]
+    keys = {key(one) for one in given}
+    command = [one for one in map(str, _read(folder)["command"]) if key(one) not in keys]
+
+    # A resumed run stays in its folder.
+    names = ["start.from", *(["run_dir", "hydra.run.dir"] if begin.mode == "resume" else [])]
+    command += [f"{name}={folder.resolve()}" for name in names]
+    return [*command, f"start.mode={begin.mode}", *given]
 
 
 def _newest(outputs: Path) -> Path:
@@ -157,58 +173,73 @@ class Run:
 
 
 def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
-    """Begin a run in its folder, or go on in it. A process that does not lead only learns where it goes on from.
+    """Begin a run in its folder, or resume it.
+
+    Any rank but zero only reads what the run starts from.
 
     Args:
-        folder: of the run; made if it is not there.
-        config: the resolved configuration, with `resume`, `repeat` and `allow_changes`.
+        folder: of the run; made if it does not exist.
+        config: the resolved configuration, with `start` and `allow_changes`.
         command: the overrides that it was composed by.
 
     Raises:
-        FkpError: no such checkpoint to begin with; the folder holds another run, or this one is still at work; or it is
-            finished, and nothing has changed.
+        FkpError: no such run or checkpoint to start from; the folder holds another run, or one
+            that is training; or the run is finished and nothing has changed.
     """
-    if config["ckpt_path"] is not None and not Path(config["ckpt_path"]).is_file():
-        raise FkpError(f"ckpt_path={config['ckpt_path']}: no such checkpoint")
+    begin = Start.of(config["start"])
+    resuming = begin.run is not None and begin.mode == "resume"
+    if resuming and Path(str(begin.run)).resolve() != folder.resolve():
+        raise FkpError(f"run_dir={folder}: {begin.run} is resumed in its own folder; omit run_dir")
+    if begin.checkpoint and not Path(begin.checkpoint).is_file():
+        raise FkpError(f"start.from={begin.checkpoint}: no such checkpoint")
+
+    # What the resumed or repeated run itself started from.
+    known = _read(Path(begin.run)) if begin.run else None
+    own = Start.of(known["start"]) if known and "start" in known else begin
+    own = Start() if own.run else own
+    record: dict[str, Any] = {"start": own.as_dict()} | ({"resumed": []} if resuming else {})
     if not is_rank_zero():
-        return Run(
-            folder,
-            {"resumed": []} if config["resume"] else {},
-            None,
-            None,
-            False,
-            config["ckpt_path"],
-        )
+        return Run(folder, record, None, None, False, own.checkpoint)
+
+    lock = _locked(folder, resuming, config["allow_changes"])
+    record = {
+        "command": [one for one in command if key(one).partition(".")[0] not in ASKING],
+        "started": _now(),
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "config": _anywhere(config, str(folder)),
+    } | record
+    if resuming and known:
+        record["started"] = known.get("started")
+        record["resumed"] = [*known.get("resumed", []), _now()]
+    return Run(folder, record, lock, known, bool(config["allow_changes"]), own.checkpoint)
+
+
+def _locked(folder: Path, resuming: bool, allow_changes: bool) -> FileLock:
+    """Make the folder of a run and lock it.
+
+    Raises:
+        FkpError: another process trains in it, it holds another run, or the run is finished.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=PATIENCE)
     try:
         lock.acquire()
     except Timeout:
         raise FkpError(f"{folder}: another process trains here") from None
-    before = _read(folder) if (folder / FILE).exists() else None
-    if before and not config["resume"]:
+
+    if not (folder / FILE).exists():
+        return lock
+    if not resuming:
         raise FkpError(
-            f"{folder}: holds a run; resume={folder} goes on with it, another run_dir=… begins one"
+            f"{folder}: holds a run; resume={folder} continues it, or name another run_dir"
         )
-    if before and (folder / "metrics.json").exists() and not config["allow_changes"]:
+    if (folder / "metrics.json").exists() and not allow_changes:
         raise FkpError(
-            f"{folder}: is finished; trainer.max_epochs=… allow_changes=true trains it on"
+            f"{folder}: is finished; trainer.max_epochs=… allow_changes=true trains it further"
         )
-    record = {
-        "command": [told for told in command if key(told) not in ASKING],
-        "started": _now(),
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **dict(_versions())},
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-        "config": _anywhere(config, str(folder)),
-    }
-    if before:
-        record |= {
-            "started": before.get("started"),
-            "resumed": [*before.get("resumed", []), _now()],
-        }
-    known = before or (_read(Path(config["repeat"])) if config["repeat"] else None)
-    return Run(folder, record, lock, known, bool(config["allow_changes"]), config["ckpt_path"])
+    return lock
 
 
 def key(override: str) -> str:

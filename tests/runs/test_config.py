@@ -1,4 +1,4 @@
-"""A configuration's faults are all told at once, by key, with a suggestion, before anything is imported."""
+"""All faults of a configuration are reported at once, by key, before anything is imported."""
 
 import ast
 import pickle
@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config
+from fkp.runs import annotations, config, hydra_errors
 
 GOOD = {
     "network": {"_target_": "fkp.networks.TwoConv", "width": 8, "dropout": [0.1, 0.2]},
@@ -22,7 +22,7 @@ GOOD = {
 
 
 def faults(**changes: object) -> list[str]:
-    """What `check` says of a good configuration with these dotted keys changed."""
+    """Return the faults of a valid configuration with these keys changed; `__` is a dot."""
     cfg = OmegaConf.create(GOOD)
     for key, value in changes.items():
         OmegaConf.update(cfg, key.replace("__", "."), value, force_add=True, merge=False)
@@ -33,7 +33,7 @@ def faults(**changes: object) -> list[str]:
     return []
 
 
-def test_nothing_is_wrong_with_a_good_one() -> None:
+def test_a_valid_configuration_has_no_faults() -> None:
     assert faults() == []
     assert (
         faults(
@@ -71,34 +71,35 @@ def test_nothing_is_wrong_with_a_good_one() -> None:
         (
             "network",
             {"_target_": "fkp.data.youtube_faces.YoutubeFaces", "root": "x", "protocol": "identiy"},
-            "network.protocol: 'identiy' is not one of official, identity, strict; did you mean 'identity'?",
+            "network.protocol: 'identiy' is not one of official, identity, strict; "
+            "did you mean 'identity'?",
         ),
     ],
 )
-def test_each_kind_of_fault(key: str, value: object, message: str) -> None:
+def test_each_kind_of_fault_is_reported(key: str, value: object, message: str) -> None:
     (fault,) = faults(**{key: value})
     assert message in fault
 
 
-def test_all_faults_are_told_at_once() -> None:
-    told = faults(optimizer__lrr=1, network__width="x", trainer__max_epoch=2)
-    assert len(told) == 3
+def test_all_faults_are_reported_at_once() -> None:
+    found = faults(optimizer__lrr=1, network__width="x", trainer__max_epoch=2)
+    assert len(found) == 3
 
 
 def test_a_missing_value_hides_no_other_fault() -> None:
-    told = faults(
+    found = faults(
         optimizer__lrr=1,
         network__width="???",
         trainer__max_epochs="${network.width}",
         trainer__devices="${no}",
     )
-    assert len(told) == 3  # what depends on the missing value is not told twice
-    assert "network.width: has no value; give network.width=…" in told
-    assert "trainer.devices: Interpolation key 'no' not found" in told
-    assert any("takes no 'lrr'" in fault for fault in told)
+    assert len(found) == 3  # what depends on the missing value is not reported twice
+    assert "network.width: has no value; give network.width=…" in found
+    assert "trainer.devices: Interpolation key 'no' not found" in found
+    assert any("takes no 'lrr'" in fault for fault in found)
 
 
-def test_a_node_that_an_interpolation_repeats_is_told_once() -> None:
+def test_a_fault_that_an_interpolation_repeats_is_reported_once() -> None:
     assert len(faults(network__width="x", again="${network}")) == 1
 
 
@@ -120,26 +121,27 @@ def test_a_node_that_an_interpolation_repeats_is_told_once() -> None:
     ],
 )
 def test_positional_arguments_are_checked(node: dict[str, object], message: str) -> None:
-    told = "\n".join(faults(network={"_target_": "fkp.networks.TwoConv", **node}))
-    assert message in told if message else not told
+    found = "\n".join(faults(network={"_target_": "fkp.networks.TwoConv", **node}))
+    assert message in found if message else not found
 
 
-def test_what_an_annotation_does_not_tell_is_accepted() -> None:
+def test_an_annotation_that_is_not_understood_accepts_everything() -> None:
     for annotation in ("'not python'", "Literal[-1, 'a']", "Literal[Kind.A]"):
-        assert config._fits(5, ast.parse(annotation, mode="eval").body)
+        assert annotations.fits(5, ast.parse(annotation, mode="eval").body)
 
 
 def test_checking_imports_nothing_heavy() -> None:
     code = (
         "import sys; from omegaconf import OmegaConf; from fkp.runs import config\n"
         f"config.check(OmegaConf.create({GOOD!r}))\n"
-        "print([name for name in ('torch', 'pytorch_lightning', 'cv2', 'pandas') if name in sys.modules])"
+        "heavy = ('torch', 'pytorch_lightning', 'cv2', 'pandas')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_extra_arguments_are_handed_over_as_they_are() -> None:
+def test_extra_arguments_are_passed_unchanged() -> None:
     extra = {"_target_": "os.system", "command": "false"}
     for partial in (False, True):
         node = OmegaConf.create({"_target_": "builtins.dict", "_partial_": partial, "a": 1})
@@ -148,7 +150,7 @@ def test_extra_arguments_are_handed_over_as_they_are() -> None:
         assert built == {"a": 1, "kept": extra} and built["kept"] is extra
 
 
-def test_what_is_built_is_what_hydra_builds() -> None:
+def test_build_returns_what_hydra_builds() -> None:
     inner = {"_target_": "builtins.dict", "x": "${n}"}
     node = OmegaConf.create(
         {
@@ -206,7 +208,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def inside(value: object, **more: object) -> object:
-    """A node two levels deep, in a list."""
+    """Return a node two levels deep, in a list."""
     part = {"_target_": "generated_parts.Part", "value": value, **more}
     return OmegaConf.create(
         {"outer": {"_target_": "builtins.dict", "parts": [{"_target_": "builtins.dict"}, part]}}
@@ -227,7 +229,7 @@ def inside(value: object, **more: object) -> object:
         ),
     ],
 )
-def test_a_constructor_that_refuses_is_told_by_key(
+def test_a_refusal_of_a_constructor_names_the_key(
     parts: None, partial: bool, value: str, more: dict[str, object], message: str
 ) -> None:
     with pytest.raises(config.ConfigError) as error:
@@ -239,7 +241,7 @@ def test_a_constructor_that_refuses_is_told_by_key(
 @pytest.mark.parametrize(
     ("value", "kind"), [("bug", TypeError), ("deep bug", ValueError), ("other", RuntimeError)]
 )
-def test_a_bug_in_a_constructor_passes_as_it_is(
+def test_a_bug_in_a_constructor_passes_unchanged(
     parts: None, value: str, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind) as error:
@@ -247,7 +249,7 @@ def test_a_bug_in_a_constructor_passes_as_it_is(
     assert error.traceback[-1].path.name == "generated_parts.py" and error.value.__cause__ is None
 
 
-def test_what_cannot_be_imported(parts: None) -> None:
+def test_a_target_that_cannot_be_imported_names_the_key(parts: None) -> None:
     for target, message in [
         ("generated_parts.Nothing", "it._target_: (.|\n)*Nothing"),
         ("generated_need.Part", "it._target_: (.|\n)*nosuchpackage"),
@@ -261,7 +263,7 @@ def test_what_cannot_be_imported(parts: None) -> None:
         config.build(OmegaConf.create({"it": {"_target_": "generated_bug.X"}}))
 
 
-def test_the_libraries_own_refusals() -> None:
+def test_refusals_of_torch_and_lightning_name_the_key() -> None:
     torch = pytest.importorskip("torch")
     optimizer = OmegaConf.create(
         {"optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": -1}}
@@ -349,7 +351,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ],
 )
-def test_mistakes_are_one_message_and_2(
+def test_a_users_mistake_is_one_message_and_exit_code_2(
     script: Path, arguments: list[str], code: int, out: str, err: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -366,7 +368,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     tmp_path: Path, launcher: str, extra: str
 ) -> None:
     error = MissingConfigException("no", f"hydra/launcher/{launcher}")
-    assert f'pip install -e ".[{extra}]"' in command_line._reworded(error, tmp_path, "train")
+    assert f'pip install -e ".[{extra}]"' in hydra_errors.reworded(error, tmp_path, "train")
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_bugs_keep_their_traceback(
     assert done.returncode == 1 and "Traceback" in done.stderr and message in done.stderr
 
 
-def test_who_asks_for_tracebacks_gets_them(
+def test_hydra_full_error_shows_tracebacks(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for value, argument, traceback in (

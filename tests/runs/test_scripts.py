@@ -1,4 +1,4 @@
-"""The real `predict.py` and `evaluate.py` with a tiny trained model."""
+"""Run `predict.py` and `evaluate.py` with a tiny trained model."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn face that the cascade finds, under a name with a space and an umlaut."""
+    """Write a synthetic face that the cascade finds; its name has a space and an umlaut."""
     from fkp.detectors import HaarCascade
 
     for index in range(50):
@@ -29,7 +29,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raise AssertionError("the cascade finds none of 50 drawn faces")
 
 
-def test_predict_draws_and_writes_what_it_found(trained: Run, photo: Path, tmp_path: Path) -> None:
+def test_predict_writes_an_image_and_json(trained: Run, photo: Path, tmp_path: Path) -> None:
     done = call(
         "predict.py", f"image={photo}", f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path
     )
@@ -45,7 +45,7 @@ def test_predict_draws_and_writes_what_it_found(trained: Run, photo: Path, tmp_p
     assert drawn.shape == image.shape and not np.array_equal(drawn, image)
 
 
-def test_predict_takes_the_last_trained_model(trained: Run, photo: Path) -> None:
+def test_predict_loads_the_last_trained_model(trained: Run, photo: Path) -> None:
     cwd = trained[0].parents[2]
     done = call("predict.py", f"image={photo}", "ckpt=last", cwd=cwd)
     assert done.returncode == 0 and "checkpoints/best.ckpt" in done.stdout
@@ -60,8 +60,8 @@ def test_no_face_is_not_an_error(trained: Run, tmp_path: Path) -> None:
     assert "no face found" in done.stdout
 
 
-def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_a_mistake_exits_with_2_and_a_hint(trained: Run, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not an image")
     ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"
     for arguments, message in [
         (["image=nowhere.jpg", ckpt], "nowhere.jpg: no such file"),
@@ -76,10 +76,10 @@ def test_misuse_ends_with_2_and_the_way_out(trained: Run, photo: Path, tmp_path:
         done = call("predict.py", *arguments, cwd=tmp_path)
         assert done.returncode == 2, arguments
         assert message in done.stderr and "Traceback" not in done.stderr
-        assert not list(tmp_path.glob("outputs/*/*"))  # no folder of a run that never was
+        assert not list(tmp_path.glob("outputs/*/*"))  # no folder is left
 
 
-def test_evaluate_prints_and_saves_the_same_figures(
+def test_evaluate_prints_and_saves_the_same_metrics(
     trained: Run, faces_folder: Path, tmp_path: Path
 ) -> None:
     arguments = [
@@ -96,14 +96,14 @@ def test_evaluate_prints_and_saves_the_same_figures(
         assert {
             f"{name}_{row}" for row in ("label_box", "detector", "as_trained", "mean_shape")
         } <= set(printed)
-    # Crops of the face, looked at once: the label's box is what training cut, and what the run itself has printed.
+    # With one refinement step, the label's box gives the crops and the metrics of training.
     assert printed["nme_label_box"] == pytest.approx(printed["nme_as_trained"], abs=1e-3)
     own = json.loads((trained[0] / "metrics.json").read_text())
     assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)
     assert printed["missed_detector"] >= 0
 
 
-def test_where_nothing_can_be_written_is_told_before_the_work(trained: Run, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_reported_before_the_work(trained: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments in (
         ["evaluate.py", "data.count=30", "run_dir=file"],
@@ -119,15 +119,15 @@ def test_where_nothing_can_be_written_is_told_before_the_work(trained: Run, tmp_
         )
 
 
-def test_a_part_that_is_none_is_named(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
-    arguments = ["data=youtube_faces", f"data.root={faces_folder}", "part=tests"]
+def test_an_unknown_split_is_reported(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+    arguments = ["data=youtube_faces", f"data.root={faces_folder}", "split=tests"]
     done = call(
         "evaluate.py", *arguments, f"ckpt={trained[0] / 'checkpoints/best.ckpt'}", cwd=tmp_path
     )
     assert done.returncode == 2 and "there is train, val, test" in done.stderr
 
 
-def test_csv_of_ones_own(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_reads_a_users_csv(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(faces_folder / "training", tmp_path / "images")
     shutil.copy(faces_folder / "training_frames_keypoints.csv", tmp_path / "mine.csv")
     ckpt = f"ckpt={trained[0] / 'checkpoints/best.ckpt'}"

@@ -1,4 +1,4 @@
-"""Signatures read from source are those that the imported thing has."""
+"""Signatures read from source equal those of the imported objects."""
 
 import importlib
 import inspect
@@ -50,7 +50,7 @@ def imported(target: str) -> object:
 
 
 @pytest.mark.parametrize("target", sorted(CONFIGURED | OTHERS))
-def test_static_signature_is_the_real_one(target: str) -> None:
+def test_static_signature_equals_the_real_one(target: str) -> None:
     static = signatures.of(target)
     real = inspect.signature(imported(target)).parameters.values()  # type: ignore[arg-type]
     named = {
@@ -67,9 +67,11 @@ PACKAGE = {
     "__init__.py": "from .deep import Leaf as Renamed\nfrom .stars import *\nimport os",
     "deep.py": "from . import base as b\nclass Leaf(b.Base):\n    x = 1\n",
     "base.py": "class Base:\n    def __init__(self, a: int, *, b: str = 'x', **rest): ...\n",
-    "stars.py": "from dataclasses import dataclass\nfrom .more import *\n@dataclass\nclass Data:\n p: int\n q: int = 3",
+    "stars.py": "from dataclasses import dataclass\nfrom .more import *\n"
+    "@dataclass\nclass Data:\n p: int\n q: int = 3",
     "more.py": "from .most import *",
-    "most.py": "def small(*, weights: str | None = None, **rest): ...\ndef none(x: int = None, *rest): ...",
+    "most.py": "def small(*, weights: str | None = None, **rest): ...\n"
+    "def none(x: int = None, *rest): ...",
     "classes.py": """
 from dataclasses import dataclass, field, KW_ONLY
 from typing import ClassVar, NamedTuple
@@ -189,8 +191,8 @@ def test_reexports_inheritance_stars_and_dataclasses_are_followed(package: str) 
         "Inherits",
     ],
 )
-def test_classes_take_what_python_says(package: str, name: str) -> None:
-    test_static_signature_is_the_real_one(f"{package}.classes.{name}")
+def test_a_class_has_the_signature_that_python_reports(package: str, name: str) -> None:
+    test_static_signature_equals_the_real_one(f"{package}.classes.{name}")
 
 
 def test_star_imports_are_followed_to_their_end(package: str) -> None:
@@ -229,11 +231,11 @@ def test_star_imports_are_followed_to_their_end(package: str) -> None:
         ),
     ],
 )
-def test_what_only_running_tells_is_accepted(package: str, name: str) -> None:
+def test_a_signature_that_only_execution_shows_is_unknown(package: str, name: str) -> None:
     assert signatures.of(f"{package}.{name}") is None
 
 
-def test_a_namespace_package_is_looked_into(package: str) -> None:
+def test_namespace_packages_are_searched(package: str) -> None:
     thing = signatures.of(f"{package}.namespace.inside.Thing")
     assert thing is not None and list(thing.parameters) == ["x"]
 
@@ -258,11 +260,11 @@ def test_compiled_and_generated_names_are_accepted(target: str) -> None:
         *("pytorch_lightning.Trainr", "torch.nn.Lineaar", "TwoConv", "", ".x"),
     ],
 )
-def test_what_does_not_exist_is_unknown(target: str) -> None:
+def test_a_name_that_does_not_exist_is_reported(target: str) -> None:
     with pytest.raises(signatures.Unknown):
         signatures.of(target)
 
 
-def test_a_source_that_cannot_be_parsed_statically_is_left_alone() -> None:
+def test_source_that_cannot_be_parsed_is_skipped() -> None:
     assert signatures.of("builtins.dict") is None
     assert Path(__file__).is_file()

@@ -1,4 +1,4 @@
-"""Keys that nothing reads and values out of range are refused by name, with what was meant; good ones pass."""
+"""Unused keys and values out of range are refused by name, with a suggestion; valid ones pass."""
 
 import codecs
 import io
@@ -19,7 +19,7 @@ from fkp.runs import command_line, config, results
 
 
 def faults(script: str, *overrides: str) -> list[str]:
-    """What is wrong with a script's configuration."""
+    """Return the faults of a script's configuration."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(script, ["run_dir=outputs/test", *overrides])
     root = OmegaConf.load(ROOT / f"conf/{script}.yaml")
@@ -50,15 +50,15 @@ def faults(script: str, *overrides: str) -> list[str]:
         ("predict", ["image=x", "pts=5"], "pts", "bool"),
         ("export", ["+opset=17"], "opset", "no such key"),
         ("doctor", ["+detector=yunet"], "detector", "no such key"),
-        ("evaluate", ["part="], "part", "no value"),
+        ("evaluate", ["split="], "split", "no value"),
         ("predict", ["image=a.jpg", "refine_steps=null"], "refine_steps", "no value"),
     ],
 )
-def test_a_key_without_effect_is_named(
+def test_an_unused_key_is_reported(
     script: str, overrides: list[str], fault: str, meant: str
 ) -> None:
-    told = faults(script, *overrides)
-    assert any(line.startswith(f"{fault}: ") and meant in line for line in told), told
+    found = faults(script, *overrides)
+    assert any(line.startswith(f"{fault}: ") and meant in line for line in found), found
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_key_without_effect_is_named(
         ("predict", "follow.cutoff=0"),
     ],
 )
-def test_a_value_out_of_range_is_named(script: str, override: str) -> None:
+def test_a_value_out_of_range_is_reported(script: str, override: str) -> None:
     more = ["image=x"] if script == "predict" else []
     assert any(
         line.startswith(override.partition("=")[0] + ": ")
@@ -105,19 +105,23 @@ def test_a_value_out_of_range_is_named(script: str, override: str) -> None:
             [
                 "+width=4",
                 "model.network.width=${width}",
-                "callbacks.sheets=null",
+                "callbacks.face_grids=null",
                 "datamodule.margin=null",
             ],
         ),
         (
             "train",
-            ["resume=some/folder", "transforms.random_flip.p=1", "trainer.gradient_clip_val=0.5"],
+            [
+                "start.from=some/folder",
+                "transforms.random_flip.p=1",
+                "trainer.gradient_clip_val=0.5",
+            ],
         ),
         ("evaluate", ["refine_steps=1", "min_confidence=0", "detector=yunet"]),
         ("predict", ["image=x", "frames=3", "device=cuda"]),
     ],
 )
-def test_no_false_alarm(script: str, overrides: list[str]) -> None:
+def test_valid_keys_and_values_pass(script: str, overrides: list[str]) -> None:
     assert faults(script, *overrides) == []
 
 
@@ -148,7 +152,7 @@ def test_json_is_strict_and_rounded() -> None:
 @pytest.mark.parametrize(
     "encoding", ["ascii", "latin-1", "cp437", "cp850", "cp932", "gbk", "cp1252", "utf-8"]
 )
-def test_a_console_without_a_sign_shows_a_plainer_one(
+def test_characters_that_the_console_lacks_are_replaced(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("stdout", "stderr"):
@@ -163,7 +167,7 @@ def test_a_console_without_a_sign_shows_a_plainer_one(
     codecs.lookup_error("fkp.plainer")
 
 
-def test_a_folder_is_made_or_refused(tmp_path: Path) -> None:
+def test_make_folder_makes_or_refuses_a_folder(tmp_path: Path) -> None:
     command_line.make_folder("run_dir", tmp_path / "a/b")
     assert (tmp_path / "a/b").is_dir() and not any((tmp_path / "a/b").iterdir())
     (tmp_path / "file").touch()
@@ -172,5 +176,5 @@ def test_a_folder_is_made_or_refused(tmp_path: Path) -> None:
             command_line.make_folder("run_dir", folder)
 
 
-def test_null_turns_off_what_has_a_word_for_its_default() -> None:
+def test_null_turns_off_keys_whose_default_is_a_word() -> None:
     assert not faults("predict", "image=a.jpg", "drawn=null", "follow=null")

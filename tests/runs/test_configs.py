@@ -6,7 +6,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from fkp.runs import config, results
+from fkp.runs import config, trainer
 
 GROUPS = {
     group.name: sorted(path.stem for path in group.glob("*.yaml"))
@@ -22,7 +22,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_option_checks_and_builds(choice: str) -> None:
+def test_every_option_is_valid_and_builds(choice: str) -> None:
     root = ["data.root=somewhere"] if choice in ("data=csv", "data=pts") else []
     root += (
         ["model.network.weights=null"] if choice == "experiment=transfer" else []
@@ -36,7 +36,7 @@ def test_every_option_checks_and_builds(choice: str) -> None:
     config.check(cfg)
     for part in (cfg.data, cfg.datamodule, *cfg.callbacks.values()):
         assert config.build(part) is not None
-    assert config.build(cfg.trainer, precision=results.precision(cfg.trainer.precision)) is not None
+    assert config.build(cfg.trainer, precision=trainer.precision(cfg.trainer.precision)) is not None
     assert (
         config.build(cfg.model, recipe={"network": {"_target_": "kept.as.it.Is"}}).recipe
         is not None
@@ -73,9 +73,9 @@ def test_network_and_codec_take_the_size_of_the_crop(model: str, size: int) -> N
         ({"avx512_bf16": True}, "32-true", "32-true"),
     ],
 )
-def test_precision_is_half_where_the_processor_can(
+def test_auto_precision_is_half_on_processors_with_bf16(
     able: dict[str, bool], wanted: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
-    assert results.precision(wanted) == precision
+    assert trainer.precision(wanted) == precision

@@ -1,4 +1,4 @@
-"""What people type reaches the configuration as they mean it: paths as they are, `~` as home, a comma as two jobs."""
+"""Overrides keep their meaning in Hydra's grammar: paths, `~` as home, a comma as two jobs."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ GROUPS = {"data": "synthetic", "logger": "tensorboard", "experiment": None}
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A home folder with a blank, a comma and brackets."""
+    """Set a home folder with a blank, a comma and brackets in its name."""
     folder = str(tmp_path / "ho me, (1)")
     monkeypatch.setenv("HOME", folder)
     monkeypatch.setenv("USERPROFILE", folder)
@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def read(*arguments: str) -> Any:
-    """What Hydra makes of the last argument: its value, or the list of them."""
+    """Return the value that Hydra reads in the last argument; a list in a sweep."""
     override = OverridesParser.create().parse_override(overrides.typed(arguments, GROUPS)[-1])
     if override.is_sweep_override():
         return [str(value).strip('"') for value in override.sweep_string_iterator()]
@@ -48,13 +48,14 @@ def read(*arguments: str) -> Any:
         "choice(a,b)",
         r"C:\photos\my photo",
         r"\\server\share (1)\\",
-        "~nobody_of_this_name/x",
+        "~unknown_user_name/x",
     ],
 )
 @pytest.mark.parametrize(
-    "key", ["image", "data.root", "+data.test_images", "hydra.run.dir", "detector.model", "resume"]
+    "key",
+    ["image", "data.root", "+data.test_images", "hydra.run.dir", "detector.model", "start.from"],
 )
-def test_a_path_is_taken_as_it_is(key: str, path: str) -> None:
+def test_a_path_is_kept_unchanged(key: str, path: str) -> None:
     assert read(f"{key}={path}") == path
 
 
@@ -62,7 +63,7 @@ def test_a_path_is_taken_as_it_is(key: str, path: str) -> None:
     "key", ["image", "out", "data.markup", "hydra.run.dir", "+any.key.of.tomorrow"]
 )
 @pytest.mark.parametrize("typed", ["~/a b, c", '"~/a b, c"', "'~/a b, c'"])
-def test_a_tilde_is_home_quoted_or_not(home: str, key: str, typed: str) -> None:
+def test_a_tilde_is_home_quoted_or_unquoted(home: str, key: str, typed: str) -> None:
     assert read(f"{key}={typed}") == f"{home}/a b, c"
     assert read(f"{key}=~") == home
 
@@ -80,7 +81,7 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
     cfg = OmegaConf.create(
         {
             "root": "~/a",
-            "parts": [{"root": "~"}, 3],
+            "sources": [{"root": "~"}, 3],
             "other": "a~/b",
             "same": "${root}",
             "no": "???",
@@ -88,7 +89,7 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
     )
     overrides.expand_home(cfg)
     assert (
-        cfg.root == cfg.same == f"{home}/a" and cfg.splits[0].root == home and cfg.other == "a~/b"
+        cfg.root == cfg.same == f"{home}/a" and cfg.sources[0].root == home and cfg.other == "a~/b"
     )
 
 
@@ -129,11 +130,11 @@ def test_with_m_each_tilde_is_home(home: str) -> None:
         "x",
     ],
 )
-def test_what_hydra_is_to_read_stays(argument: str) -> None:
+def test_values_in_hydras_grammar_stay(argument: str) -> None:
     assert overrides.typed([argument], GROUPS) == [argument]
 
 
-def test_a_group_is_taken_away_by_null() -> None:
+def test_null_removes_a_group() -> None:
     arguments = ["logger=null", "data=None", "experiment=null", "trainer.logger=false"]
     assert overrides.typed(arguments, GROUPS) == ["~logger", "~data", "trainer.logger=false"]
 

@@ -1,4 +1,4 @@
-"""The real `train.py` on tiny data: what a run leaves, that it repeats bit for bit, and that it goes on."""
+"""Run `train.py` on tiny data: its files, bit-identical repetition, and resuming."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_says_where_to_go_on(trained: Run) -> None:
+def test_a_run_prints_the_next_commands(trained: Run) -> None:
     run, printed = trained
     near = run.relative_to(run.parents[2])
     (command,) = [
@@ -37,19 +37,19 @@ def test_a_run_says_where_to_go_on(trained: Run) -> None:
         "metrics.json",
     ):
         assert (run / name).stat().st_size > 0
-    figures = json.loads((run / "metrics.json").read_text())
-    assert 0 < figures["test/nme"] < 100 and 0 < figures["test/nme_mean_shape"] < 100
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 < metrics["test/nme"] < 100 and 0 < metrics["test/nme_mean_shape"] < 100
 
 
-def test_tensorboard_holds_what_the_readme_promises(trained: Run) -> None:
+def test_tensorboard_has_the_curves_of_the_readme(trained: Run) -> None:
     events = EventAccumulator(
         str(next((trained[0] / "tensorboard").iterdir())), {"images": 0, "scalars": 0, "tensors": 0}
     )
     events.Reload()
     tags = events.Tags()
     wanted = {
-        f"{part}/{name}"
-        for part in ("train", "val")
+        f"{split}/{name}"
+        for split in ("train", "val")
         for name in ("loss", "nme", "fr8", "fr10", "auc10")
     }
     assert wanted | {"lr-SGD", "test/nme"} <= set(tags["scalars"])
@@ -66,7 +66,7 @@ def test_tensorboard_holds_what_the_readme_promises(trained: Run) -> None:
 
 @pytest.fixture(scope="module")
 def again(trained: Run, faces_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same command, with the order of loading changed by a worker process."""
+    """Train by the same command, but with a loader process."""
     cwd = tmp_path_factory.mktemp("again")
     done = call("train.py", *TINY, f"data.root={faces_folder}", "datamodule.num_workers=1", cwd=cwd)
     assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(trained: Run, again: P
     )
 
 
-def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: Path) -> None:
+def test_seed_experiment_trains_on_whole_images(faces_folder: Path, tmp_path: Path) -> None:
     done = call(
         "train.py",
         "experiment=seed",
@@ -93,10 +93,10 @@ def test_seed_experiment_trains_on_whole_pictures(faces_folder: Path, tmp_path: 
     checkpoint = torch.load(
         next(tmp_path.glob("outputs/*/*/checkpoints/best.ckpt")), weights_only=True
     )
-    assert checkpoint["fkp"]["transforms"]["frame"]["whole"] is True
+    assert checkpoint["fkp"]["transforms"]["face_crop"]["full_image"] is True
 
 
-def test_averaged_weights_are_what_is_tested_and_kept(faces_folder: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_tested_and_saved(faces_folder: Path, tmp_path: Path) -> None:
     average = (
         "+callbacks.average={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.5}"
     )
@@ -115,13 +115,13 @@ def test_averaged_weights_are_what_is_tested_and_kept(faces_folder: Path, tmp_pa
         f"ckpt={run / 'checkpoints/best.ckpt'}",
     ]
     done = call("evaluate.py", *data, cwd=tmp_path)
-    figures = json.loads(done.stdout.splitlines()[-1])
+    metrics = json.loads(done.stdout.splitlines()[-1])
     tested = json.loads((run / "metrics.json").read_text())["test/nme"]
-    assert figures["nme_as_trained"] == pytest.approx(tested, rel=0.02)
+    assert metrics["nme_as_trained"] == pytest.approx(tested, rel=0.02)
 
 
 def test_mixed_precision_trains(faces_folder: Path, tmp_path: Path) -> None:
-    """Also: confidence is calibrated on the way, and kept."""
+    """Train, calibrate confidence, and save the calibration."""
     every = ["trainer.check_val_every_n_epoch=1", "trainer.precision=bf16-mixed"]
     options = ["experiment=shipped", "data=youtube_faces", *every]
     done = call("train.py", *TINY, *options, f"data.root={faces_folder}", cwd=tmp_path)
@@ -137,7 +137,7 @@ def test_mixed_precision_trains(faces_folder: Path, tmp_path: Path) -> None:
     assert ((face.confidence > 0) & (face.confidence < 1)).all()
 
 
-def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> None:
+def test_fast_dev_run_succeeds(faces_folder: Path, tmp_path: Path) -> None:
     arguments = [
         "+trainer.fast_dev_run=true",
         "datamodule.batch_size=8",
@@ -155,14 +155,14 @@ def test_a_trial_of_one_batch_ends_well(faces_folder: Path, tmp_path: Path) -> N
         (["logger=null", "callbacks=null"], "checkpoints/last.ckpt"),
     ],
 )
-def test_a_run_with_another_logger_or_none_is_tested_and_goes_on(
+def test_a_run_with_another_logger_or_none_is_tested_and_resumed(
     options: list[str],
     kept: str,
     faces_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a console that has ASCII alone."""
+    """Also: on a console with ASCII only."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     first = [*TINY, f"data.root={faces_folder}", "trainer.max_epochs=1", "run_dir=run", *options]
     for arguments in (first, ["resume=run", "trainer.max_epochs=2", "allow_changes=true"]):
@@ -187,14 +187,13 @@ def test_a_run_with_another_logger_or_none_is_tested_and_goes_on(
         ("trainer.max_epochs=abc", "trainer.max_epochs"),
         ("data.protocol=oficial", "official"),
         ("data.root=/nowhere/at/all", "data.download=true"),
-        ("ckpt_path=/nowhere.ckpt", "/nowhere.ckpt"),
+        ("start.from=/nowhere.ckpt", "/nowhere.ckpt"),
+        ("start.mode=again", "finetune"),
         ("logger=wandb", "csv, tensorboard"),
         ("debug=x", "augment"),
     ],
 )
-def test_a_mistake_is_one_message_with_the_way_out(
-    argument: str, message: str, tmp_path: Path
-) -> None:
+def test_a_mistake_is_one_message_with_a_hint(argument: str, message: str, tmp_path: Path) -> None:
     done = call("train.py", "data=youtube_faces", argument, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr

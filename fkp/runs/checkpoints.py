@@ -1,0 +1,76 @@
+"""Find the checkpoint that a script is to load, and keep the best one of a training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fkp.errors import FkpError
+from fkp.runs.provenance import LAST
+from fkp.weights import EXPORTED, FILE, shipped
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+OUTPUTS = Path("outputs")
+# Of a run, in its folder.
+CHECKPOINT = "checkpoints/best.ckpt"
+
+
+def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
+    """Find the best checkpoint of the newest run.
+
+    Args:
+        outputs: the folder of all runs.
+
+    Raises:
+        FkpError: it holds no checkpoint.
+    """
+    made = sorted(outputs.rglob(CHECKPOINT), key=lambda path: path.stat().st_mtime)
+    if not made:
+        raise FkpError(
+            f"no trained model in {outputs.resolve()}; "
+            "train one with `python train.py`, or give ckpt=…"
+        )
+    return made[-1]
+
+
+def resolve_checkpoint(ckpt: str | None, predicting: bool = False) -> Path:
+    """Find the file that a script is to load.
+
+    Args:
+        ckpt: a path, `last` for the newest run's best checkpoint, or None for the shipped weights.
+        predicting: whether the exported weights will do, which need no torch.
+
+    Raises:
+        FkpError: nothing has been trained yet, or the shipped weights are missing.
+    """
+    if ckpt is None:
+        return shipped(EXPORTED if predicting else FILE)
+    return last_checkpoint() if ckpt == "last" else Path(ckpt)
+
+
+def keep_best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
+    """Find the best checkpoint of a training, or write the last weights if none was kept.
+
+    Args:
+        trainer: after training.
+        folder: of the run.
+
+    Returns:
+        the checkpoint, and its validation NME, percent; NaN without validation.
+    """
+    from fkp.runs.resume import LastCheckpoint
+
+    # `resume=…` needs last.ckpt, with or without callbacks.
+    callbacks = trainer.checkpoint_callbacks
+    if not any(isinstance(callback, LastCheckpoint) for callback in callbacks):
+        trainer.save_checkpoint(folder / LAST, weights_only=False)
+
+    for callback in callbacks:
+        score = getattr(callback, "best_model_score", None)
+        if score is not None:
+            return Path(callback.best_model_path), float(score)  # type: ignore[attr-defined]
+    trainer.save_checkpoint(folder / CHECKPOINT, weights_only=False)
+    return folder / CHECKPOINT, float(trainer.callback_metrics.get("val/nme", math.nan))

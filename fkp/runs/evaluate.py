@@ -1,0 +1,45 @@
+"""Score a model on labelled faces: the function behind `evaluate.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fkp.runs import command_line, config
+
+
+@command_line.main("evaluate")
+def evaluate(cfg: DictConfig) -> float:
+    """Print and save the metrics of a split; the last line of the output is JSON.
+
+    Args:
+        cfg: of conf/evaluate.yaml.
+
+    Returns:
+        NME of predictions in the box around the labels, percent.
+
+    Raises:
+        FkpError: a value, file or folder that a user can correct.
+    """
+    from fkp.inference import evaluation
+    from fkp.inference.predictor import Predictor
+    from fkp.runs import checkpoints, results
+
+    # Predict and compare.
+    ckpt = checkpoints.resolve_checkpoint(cfg.ckpt)
+    predictor = Predictor.load(
+        ckpt, config.build(cfg.detector), cfg.device, cfg.refine_steps, cfg.min_confidence
+    )
+    source = config.build(cfg.data)
+    rows, count = evaluation.evaluate(predictor, source, cfg.split)
+
+    # Print and save.
+    faces = f"{count} {cfg.split} faces, protocol={source.protocol}"
+    results.print_metrics(rows, f"{ckpt} on {faces}, % of the outer-eye distance")
+    metrics = {f"{name}_{row}": value for row, of in rows.items() for name, value in of.items()}
+    record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.split, **metrics}
+    text = results.as_json(record, indent=1) + "\n"
+    Path(cfg.run_dir, "metrics.json").write_text(text, encoding="utf-8")
+    print(results.as_json(metrics))
+    return rows["label_box"]["nme"]
