@@ -176,7 +176,7 @@ class YuNet:
 
     # The Haar cascade's box: offset of its centre, in widths and heights of YuNet's box; and its
     # side, in units of sqrt(width * height). They are medians over the training faces of
-    # youtube_faces (benchmarks/boxes.py), except for RIGHT. That is 0.026 there, because the labels
+    # youtube_faces (benchmarks/accuracy/boxes.py), except for RIGHT. That is 0.026 there, because the labels
     # lie to the right of the faces; in mirror images it would be -0.026.
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
 
