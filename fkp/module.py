@@ -253,10 +253,8 @@ class KeypointModule(pl.LightningModule):
 
         Plain values only, so that the file loads with `weights_only=True`.
         """
-        recipe, calibration = self.recipe, self.codec.calibration
-        if recipe and calibration:
-            recipe = {**recipe, "codec": {**recipe["codec"], "calibration": list(calibration)}}
-        checkpoint["fkp"] = recipe
+        recipe = self.recipe and self.recipe.with_calibration(self.codec.calibration)
+        checkpoint[KEY] = recipe and recipe.as_dict()
 
         # Lightning does not save the state of metrics; each process has its own.
         begun = {name: metric for name, metric in self._train_metrics() if metric.update_count}

@@ -74,3 +74,28 @@ def keep_best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
             return Path(callback.best_model_path), float(score)  # type: ignore[attr-defined]
     trainer.save_checkpoint(folder / CHECKPOINT, weights_only=False)
     return folder / CHECKPOINT, float(trainer.callback_metrics.get("val/nme", math.nan))
+
+
+def start_from(module: KeypointModule, path: str) -> None:
+    """Copy the weights of a checkpoint into a module's network, for a new training.
+
+    Args:
+        module: before its training.
+        path: of a checkpoint, or `shipped`.
+
+    Raises:
+        FkpError: there is no such file, or its weights or its points do not fit.
+    """
+    from fkp.inference.torch_engine import rebuild
+
+    network, recipe = rebuild(shipped() if path == "shipped" else Path(path))
+    if recipe.markup.points != list(module.markup.points):
+        theirs = f"{recipe.markup.name} ({len(recipe.markup.points)} points)"
+        raise FkpError(f"weights={path}: finds the points of {theirs}, not of {module.markup.name}")
+
+    try:
+        module.start_from(network)
+    except RuntimeError as error:
+        raise FkpError(
+            f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})"
+        ) from None

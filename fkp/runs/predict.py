@@ -22,8 +22,9 @@ def predict(cfg: DictConfig) -> None:
         FkpError: a value, file or folder that a user can correct.
     """
     from fkp.inference import writers
-    from fkp.inference.media import ImageCollection, Video, find, result_name
+    from fkp.inference.media import ImageCollection, find, result_name
     from fkp.inference.predictor import Predictor
+    from fkp.inference.video import Video
     from fkp.runs import checkpoints, results
 
     # Input and model
@@ -45,11 +46,11 @@ def predict(cfg: DictConfig) -> None:
     # Prediction. Each video has a tracker of its own, which numbers its faces from 1.
     follow = partial(config.build, cfg.follow, markup=predictor.markup)
     if isinstance(image, ImageCollection):
-        results.print_summary(out.album(image, follow, cfg.frames), folder)
+        results.print_summary(out.write_collection(image, follow, cfg.frames), folder)
     elif isinstance(image, Video):
-        results.print_summary(out.film(image, follow(), cfg.frames), folder)
+        results.print_summary(out.write_video(image, follow(), cfg.frames), folder)
     else:
-        faces = out.picture(image)
+        faces = out.write_image(image)
         results.print_faces(faces, cfg.image, ckpt, folder / result_name(image), cfg.drawn)
 
 

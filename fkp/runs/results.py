@@ -13,10 +13,8 @@ import yaml
 from rich.table import Table
 
 from fkp.console import CONSOLE, print_line, relative_path
-from fkp.errors import FkpError
 from fkp.runs.checkpoints import CHECKPOINT
 from fkp.runs.provenance import is_rank_zero
-from fkp.weights import shipped
 
 if TYPE_CHECKING:
     from fkp.data.datamodule import FacesDataModule
@@ -30,41 +28,6 @@ FAILURES = 20
 SOME = 10_000
 # Fraction of the mean shape's NME below which a network counts as trained.
 BETTER = 0.95
-
-
-def recipe(cfg: dict[str, Any], markup: dict[str, Any]) -> Recipe:
-    """Take the recipe of what a training makes from its configuration.
-
-    Args:
-        cfg: the resolved configuration of `train.py`.
-        markup: `Markup.as_dict()`.
-    """
-    return Recipe.from_config(cfg, Markup(**markup))
-
-
-def start_from(module: KeypointModule, path: str) -> None:
-    """Copy the weights of a checkpoint into a module's network, for a new training.
-
-    Args:
-        module: before its training.
-        path: of a checkpoint, or `shipped`.
-
-    Raises:
-        FkpError: there is no such file, or its weights or its points do not fit.
-    """
-    from fkp.inference.torch_engine import rebuild
-
-    network, recipe = rebuild(shipped() if path == "shipped" else Path(path))
-    if recipe.markup.points != list(module.markup.points):
-        theirs = f"{recipe.markup.name} ({len(recipe.markup.points)} points)"
-        raise FkpError(f"weights={path}: finds the points of {theirs}, not of {module.markup.name}")
-
-    try:
-        module.start_from(network)
-    except RuntimeError as error:
-        raise FkpError(
-            f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})"
-        ) from None
 
 
 def close(

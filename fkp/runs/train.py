@@ -62,13 +62,14 @@ def _build_module(
     cfg: DictConfig, values: dict[str, Any], data: FacesDataModule, run: Run
 ) -> KeypointModule:
     """Build the module, with the weights that the run is to finetune."""
-    from fkp.runs import results
+    from fkp.recipe import Recipe
+    from fkp.runs import checkpoints, results
 
     markup = data.source.markup
-    recipe = results.recipe(values, markup.as_dict())
+    recipe = Recipe.from_config(values, markup)
     module: KeypointModule = config.build(cfg.model, markup=markup, recipe=recipe)
     if weights := Start.of(run.record["start"]).weights:
-        results.start_from(module, weights)
+        checkpoints.start_from(module, weights)
     results.show_network(module)
     return module
 
