@@ -13,6 +13,8 @@ from fkp.weights import EXPORTED, FILE, shipped
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from fkp.module import KeypointModule
+
 OUTPUTS = Path("outputs")
 # Of a run, in its folder.
 CHECKPOINT = "checkpoints/best.ckpt"
