@@ -80,7 +80,7 @@ class ImageCache:
         shape, start = self.shapes[index], self.starts[index]
         return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
 
-    def expect(self, faces: Sequence[int] | np.ndarray) -> None:
+    def prefetch(self, faces: Sequence[int] | np.ndarray) -> None:
         """Have the kernel read all of these faces now, and nothing round them.
 
         Left to itself it reads each page when it is touched, and half a megabyte round it: from a disk, five times as

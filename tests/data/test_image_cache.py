@@ -297,7 +297,7 @@ def test_the_pixels_of_a_batch_are_asked_for_at_once_and_nothing_else(table: Fac
         pixels = np.ndarray(
             len(canvases.pixels), np.uint8, Told(file.fileno(), 0, access=mmap.ACCESS_READ)
         )
-    replace(canvases, pixels=pixels).select(np.array([3, 1, 0])).expect([0, 1])
+    replace(canvases, pixels=pixels).select(np.array([3, 1, 0])).prefetch([0, 1])
     for (advice, start, size), i in zip(asked, (3, 1), strict=True):
         assert advice == mmap.MADV_WILLNEED and start % mmap.PAGESIZE == 0
         assert (

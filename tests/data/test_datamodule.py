@@ -102,7 +102,7 @@ def test_skip_serves_exactly_the_others(bad: Path, caplog: pytest.LogCaptureFixt
     for part in module.splits.values():  # pictures still belong to their labels
         for i, path in enumerate(part.table.paths):
             height, width = read_image(path, True).shape
-            assert part.canvases.extents[i].tolist() == [width, height]
+            assert part.cache.extents[i].tolist() == [width, height]
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     assert batch["image"].shape == (8, 1, 36, 36) and torch.isfinite(batch["image"]).all()
 
@@ -199,7 +199,7 @@ def test_colours_are_decoded_only_where_they_are_needed(
     module = FacesDataModule(source, crop(), {"colour": Colour(gain)}, batch_size=4, gray=gray)
     module.setup()
     batch = next(iter(module.train_dataloader()))
-    assert batch["canvases"].shape[1] == channels
+    assert batch["cached"].shape[1] == channels
     assert module.on_after_batch_transfer(batch, 0)["image"].shape[1] == (1 if gray else 3)
 
 
@@ -225,9 +225,9 @@ def test_the_margin_is_kept_round_the_face_and_no_more(faces_folder: Path) -> No
     )
     tight.setup()
     whole.setup()
-    sizes = [module.splits["train"].canvases.shapes[:, :2] for module in (tight, whole)]
+    sizes = [module.splits["train"].cache.shapes[:, :2] for module in (tight, whole)]
     assert (sizes[0] < sizes[1]).all()
-    np.testing.assert_array_equal(sizes[1][:, ::-1], whole.splits["train"].canvases.extents)
+    np.testing.assert_array_equal(sizes[1][:, ::-1], whole.splits["train"].cache.extents)
 
 
 def test_pictures_are_decoded_once_for_all_parts(

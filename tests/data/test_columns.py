@@ -122,7 +122,7 @@ def test_parts_are_slices_of_one_mapped_table(
     large = module(YoutubeFaces(str(faces_folder)))
     assert large.fingerprint == small.fingerprint
     for part, dataset in large.splits.items():
-        table, pixels = dataset.table, dataset.canvases
+        table, pixels = dataset.table, dataset.cache
         names = [table.paths, table.identity, table.rows]
         numbers = [
             table.points,
