@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp import augmentations as a
-from fkp.data.dataset import FacialKeypointsDataset, Key, WeightedEpochs
+from fkp.data.dataset import FacialKeypointsDataset
 from fkp.data.image_cache import ImageCache, decode
+from fkp.data.sampling import Key, WeightedEpochs
 from fkp.data.table import FaceTable
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.files.images import read_image
