@@ -6,22 +6,21 @@ and `index`, a digest and an .npz archive of columns that say where each crop li
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 
 from fkp.console import track
-from fkp.data.columns import BLOCK, Texts, taken
+from fkp.data.columns import taken
+from fkp.data.image_digests import digests, map_ahead
 from fkp.data.table import FaceTable
 from fkp.errors import FkpError
 from fkp.files.cache import cache_folder, fingerprint
@@ -39,9 +38,7 @@ from fkp.geometry import (
 from fkp.markup import Markup
 
 VERSION = 5  # of the cache; raise it when its layout changes, or how images are read
-AHEAD = 256  # faces that are decoded ahead of writing: a set larger than memory passes through
 DIGEST = 16  # bytes at the start of the index: the digest of the rest
-T = TypeVar("T")
 
 
 class Decoded(NamedTuple):
@@ -146,7 +143,7 @@ def decode(
     boxes = face_boxes(table, markup)
     crop_boxes = None if margin is None else boxes
     arguments = repr((VERSION, gray, margin, longest, reads_heic()))
-    key = fingerprint(_contents(table.paths), b"" if crop_boxes is None else crop_boxes, arguments)
+    key = fingerprint(digests(table.paths), b"" if crop_boxes is None else crop_boxes, arguments)
     folder = cache_folder() / f"canvases-{key}"
 
     # Find the cache, or write it. Another process may have written it while this one waited.
@@ -236,7 +233,7 @@ def _write(
         return Decoded(pixels, affine, (image.shape[1], image.shape[0]))
 
     count = len(table)
-    faces = track(_ahead(decode_one, range(count)), f"decoding {count} faces", count)
+    faces = track(map_ahead(decode_one, range(count)), f"decoding {count} faces", count)
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
     ) as temporary:
@@ -301,16 +298,6 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _ahead(function: Callable[[int], T], indices: Sequence[int] | np.ndarray) -> Iterator[T]:
-    """Map a function in threads, AHEAD indices at a time; yield the results in order.
-
-    Threads help, because OpenCV releases the interpreter.
-    """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(indices), AHEAD):
-            yield from pool.map(function, indices[start : start + AHEAD])
-
-
 def _crop(
     image: np.ndarray, box: np.ndarray | None, margin: float, longest: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -340,63 +327,3 @@ def _crop(
         size = (max(1, round(crop.shape[1] * factor)), max(1, round(crop.shape[0] * factor)))
         crop, affine = warp(crop, rescaling(factor), size), compose(affine, rescaling(factor))
     return np.ascontiguousarray(np.atleast_3d(crop)), affine
-
-
-RECORD = [("stat", np.int64, 4), ("digest", np.uint8, 16)]  # of one image file
-
-
-def _contents(paths: Texts[Path]) -> bytes:
-    """Return the digests of all files' bytes.
-
-    Digests are remembered: a file of the same size, times and inode is not read again.
-    """
-    record, file = _stats(paths)
-    changed = np.ones(len(paths), bool)
-
-    # A file of the right size is such a record, whatever it holds: entries that differ are reread.
-    if file.is_file() and file.stat().st_size == record.nbytes:
-        last = np.fromfile(file, record.dtype)
-        record["digest"], changed = last["digest"], (last["stat"] != record["stat"]).any(1)
-
-    if changed.any():
-        indices = np.flatnonzero(changed)
-        digests = _ahead(lambda i: _digest(paths[i]), indices)
-        for i, digest in zip(indices.tolist(), digests, strict=True):
-            record["digest"][i] = 0 if digest is None else digest
-            if digest is None:
-                record["stat"][i] = -1  # the next run reads it again
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=file.parent, prefix=f".{file.name}-", delete=False
-        ) as temporary:
-            temporary.write(record.data)
-        os.replace(temporary.name, file)
-    return record["digest"].tobytes()
-
-
-def _stats(paths: Texts[Path]) -> tuple[np.ndarray, Path]:
-    """Return a record (F,) with each file's size, times and inode, and the file that stores it."""
-    record, names = np.zeros(len(paths), RECORD), ""
-    for start in range(0, len(paths), BLOCK):
-        block = paths[start : start + BLOCK].tolist()
-        names = fingerprint(names, "\0".join(str(path.resolve()) for path in block))
-        for i, path in enumerate(block, start):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue  # removed after the table was read: decoding reports it
-            record["stat"][i] = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
-    return record, cache_folder() / f"contents-{names}.bin"
-
-
-def _digest(path: Path) -> np.ndarray | None:
-    """Return the digest (16,) uint8 of a file's bytes; None if it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return np.frombuffer(digest.digest(), np.uint8)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fkp.data import columns, csv_reader, datamodule, image_cache, label_values
+from fkp.data import columns, csv_reader, datamodule, image_digests, label_values
 from fkp.data.columns import Texts, joined, taken
 from fkp.data.datamodule import FacesDataModule
 from fkp.data.labelled_csv import LabelledCsv, write_csv
@@ -151,7 +151,7 @@ def test_memory_does_not_grow_with_the_set(
 ) -> None:
     """A face's labels alone are a kilobyte, and as text in memory ten."""
     monkeypatch.setattr(columns, "LARGE", 1 << 12)
-    for room in (columns, csv_reader, image_cache):
+    for room in (columns, csv_reader, image_digests):
         monkeypatch.setattr(room, "BLOCK", 50)
     monkeypatch.setattr(datamodule, "ENOUGH", 50)
     monkeypatch.setattr(label_values, "AT_ONCE", 50)
