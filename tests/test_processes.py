@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fkp.data.datamodule import FacesDataModule
-from fkp.data.dataset import WeightedEpochs
+from fkp.data.sampling import WeightedEpochs
 from fkp.data.labelled_csv import write_csv
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.errors import FkpError
@@ -133,7 +133,7 @@ def test_every_face_is_served_to_one_process(faces_folder: Path, part: str, size
 def test_fewer_faces_than_processes_are_refused(faces_folder: Path) -> None:
     with pytest.raises(FkpError, match=r"datamodule\.batch_size .* each of 3 processes, but 2"):
         module(faces_folder, 0, 3, 2).train_dataloader()
-    with pytest.raises(FkpError, match=r"the part val .* each of 30 processes"):
+    with pytest.raises(FkpError, match=r"the split val .* each of 30 processes"):
         module(faces_folder, 0, 30, 40).val_dataloader()
 
 

@@ -37,7 +37,7 @@ from PIL import Image
 
 import fkp.markup
 from fkp import painter
-from fkp.data import image_cache
+from fkp.data import image_cache, image_digests
 from fkp.data.columns import Texts
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders, write_pts
@@ -217,10 +217,10 @@ def _archive(file: Path) -> None:
 def _contents(file: Path) -> bytes:
     os.environ["FKP_CACHE"] = str(file.parent)
     paths = Texts.of([file.with_name("a.png")], Path)
-    image_cache._contents(paths)
+    image_digests.digests(paths)
     (known,) = file.parent.glob("contents-*.bin")
     os.replace(file, known)
-    return image_cache._contents(paths)
+    return image_digests.digests(paths)
 
 
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
@@ -241,7 +241,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "list": ("in.txt", lambda file: find(str(file))),
     "film": ("in.mp4", _film),
     "archive": ("in.zip", _archive),
-    "index": ("index", lambda file: image_cache._index(file.parent)),
+    "index": ("index", lambda file: image_cache._read_index(file.parent)),
     "contents": ("in.bin", _contents),
     "checkpoint": ("in.ckpt", lambda file: engines.load(file, "cpu")),
     "onnx": ("in.onnx", lambda file: engines.load(file)),

@@ -1,1 +1,4 @@
-"""Where labelled faces come from. Each source has `split` (the rule) and `read()`, which gives a FaceTable."""
+"""Labelled faces: sources, table, splits, image cache, dataset and data module.
+
+Each source has `read()`, which returns a `FaceTable`, and a `protocol`, the rule that splits it.
+"""

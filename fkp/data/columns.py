@@ -1,4 +1,4 @@
-"""Columns of a table of faces that take little memory however many faces there are."""
+"""Store the columns of a table of faces so that memory does not grow with the number of faces."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ import numpy as np
 from fkp.errors import FkpError
 from fkp.files.cache import cache_folder
 
-LARGE = (
-    1 << 20
-)  # bytes of a column: what is more lies in a file, whose pages the kernel takes back when it needs them
-BLOCK = 1024  # rows that are handled at once
+# Bytes: a larger column is mapped from a file, whose pages the kernel can take back.
+LARGE = 1 << 20
+
+BLOCK = 1024  # rows that are processed at once
 
 Text = TypeVar("Text", bound="str | Path")
 
 
-class Roll:
-    """Arrays that come one after the other and become one: in memory, or, if they are large, in a file without a name
-    that goes with the array."""
+class ColumnBuilder:
+    """Concatenate arrays in memory, or, if they become large, in a temporary file without a name.
+
+    The file is deleted with the array that maps it.
+    """
 
     def __init__(self) -> None:
         self.blocks: list[np.ndarray] = []
@@ -32,14 +34,14 @@ class Roll:
         self.rows = 0
 
     def add(self, block: np.ndarray) -> None:
-        """Put an array (f, …) at the end."""
+        """Append an array (f, …)."""
         self.blocks.append(block)
         self.rows += len(block)
         if sum(block.nbytes for block in self.blocks) > LARGE:
             self._write()
 
     def array(self) -> np.ndarray:
-        """All of them, (F, …); what is written to it stays in memory.
+        """Return the whole column (F, …); changes to it stay in memory.
 
         Raises:
             FkpError: no file can be written.
@@ -48,45 +50,44 @@ class Roll:
             return np.concatenate(self.blocks)
         first = self.blocks[0]
         self._write()
+        shape = (self.rows, *first.shape[1:])
         with self.file as file:
-            return np.asarray(
-                np.memmap(file, first.dtype, "c", shape=(self.rows, *first.shape[1:]))
-            )
+            return np.asarray(np.memmap(file, first.dtype, "c", shape=shape))
 
     def _write(self) -> None:
-        folder = cache_folder()
+        """Move the blocks to the file."""
+        folder, first = cache_folder(), self.blocks[0]
         try:
             if self.file is None:
                 folder.mkdir(parents=True, exist_ok=True)
                 self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             for block in self.blocks:
-                self.file.write(np.ascontiguousarray(block, self.blocks[0].dtype).data)
+                self.file.write(np.ascontiguousarray(block, first.dtype).data)
             self.file.flush()
         except OSError as error:
-            told = (
-                f"no room for a table of faces ({error.strerror}); FKP_CACHE names another folder"
-            )
-            raise FkpError(f"{folder}: {told}") from error
-        self.blocks = [
-            np.zeros_like(self.blocks[0], shape=(0, *self.blocks[0].shape[1:]))
-        ]  # of what kind they are
+            what = f"no room for a table of faces ({error.strerror})"
+            fix = "set FKP_CACHE to another folder"
+            raise FkpError(f"{folder}: {what}; {fix}") from error
+        # An empty block keeps the dtype and the shape of a row.
+        self.blocks = [np.zeros_like(first, shape=(0, *first.shape[1:]))]
 
 
 def taken(column: Any, chosen: np.ndarray | slice | list[int]) -> Any:
-    """The rows of a column, array or Texts, at these indices (or where this mask is true). A slice shares memory."""
+    """Take rows of an array or Texts by indices, a mask, or a slice, which shares memory."""
     if isinstance(chosen, slice) or isinstance(column, Texts):
         return column[chosen]
-    chosen = np.arange(len(column))[chosen]
-    roll = Roll()
-    for start in range(0, max(1, len(chosen)), BLOCK):
-        roll.add(column[chosen[start : start + BLOCK]])
-    return roll.array()
+    indices = np.arange(len(column))[chosen]
+    rows = ColumnBuilder()
+    for start in range(0, max(1, len(indices)), BLOCK):
+        rows.add(column[indices[start : start + BLOCK]])
+    return rows.array()
 
 
 class Texts(Generic[Text]):
-    """F texts, or paths, as letters in one run: no object for each of them.
+    """Hold F strings, or paths, in one array of letters instead of one object each.
 
-    An index gives one, a slice, array of indices or mask gives Texts. As an array it is one of objects.
+    An integer index returns one; a slice, array of indices or mask returns Texts. As an array it is
+    one of objects.
 
     Args:
         letters: (bytes,) uint8, UTF-8.
@@ -99,17 +100,17 @@ class Texts(Generic[Text]):
 
     @staticmethod
     def of(texts: Iterable[Text], kind: Callable[[str], Text]) -> Texts[Text]:
-        """Some texts, or paths; themselves if they are such already."""
+        """Make Texts of strings or paths; Texts are returned as they are."""
         if isinstance(texts, Texts):
             return texts
-        left, letters, spans = iter(texts), Roll(), Roll()
+        remaining, letters, spans = iter(texts), ColumnBuilder(), ColumnBuilder()
         letters.add(np.zeros(0, np.uint8))
         spans.add(np.zeros((0, 2), np.int64))
-        while some := [str(text).encode("utf-8", "surrogatepass") for text in islice(left, BLOCK)]:
-            lengths = np.array([len(text) for text in some])
+        while block := [_encode(text) for text in islice(remaining, BLOCK)]:
+            lengths = np.array([len(text) for text in block])
             ends = letters.rows + lengths.cumsum()
             spans.add(np.stack([ends - lengths, ends], 1))
-            letters.add(np.frombuffer(b"".join(some), np.uint8))
+            letters.add(np.frombuffer(b"".join(block), np.uint8))
         return Texts(letters.array(), spans.array(), kind)
 
     def __len__(self) -> int:
@@ -131,7 +132,7 @@ class Texts(Generic[Text]):
         return self.kind(self.letters[start:end].tobytes().decode("utf-8", "surrogatepass"))
 
     def __setitem__(self, key: int, text: Text) -> None:
-        more = np.frombuffer(str(text).encode("utf-8", "surrogatepass"), np.uint8)
+        more = np.frombuffer(_encode(text), np.uint8)
         self.spans[key] = len(self.letters), len(self.letters) + len(more)
         self.letters = np.concatenate([self.letters, more])
 
@@ -147,26 +148,41 @@ class Texts(Generic[Text]):
     __hash__ = None  # type: ignore[assignment]
 
     def tolist(self) -> list[Text]:
-        """All of them, as objects."""
+        """Return all of them as objects."""
         return list(self)
 
 
+def _encode(text: object) -> bytes:
+    """Encode a string or path; file names that are no valid Unicode survive."""
+    return str(text).encode("utf-8", "surrogatepass")
+
+
 def joined(tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Tables of the same columns, by name, as one; each may be made when its turn comes."""
-    rolls: dict[str, Roll] = defaultdict(Roll)
+    """Join tables of the same columns, by name; they are consumed one at a time."""
+    builders: dict[str, ColumnBuilder] = defaultdict(ColumnBuilder)
     kinds: dict[str, Callable[[str], Any]] = {}
     names: list[str] = []
+
     for table in tables:
         names = list(table)
         for name, column in table.items():
             if isinstance(column, Texts):
                 kinds[name] = column.kind
-                rolls[name].add(column.spans + rolls[f"letters of {name}"].rows)
-                rolls[f"letters of {name}"].add(column.letters)
+                letters = builders[_letters(name)]
+                builders[name].add(column.spans + letters.rows)
+                letters.add(column.letters)
             else:
-                rolls[name].add(column)
-    made = {name: roll.array() for name, roll in rolls.items()}
+                builders[name].add(column)
+
+    arrays = {name: builder.array() for name, builder in builders.items()}
     return {
-        n: Texts(made[f"letters of {n}"], made[n], kinds[n]) if n in kinds else made[n]
-        for n in names
+        name: Texts(arrays[_letters(name)], arrays[name], kinds[name])
+        if name in kinds
+        else arrays[name]
+        for name in names
     }
+
+
+def _letters(name: str) -> str:
+    """Return the key of the letters of a column of Texts; its spans have the column's name."""
+    return f"letters of {name}"

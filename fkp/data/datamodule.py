@@ -1,23 +1,24 @@
-"""A source's faces, checked, decoded once, split, and served in batches."""
+"""Read a source's faces, check and decode them once, split them, and serve them in batches."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from fkp.augmentations import Augmentation
 from fkp.data import label_places, label_values
-from fkp.data.dataset import Batch, FacialKeypointsDataset, WeightedEpochs
+from fkp.data.dataset import Batch, CachedBatch, FacialKeypointsDataset
 from fkp.data.framing import boxed, measured
-from fkp.data.image_cache import decode
+from fkp.data.image_cache import ImageCache, decode
 from fkp.data.label_values import Wrong
+from fkp.data.sampling import TrainLoader, WeightedEpochs
 from fkp.data.shapes import check_flip, mean_shape, proposal
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.errors import FkpError
@@ -25,24 +26,28 @@ from fkp.files.cache import fingerprint
 from fkp.markup import Markup
 from fkp.transforms import RandomFlip, Transform
 
-ENOUGH = 10_000  # faces tell left from right
+ENOUGH = 10_000  # training faces that suffice to measure a markup and to check its flip indices
+MEAN = 500  # training faces that suffice for the mean face
 
 log = logging.getLogger(__name__)
 
 
 class FacesDataModule(pl.LightningDataModule):
-    """Train, val and test faces of a source.
+    """Serve the train, val and test faces of a source.
 
     Args:
-        source: gives the table of faces and the rule that splits it.
-        transforms: name -> geometric transform, in order: the one way from a face to the network's crop.
-        augmentations: name -> what training changes in the crop's pixels, in order.
-        batch_size: faces a step, of all processes together.
+        source: gives the table of faces and the protocol that splits it.
+        transforms: name -> geometric transform, in order, from a face to the network's crop.
+        augmentations: name -> change of the crop's pixels in training, in order.
+        batch_size: faces per step, of all processes together.
         num_workers: loader processes.
-        gray: the network wants one channel. Pictures are decoded to it, unless an augmentation needs their colours.
-        margin: side of the square that is kept of each picture, in face-box sides; None keeps all of it.
-        seed: of shuffling and random draws.
-        check_labels: refuse labels that do not lie on the faces that the default detector finds in a few images.
+        gray: the network takes one channel. Images are decoded to gray, unless an augmentation
+            needs their colours.
+        margin: side of the square that is cached of each image, in sides of the face box; None
+            caches whole images.
+        seed: of shuffling and of random draws.
+        check_labels: refuse labels that do not lie on the faces that the default detector finds in
+            a sample of the images.
     """
 
     def __init__(
@@ -59,64 +64,90 @@ class FacesDataModule(pl.LightningDataModule):
     ):
         super().__init__()
         self.source, self.batch_size, self.num_workers = source, batch_size, num_workers
-        self.transforms, self.augmentations = (
-            list(transforms.values()),
-            list((augmentations or {}).values()),
-        )
+        self.transforms = list(transforms.values())
+        self.augmentations = list((augmentations or {}).values())
         self.gray, self.margin, self.seed, self.check_labels = gray, margin, seed, check_labels
         self.splits: dict[str, FacialKeypointsDataset] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, decode, check and split; once.
+        """Read, measure, decode, check and split the faces; a second call does nothing.
 
         Raises:
-            FkpError: bad rows, all of them named; labels that do not lie on faces; left and right that do not fit the
-                labels; or an empty part.
+            FkpError: bad rows, all of them named; labels that do not lie on faces; flip indices
+                that do not fit the labels; or an empty split.
         """
         if self.splits:
             return
-        source = self.source
-        table, faults = source.survey()
-        source.markup = markup = self._measured(table)
-        table = boxed(table, markup)
-        gray = self.gray and not any(step.colour for step in self.augmentations)
-        canvases, reasons = decode(table, markup, gray, self.margin)
-        wrong = label_values.check(table.points, canvases.extents, markup)
-        reasons |= {i: f"{kind.what}: {said}" for kind in wrong for i, said in kind.cases.items()}
-        faults += [Fault(table.rows[i], reason) for i, reason in sorted(reasons.items())]
-        good = np.setdiff1d(np.arange(len(table)), list(reasons))
-        if reasons:
-            table, canvases = table.select(good), canvases.select(good)
-        places = label_places.sample(table, canvases.extents, markup) if self.check_labels else []
-        _answer(source, faults, table, wrong, places)
-        pictures = str(canvases.file and canvases.file.parent.name)  # a name made of their bytes
-        self._fingerprint = fingerprint(pictures, table.points, "\0".join(table.identity))
-        parts = table.split_indices(source.protocol)
-        # Part after part in one table, which each then sees a slice of, and shares with loader processes.
-        order, end = np.concatenate(list(parts.values())), 0
-        table, canvases = table.select(order), canvases.select(order)
-        train = table.points[: len(parts["train"]) : max(1, len(parts["train"]) // ENOUGH)]
-        source.markup = markup = self._proven(train, markup)
-        steps = (self.transforms, markup, self.augmentations, self.gray, self.seed)
-        for part, chosen in parts.items():
-            own = slice(end, end := end + len(chosen))
-            self.splits[part] = FacialKeypointsDataset(
-                table.select(own), canvases.select(own), *steps
-            )
 
-    def _measured(self, table: FaceTable) -> Markup:
-        """The source's markup with what training faces tell of it."""
+        # Read the labels, and measure what the markup does not say.
+        table, faults = self.source.survey()
+        markup = self.source.markup = self._measure(table)
+        table = boxed(table, markup)
+
+        # Decode the images, and check the labels against them.
+        table, cache = self._decode_and_check(table, faults, markup)
+        self._fingerprint = _fingerprint(table, cache)
+
+        # Order the faces by split: each split is then a slice of one table, and shares its memory
+        # with loader processes.
+        splits = table.split_indices(self.source.protocol)
+        order = np.concatenate(list(splits.values()))
+        table, cache = table.select(order), cache.select(order)
+
+        train = table.points[: len(splits["train"])]
+        markup = self.source.markup = self._check_flips(_thinned(train, ENOUGH), markup)
+        sizes = {name: len(indices) for name, indices in splits.items()}
+        self.splits = self._datasets(table, cache, markup, sizes)
+
+    def _measure(self, table: FaceTable) -> Markup:
+        """Return the source's markup, completed by what is measured on training faces."""
         try:
             train = table.split_indices(self.source.protocol)["train"]
-        except FkpError:  # a part would be empty: this is said when bad rows have been
+        except FkpError:
+            # A split would be empty. Bad rows may be why, so they are reported first.
             return self.source.markup
-        return measured(table.select(train[:: max(1, len(train) // ENOUGH)]), self.source.markup)
+        return measured(table.select(_thinned(train, ENOUGH)), self.source.markup)
 
-    def _proven(self, points: np.ndarray, markup: Markup) -> Markup:
-        """The markup, whose mirror pairs fit the labels (F, K, 2); without them if nothing tells them.
+    def _decode_and_check(
+        self, table: FaceTable, faults: list[Fault], markup: Markup
+    ) -> tuple[FaceTable, ImageCache]:
+        """Decode all images, and return the faces whose image and label can be used.
+
+        Args:
+            table: the faces.
+            faults: the bad rows that reading has found.
+            markup: the meaning of the points.
 
         Raises:
-            FkpError: pairs or names that do not fit the labels; or faces are to be flipped and nothing tells the pairs.
+            FkpError: bad rows, unless the source skips them; or labels that do not lie on faces.
+        """
+        gray = self.gray and not any(step.colour for step in self.augmentations)
+        cache, reasons = decode(table, markup, gray, self.margin)
+
+        # Labels that cannot be pixel coordinates make their rows bad, as unreadable images do.
+        wrong = label_values.check(table.points, cache.extents, markup)
+        for kind in wrong:
+            reasons |= {i: f"{kind.what}: {detail}" for i, detail in kind.cases.items()}
+        bad = [Fault(table.rows[i], reason) for i, reason in sorted(reasons.items())]
+
+        if reasons:
+            good = np.setdiff1d(np.arange(len(table)), list(reasons))
+            table, cache = table.select(good), cache.select(good)
+
+        places = label_places.sample(table, cache.extents, markup) if self.check_labels else []
+        _report(self.source, [*faults, *bad], table, wrong, places)
+        return table, cache
+
+    def _check_flips(self, points: np.ndarray, markup: Markup) -> Markup:
+        """Return the markup if its flip indices fit the labels; without flips if it has none.
+
+        Args:
+            points: (F, K, 2) training labels.
+            markup: their meaning.
+
+        Raises:
+            FkpError: the flip indices do not fit the labels; or the transforms flip faces, and the
+                markup has no flip indices.
         """
         if markup.flips:
             try:
@@ -125,133 +156,147 @@ class FacesDataModule(pl.LightningDataModule):
             except FkpError:
                 if markup.sided:
                     raise
-        flips = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)
-        what = f"markup {markup.name}: its names do not tell which points mirror each other"
+
+        p = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)
+        what = f"markup {markup.name}: the point names do not say which points mirror each other"
         pairs = proposal(mean_shape(points), markup)
-        if flips:
-            raise FkpError(
-                f"{what}, so faces cannot be flipped; set transforms.random_flip.p=0 (it is {flips}).{pairs}"
-            )
+        if p:
+            fix = f"set transforms.random_flip.p=0 (it is {p})"
+            raise FkpError(f"{what}, so faces cannot be flipped; {fix}.{pairs}")
         log.warning("%s, so neither training nor prediction flips faces.%s", what, pairs)
         return replace(markup, mirror=False)
 
+    def _datasets(
+        self, table: FaceTable, cache: ImageCache, markup: Markup, sizes: Mapping[str, int]
+    ) -> dict[str, FacialKeypointsDataset]:
+        """Make a dataset of each split, where the table holds the splits one after the other."""
+        datasets, end = {}, 0
+        for split, size in sizes.items():
+            own = slice(end, end + size)
+            datasets[split] = FacialKeypointsDataset(
+                table.select(own),
+                cache.select(own),
+                self.transforms,
+                markup,
+                self.augmentations,
+                self.gray,
+                self.seed,
+            )
+            end += size
+        return datasets
+
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any picture, label or name of a person; sets up."""
+        """Return 16 hex digits that change with any image, label or identity; calls `setup`."""
         self.setup()
         return self._fingerprint
 
     def mean_points(self) -> np.ndarray:
-        """(K, 2): the mean training face in CROP pixels, as transforms without a draw crop it."""
+        """Compute the mean training face (K, 2), CROP pixels, of crops without random draws."""
         dataset = self.splits["train"]
-        some = range(0, len(dataset), max(1, len(dataset) // 500))  # some hundreds tell the mean
-        return np.nanmean(dataset.crops(some).crop_points(), axis=0)
+        faces = _thinned(np.arange(len(dataset)), MEAN)
+        return np.nanmean(dataset.crops(faces).crop_points(), axis=0)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Resample and augment, on whichever device the batch now is."""
+    def on_after_batch_transfer(self, batch: CachedBatch, dataloader_idx: int) -> Batch:
+        """Resample and augment a batch on the device that it was moved to."""
         return self.splits["train"].finish(batch)
 
-    def _loader(self, part: str) -> DataLoader[Any]:
-        dataset, training = self.splits[part], part == "train"
-        process, processes = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        for what, count in (
-            ("datamodule.batch_size", self.batch_size),
-            (f"the part {part}", len(dataset)),
-        ):
-            if count < processes:
-                raise FkpError(
-                    f"{what} has not a face for each of {processes} processes, but {count}"
-                )
-        sampler: Any = range(process, len(dataset), processes)  # in order, and no face twice
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Load random draws, shuffled, each face as often as its weight says."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Load the validation faces in order, without random draws."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Load the test faces in order, without random draws."""
+        return self._loader("test")
+
+    def _loader(self, split: str) -> DataLoader[Any]:
+        """Make the loader of this process's share of a split."""
+        dataset, training = self.splits[split], split == "train"
+        process, processes = 0, 1
+        if self.trainer:
+            process, processes = self.trainer.global_rank, self.trainer.world_size
+        _check_share("datamodule.batch_size", self.batch_size, processes)
+        _check_share(f"the split {split}", len(dataset), processes)
+
+        # Evaluation takes the faces in order, and none twice.
+        sampler: Sampler[Any] | range = range(process, len(dataset), processes)
         if training:
             sampler = WeightedEpochs(
                 dataset.table.weights, self.seed, self.batch_size, process, processes
             )
+
         return (TrainLoader if training else DataLoader)(
             dataset,
-            len(range(process, self.batch_size, processes)),
+            batch_size=len(range(process, self.batch_size, processes)),
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_no_collate,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # A generator of its own: loading then leaves the random numbers of dropout alone, whatever the workers.
+            # With its own generator, loading does not touch the random numbers of dropout.
             generator=torch.Generator(),
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Random draws, shuffled, each face as often as its weight says."""
-        return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """No draws, in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """No draws, in order."""
-        return self._loader("test")
+def _thinned(rows: np.ndarray, count: int) -> np.ndarray:
+    """Take evenly spaced rows of an array: at least `count`, if it has so many."""
+    return rows[:: max(1, len(rows) // count)]
 
 
-def _answer(
+def _fingerprint(table: FaceTable, cache: ImageCache) -> str:
+    """Return 16 hex digits of the images' bytes, the labels and the identities."""
+    # The name of the cache's folder is a digest of the images' bytes.
+    images = str(cache.file and cache.file.parent.name)
+    return fingerprint(images, table.points, "\0".join(table.identity))
+
+
+def _check_share(what: str, count: int, processes: int) -> None:
+    """Refuse a count of faces that leaves a process without one."""
+    if count < processes:
+        raise FkpError(
+            f"{what} must have a face for each of {processes} processes, but {count} are too few"
+        )
+
+
+def _report(
     source: Source, faults: list[Fault], table: FaceTable, wrong: list[Wrong], places: list[Wrong]
 ) -> None:
-    """Answer bad rows as the source does, stop for labels that do not lie on faces, and say what else is strange.
+    """Refuse bad rows and labels that do not lie on faces; log a warning of what may be right.
 
     Args:
-        table: the rows that are not bad.
-        wrong: why some of the bad rows are.
-        places: what is wrong with labels of the table.
+        source: says whether bad rows are refused or skipped.
+        faults: the bad rows.
+        table: the other rows.
+        wrong: kinds of wrong labels among the bad rows.
+        places: kinds of wrong labels in the table.
 
     Raises:
-        FkpError: bad rows or wrong labels, with the ways out.
+        FkpError: bad rows or wrong labels, with what to do.
     """
-    told = []
+    refused = []
     try:
         source.answer(faults, len(table))
     except FkpError as error:
-        told = [
-            str(error),
-            *(f"{kind.check} ({len(kind.cases)} faces): {kind.fix}." for kind in wrong),
-        ]
+        refused = [str(error)]
+        refused += [f"{kind.check} ({len(kind.cases)} faces): {kind.fix}." for kind in wrong]
+
     errors = [kind.message(table.rows, len(table)) for kind in places if kind.level == "error"]
     if errors:
         errors.append(
-            "python -m fkp.doctor lists all rows; datamodule.check_labels=false trains all the same."
+            "python -m fkp.doctor lists all rows; datamodule.check_labels=false trains anyway."
         )
-    if told or errors:
-        raise FkpError("\n".join([*told, *errors]))
+    if refused or errors:
+        raise FkpError("\n".join([*refused, *errors]))
 
     twice = label_values.twice(table)
     for kind in [*places, *([twice] if twice else [])]:
         log.warning("%s", kind.message(table.rows, len(table)))
 
 
-class TrainLoader(DataLoader[Any]):
-    """A DataLoader that Lightning can leave within an epoch, and that goes on there."""
-
-    sampler: WeightedEpochs
-    served = skipped = (
-        0  # batches of this epoch that have been handed out; of the next iteration that have been before
-    )
-
-    def state_dict(self) -> dict[str, int]:
-        """How far the epoch is."""
-        return {"served": self.served}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there in the next iteration; from a whole epoch with the first batch."""
-        self.skipped = state["served"] % len(self)
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.served, self.skipped = self.skipped, 0
-        self.sampler.skipped = self.served * (self.batch_size or 1)
-        for batch in super().__iter__():
-            self.served += 1
-            yield batch
-
-
-def _as_it_is(batch: Any) -> Any:
-    """The dataset makes whole batches itself."""
+def _no_collate(batch: Any) -> Any:
+    """Return the batch: the dataset makes whole batches itself."""
     return batch

@@ -1,7 +1,8 @@
-"""Measuring how the face box lies round the points of a markup that does not say so (`box:`), from a training's faces.
+"""Measure where the face box lies around the points of a markup that does not say so (`box:`).
 
-Networks are trained on crops round the box that is drawn from the labelled points; prediction begins with the box of a
-detector. So the one must be, on median, where the other is.
+Networks are trained on crops around a box that is derived from the labelled points; prediction
+starts from a detector's box. So, in the median over faces, the derived box must be the detector's.
+The result is the markup's `frame`: the points of the median face, in the face box.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,120 +24,131 @@ from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, face_box, placed, reframed, square
 from fkp.markup import Markup
 
-SAMPLE, ENOUGH = (
-    300,
-    150,
-)  # faces that are looked at for the detector's boxes, and found ones that suffice
-FEW, RARE = 5, 0.2  # faces, and share of those looked at: with fewer found ones nothing is measured
-NEAR = 0.8  # box sides from the middle of the points to the centre of a box that may be that of their face
-PLACED = 0.35  # the same, from where the measured frame wants the box
-LEVEL = 20.0  # degrees that the normalising pair may be off the horizontal in the mean face
-FLAT = 0.02  # of the size of the mean face: its points lie on one line, and have no width x height
-ROLLED = 25.0  # degrees: if the median face seems to be turned further, the points do not tell how far faces are turned
-EXTENT = 1.5  # the side of the box without any measurement, in units of the points' longer extent
+# Faces in which the detector searches for boxes, and the number of found ones that suffices.
+SAMPLE, ENOUGH = 300, 150
+
+# With fewer found faces than this number, or this fraction of those searched, nothing is measured.
+FEW, RARE = 5, 0.2
+
+# Largest distance, in sides of the box, at which a detected box is taken for that of a face: from
+# the mean of the points, and, once the frame is measured, from the box it predicts.
+NEAR = 0.8
+PLACED = 0.35
+
+# A normalising pair is level if it is at most so many degrees off the horizontal in the mean face.
+LEVEL = 20.0
+
+# Points lie on one line if their extent is at most this fraction of the mean face's size.
+FLAT = 0.02
+
+# If the median face seems to be rolled by more degrees, its points do not determine the roll.
+ROLLED = 25.0
+
+# Side of the box if nothing can be measured, in units of the points' longer extent.
+EXTENT = 1.5
 
 log = logging.getLogger(__name__)
 
 
-def measured(faces: FaceTable, markup: Markup) -> Markup:
-    """A markup with all that a training has to measure: the frame, and the normalising pair if it names none.
-
-    The frame is measured on the table's own boxes; if it has none, on the default detector's; if that finds too few
-    faces, it is the extent of the points. A declared `box:` is kept as it is, unless the normalising pair is no level
-    line in an upright face: then the frame, which knows what is upright, is measured on the declared boxes.
+class Boxes(NamedTuple):
+    """Face boxes to measure a frame on.
 
     Args:
-        faces: those of the training part.
+        faces: F faces.
+        boxes: (F, 4), their boxes, IMAGE pixels.
+        origin: where the boxes come from, for a message.
+        share: median side of the boxes as a fraction of the image's shorter side; None if the
+            points of this markup always give a box.
+    """
+
+    faces: FaceTable
+    boxes: np.ndarray
+    origin: str
+    share: float | None = None
+
+
+def measured(faces: FaceTable, markup: Markup) -> Markup:
+    """Complete a markup by what training measures: its normalising pair and its frame.
+
+    The frame is measured on the table's own boxes; without them, on those of the default detector;
+    if that finds too few faces, on the extent of the points. A declared `box:` is kept, unless the
+    normalising pair is not level in an upright face: then the roll of a face must come from a
+    frame, which is measured on the declared boxes.
+
+    Args:
+        faces: the training faces.
+        markup: as declared.
     """
     if markup.frame is not None or not len(faces):
         return markup
+
     shape = mean_shape(faces.points)
     if not markup.pair and len(markup.points) > 1:
         markup = replace(markup, pair=normalising_pair(shape, markup))
-        log.info(
-            "markup %s has no pair: errors are in units of the distance %s to %s",
-            markup.name,
-            *markup.pair,
-        )
+        message = "markup %s has no pair: errors are in units of the distance %s to %s"
+        log.info(message, markup.name, *markup.pair)
     if markup.box is not None and _level(shape, markup):
         return markup
 
-    own = np.isfinite(faces.boxes).all(1)
-    if markup.box is not None and (np.ptp(shape, axis=0) > FLAT).all():
-        boxes, share, rule = (
-            np.array([face_box(face, markup) for face in faces.points]),
-            None,
-            "its box: constants",
-        )
-    elif own.sum() >= max(FEW, RARE * len(faces)):
-        faces, boxes, share = faces.select(own), faces.boxes[own], None
-        rule = f"the table's boxes of {own.sum()} training faces"
-    else:
-        faces, boxes, share, rule = _on_detected(faces, markup)
-    log.info("markup %s: the face box round its points is measured on %s", markup.name, rule)
-    return replace(
-        markup, frame=frame(faces.points, boxes, markup) | ({"share": share} if share else {})
-    )
+    found = _boxes(faces, shape, markup)
+    log.info("markup %s: the face box is measured on %s", markup.name, found.origin)
+    measured_frame = frame(found.faces.points, found.boxes, markup)
+    if found.share:
+        measured_frame["share"] = found.share
+    return replace(markup, frame=measured_frame)
 
 
 def frame(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> dict[str, Any]:
-    """The markup's `frame`: the median face in its box, such that the box it gives has no error on median.
+    """Measure the markup's `frame`: the median face in its box, free of error in the median.
 
     Args:
         points: (F, K, 2), IMAGE pixels; NaN where a point is not labelled.
         boxes: (F, 4), IMAGE pixels.
+        markup: the meaning of the points.
     """
     x, y, side = centre_and_side(boxes)
-    side = np.where(side > 0, side, np.nan)  # a rule may give none for points on one line
-    in_box = (points - np.stack([x, y], -1)[:, None]) / side[:, None, None]
-    shape = np.array(
-        [
-            np.nanmedian(p, 0) if np.isfinite(p).any() else [np.nan] * 2
-            for p in in_box.swapaxes(0, 1)
-        ]
-    )
+    centre = np.stack([x, y], -1)  # (F, 2)
+    side = np.where(side > 0, side, np.nan)  # points on one line may give no box
 
-    # Size: the median face is smaller than faces are on median, as those turned away cancel out in it.
-    _, found, rolls, _ = placed(points, replace(markup, frame=_plain(shape, roll=True)))
+    # The median face, in sides of the box from its centre.
+    in_box = (points - centre[:, None]) / side[:, None, None]  # (F, K, 2)
+    shape = np.stack([_median(point) for point in in_box.swapaxes(0, 1)])  # (K, 2)
+
+    # Size: rotated faces cancel out in the median face, so it is smaller than the median size.
+    _, found_side, rolls, _ = placed(points, replace(markup, frame=_frame(shape, roll=True)))
     roll = bool(np.nanmedian(np.abs(rolls)) < ROLLED)
-    factor, middle = np.nanmedian(found / side), np.nanmean(shape, 0)
+    factor, middle = np.nanmedian(found_side / side), np.nanmean(shape, 0)
     shape = middle + (shape - middle) * (factor if factor > 0 else 1.0)
 
-    # Place, with the size and tilt that will be taken from the points.
-    found, _, _, _ = placed(points, replace(markup, frame=_plain(shape, roll)))
-    off = (np.stack([x, y], -1) - found) / side[:, None]
-    return _plain(shape - np.nanmedian(off, 0), roll)
+    # Place: remove the median error that remains, with size and roll taken from the points.
+    found_centre, _, _, _ = placed(points, replace(markup, frame=_frame(shape, roll)))
+    error = (centre - found_centre) / side[:, None]  # (F, 2)
+    return _frame(shape - np.nanmedian(error, 0), roll)
 
 
 def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
-    """A table whose faces all have boxes: where neither it nor the points tell one, as a single point does not, the
-    detector's, or else one of the measured share of the image round the points.
+    """Return a table in which every face has a box, given or derived from its points.
 
-    Only a markup with a measured `frame` comes to that.
+    Points that do not determine a box, such as a single point, take the detector's, or else one
+    whose side is the measured fraction of the image. Only markups with a measured `frame` need it.
     """
     lacking = np.flatnonzero(~np.isfinite(face_boxes(faces, markup)).all(1))
     if markup.frame is None or not len(lacking):
         return faces
+
     boxes, guessed = faces.boxes.copy(), 0
-    for i, found, size in _detections(faces, lacking):
-        points = faces.points[i : i + 1]
-        side = markup.frame["share"] * min(size)
-        candidates = np.concatenate([found, square(0, 0, np.array([side]))])
-        wanted, _ = reframed(
-            np.repeat(points, len(candidates), 0), candidates, np.zeros(len(candidates)), markup
-        )
-        (x, y, _), (wanted_x, wanted_y, sides) = (
-            centre_and_side(candidates),
-            centre_and_side(wanted),
-        )
-        off = np.hypot(x - wanted_x, y - wanted_y)[:-1] / sides[:-1]
-        near = bool((off < PLACED).any())
-        boxes[i] = candidates[off.argmin()] if near else wanted[-1]
-        guessed += not near
+    for i, detected, size in _detections(faces, lacking):
+        box = _nearest_box(faces.points[i], detected, markup)
+        if box is None:
+            box = _guessed_box(faces.points[i], size, markup)
+            guessed += 1
+        boxes[i] = box
+
     if guessed:
         log.warning(
-            "markup %s: its points do not tell the size of a face, and the detector found none on %d of %d faces: for "
-            "these the box is %.0f %% of the image; give box_left … box_bottom to be exact",
+            "markup %s: its points do not determine the size of a face, and the detector found "
+            "none on %d of %d faces: their box is %.0f %% of the image; to be exact, give "
+            "box_left … box_bottom",
             *(markup.name, guessed, len(faces), 100 * markup.frame["share"]),
         )
     filled = faces.select(slice(None))
@@ -144,61 +156,119 @@ def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
     return filled
 
 
+def _nearest_box(points: np.ndarray, detected: np.ndarray, markup: Markup) -> np.ndarray | None:
+    """Return the detected box (4,) that lies where the points (K, 2) want it; None if none does."""
+    if not len(detected):
+        return None
+    wanted = _wanted(points, detected, markup)
+    x, y, _ = centre_and_side(detected)
+    wanted_x, wanted_y, wanted_side = centre_and_side(wanted)
+    distance = np.hypot(x - wanted_x, y - wanted_y) / wanted_side
+    return detected[distance.argmin()] if (distance < PLACED).any() else None
+
+
+def _guessed_box(points: np.ndarray, size: tuple[int, int], markup: Markup) -> np.ndarray:
+    """Return a box (4,) around points (K, 2): its side is the measured fraction of the image."""
+    assert markup.frame is not None
+    side = markup.frame["share"] * min(size)
+    return _wanted(points, square(0, 0, np.array([side])), markup)[0]
+
+
+def _wanted(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> np.ndarray:
+    """Return the boxes (n, 4) that points (K, 2) want, if their sizes are those of boxes (n, 4)."""
+    faces = np.repeat(points[None], len(boxes), 0)
+    return reframed(faces, boxes, np.zeros(len(boxes)), markup)[0]
+
+
 def _level(shape: np.ndarray, markup: Markup) -> bool:
-    """Whether the normalising pair tells in the mean face what is level, and its declared box has an area."""
+    """Whether the mean face (K, 2) has an area, and its normalising pair is horizontal."""
     across, down = shape[markup.eyes[1]] - shape[markup.eyes[0]]
-    level = np.hypot(across, down) > CLEARLY and abs(np.rad2deg(np.arctan2(down, across))) <= LEVEL
-    return bool(level and (np.ptp(shape, axis=0) > FLAT).all())
+    apart = np.hypot(across, down) > CLEARLY
+    level = abs(np.rad2deg(np.arctan2(down, across))) <= LEVEL
+    return bool(apart and level and _has_area(shape))
 
 
-def _on_detected(faces: FaceTable, markup: Markup) -> tuple[FaceTable, np.ndarray, float, str]:
-    """The faces on which the frame is measured if the table has no boxes, their boxes, the median side as a share of
-    the image's shorter side, and where they are from."""
-    chosen, boxes, shares, seen = [], [], [], 0
-    for i, found, size in _detections(
-        faces, np.unique(np.linspace(0, len(faces) - 1, SAMPLE).astype(int))
-    ):
-        seen += 1
-        x, y, side = centre_and_side(found)
-        off = np.hypot(*(np.nanmean(faces.points[i], 0) - np.stack([x, y], -1)).T) / side
-        if len(found) and off.min() < NEAR:
-            best = int(off.argmin())
+def _has_area(shape: np.ndarray) -> bool:
+    """Whether the mean face (K, 2) has an area."""
+    return bool((np.ptp(shape, axis=0) > FLAT).all())
+
+
+def _boxes(faces: FaceTable, shape: np.ndarray, markup: Markup) -> Boxes:
+    """Choose boxes to measure the frame on: declared, the table's own, detected, or by extent."""
+    if markup.box is not None and _has_area(shape):
+        boxes = np.array([face_box(points, markup) for points in faces.points])
+        return Boxes(faces, boxes, "its box: constants")
+
+    own = np.isfinite(faces.boxes).all(1)
+    if own.sum() >= max(FEW, RARE * len(faces)):
+        origin = f"the table's boxes of {own.sum()} training faces"
+        return Boxes(faces.select(own), faces.boxes[own], origin)
+
+    return _detected(faces, markup) or _by_extent(faces)
+
+
+def _detected(faces: FaceTable, markup: Markup) -> Boxes | None:
+    """Detect the boxes of a sample of faces; None, with a warning, if too few are found."""
+    chosen, boxes, shares, searched = [], [], [], 0
+    sample = np.unique(np.linspace(0, len(faces) - 1, SAMPLE).astype(int))
+
+    for i, detected, size in _detections(faces, sample):
+        searched += 1
+        x, y, side = centre_and_side(detected)
+        middle = np.nanmean(faces.points[i], 0)
+        distance = np.hypot(x - middle[0], y - middle[1]) / side
+        if len(detected) and distance.min() < NEAR:
+            best = int(distance.argmin())
             chosen.append(i)
-            boxes.append(found[best])
+            boxes.append(detected[best])
             shares.append(float(side[best]) / min(size))
         if len(chosen) == ENOUGH:
             break
-    if len(chosen) >= max(FEW, RARE * seen):
-        rule = (
-            f"the detector's boxes, found for {len(chosen)} of the {seen} training faces looked at"
-        )
-        return faces.select(np.array(chosen)), np.array(boxes), float(np.median(shares)), rule
+
+    if len(chosen) >= max(FEW, RARE * searched):
+        origin = f"the detector's boxes, found for {len(chosen)} of {searched} training faces"
+        share = float(np.median(shares))
+        return Boxes(faces.select(np.array(chosen)), np.array(boxes), origin, share)
+
     log.warning(
-        "markup %s: the table has no boxes, and the detector found %d of the %d training faces looked at, too few to "
-        "measure the face box; it is now the points' extent x %s, so predictions need boxes like that. Give box_left, "
-        "box_top, box_right and box_bottom in the table, or box: in the markup",
-        *(markup.name, len(chosen), seen, EXTENT),
+        "markup %s: the table has no boxes, and the detector found %d of the %d training faces "
+        "searched, too few to measure the face box; it is now the points' extent x %s, so "
+        "predictions need boxes like that. Give box_left, box_top, box_right and box_bottom in "
+        "the table, or box: in the markup",
+        *(markup.name, len(chosen), searched, EXTENT),
     )
-    side = EXTENT * (np.nanmax(faces.points, 1) - np.nanmin(faces.points, 1)).max(1)
+    return None
+
+
+def _by_extent(faces: FaceTable) -> Boxes:
+    """Draw boxes around the points, by their extent."""
+    extent = np.nanmax(faces.points, 1) - np.nanmin(faces.points, 1)
+    side = EXTENT * extent.max(1)
     x, y = np.nanmean(faces.points, 1).T
-    return faces, square(x, y, np.where(side > 0, side, 1.0)), 1.0, "the points' extent"
+    boxes = square(x, y, np.where(side > 0, side, 1.0))
+    return Boxes(faces, boxes, "the points' extent", 1.0)
 
 
 def _detections(
     faces: FaceTable, indices: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
-    """For each of these faces whose image can be read its index, all boxes that the detector finds in it, and the
-    image's height and width."""
+    """Yield for each readable image its face's index, detected boxes (n, 4), height and width."""
     detector = HaarCascade()
     for i in track(indices.tolist(), f"detecting {len(indices)} faces", len(indices)):
         try:
             image = read_image(faces.paths[i], gray=True)
-        except FkpError:  # the decoding says so
-            continue
+        except FkpError:
+            continue  # decoding reports it
         yield i, detector(image)[0].astype(float), (image.shape[0], image.shape[1])
 
 
-def _plain(shape: np.ndarray, roll: bool, share: float = 1.0) -> dict[str, Any]:
+def _median(places: np.ndarray) -> np.ndarray:
+    """Return the median (2,) of places (F, 2); NaN if none is labelled."""
+    return np.nanmedian(places, 0) if np.isfinite(places).any() else np.full(2, np.nan)
+
+
+def _frame(shape: np.ndarray, roll: bool, share: float = 1.0) -> dict[str, Any]:
+    """Return a frame as plain values, as a markup stores it."""
     points = [
         None if np.isnan(point).any() else [round(float(value), 4) for value in point]
         for point in shape

@@ -1,4 +1,4 @@
-"""One table of labelled faces, what every source of them is, and the rule that splits them."""
+"""Hold labelled faces in one table, define the sources of such tables, and split them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ from fkp.markup import Markup
 
 PROTOCOLS = ("official", "identity", "strict")
 SPLITS = ("train", "val", "test")
-# Shares of people in each part; the part of a person is a hash of the name, so the same on every machine.
+
+# Fractions of people in two splits. A hash of the name decides, so it is the same on every machine.
 TEST_SHARE, VAL_SHARE = 0.15, 0.15
-FAR = 1 << 20  # pixels, from the corner of a picture: none that OpenCV reads is so long
+
+# Pixels from the corner of an image: the largest coordinate. OpenCV reads no image that long.
+FAR = 1 << 20
+
 SHOWN = 3  # people that a message names
-LONG = 500  # letters of what is wrong with a row, which may be most of what it says
+LONG = 500  # characters of a row's fault that a message shows; it may quote most of the row
+
 OnBad = Literal["stop", "skip"]
 
 log = logging.getLogger(__name__)
@@ -32,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fault:
-    """Why one row cannot be used.
+    """State why one row cannot be used.
 
     Args:
         row: where it was read from, `file:row`.
@@ -43,20 +48,22 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.row}: {self.what if len(self.what) <= LONG else self.what[:LONG] + '…'}"
+        what = self.what if len(self.what) <= LONG else self.what[:LONG] + "…"
+        return f"{self.row}: {what}"
 
 
 class FaceTable:
-    """F labelled faces, a column each of what is known of them. Large columns lie in files, not in memory.
+    """Hold F labelled faces, one column per property. Large columns lie in files, not in memory.
 
     Args:
-        paths: F picture files.
+        paths: F image files.
         points: (F, K, 2) float64, IMAGE pixels; NaN where a point is not labelled.
-        identity: F names of people; faces of one name never fall into different parts.
-        rows: F places the labels were read from, `file:row`, for messages.
-        official: F names of the publisher's part, "train" or "test"; all "train" if not given.
-        boxes: (F, 4) face boxes, IMAGE pixels; NaN, or None for all, where they are to be drawn round the points.
-        weights: (F,) how often an epoch shows each face; all 1 if not given.
+        identity: F names of people; faces of one name never fall into different splits.
+        rows: F places that the labels were read from, `file:row`, for messages.
+        official: F names of the publisher's splits, "train" or "test"; None for all "train".
+        boxes: (F, 4) face boxes, IMAGE pixels; NaN for a face, or None for all, to derive them
+            from the points.
+        weights: (F,) how often an epoch shows each face; None for once.
     """
 
     def __init__(
@@ -80,71 +87,82 @@ class FaceTable:
         return len(self.paths)
 
     def select(self, chosen: np.ndarray | slice) -> FaceTable:
-        """The faces at these indices (or where this mask is true); those of a slice share memory with these."""
+        """Select faces by indices, a mask or a slice; a slice shares memory with this table."""
         return FaceTable(**{name: taken(column, chosen) for name, column in vars(self).items()})
 
     @staticmethod
     def joined(tables: Iterable[FaceTable]) -> FaceTable:
-        """One table of all faces, in order; each may be made when its turn comes."""
+        """Join tables in order; they are consumed one at a time, so a generator can make them."""
         return FaceTable(**joined(map(vars, tables)))
 
-    def split(self, rule: str) -> dict[str, FaceTable]:
-        """Cut into train, val and test, by `split_indices`."""
-        return {name: self.select(chosen) for name, chosen in self.split_indices(rule).items()}
+    def split(self, protocol: str) -> dict[str, FaceTable]:
+        """Split into train, val and test, by `split_indices`."""
+        return {name: self.select(chosen) for name, chosen in self.split_indices(protocol).items()}
 
-    def split_indices(self, rule: str) -> dict[str, np.ndarray]:
-        """The indices of the faces in train, val and test.
+    def split_indices(self, protocol: str) -> dict[str, np.ndarray]:
+        """Return the indices of the faces in train, val and test.
 
-        `identity`: all faces pooled, people never shared between parts. `official`: the publisher's test part is
-        test, whoever is in it; validation is cut from the rest by identity. `strict`: as identity, but of the
-        publisher's test faces those of people in train or val are in no part, so that one model can be scored both
-        on people never seen and on the publisher's test faces.
+        - `identity`: all faces are pooled, and no person is in two splits.
+        - `official`: the publisher's test faces are test, whoever is in them; val is taken from
+          the rest by identity.
+        - `strict`: as identity, but publisher's test faces of people in train or val are left out.
+          So one model can be scored both on unseen people and on the publisher's test faces.
 
         Raises:
-            FkpError: unknown rule, or a part that would be empty.
+            FkpError: unknown protocol, or a split that would be empty.
         """
-        if rule not in PROTOCOLS:
-            raise FkpError(f"data.protocol={rule}: no such rule; there is {', '.join(PROTOCOLS)}")
-        place = np.fromiter(map(_place, self.identity), float, len(self))
-        parts = self._parts(rule, place)
-        if not all(mask.any() for mask in parts.values()):
-            # Few people, or people whom such a hash has chosen: their order by the hash tells as well.
-            _, rank = np.unique(place, return_inverse=True)
-            parts = self._parts(rule, (rank + 0.5) / max(1, rank.max(initial=0) + 1))
-            if empty := [name for name, mask in parts.items() if not mask.any()]:
-                raise FkpError(self._too_few(rule, empty))
-            _warn_of_ranks(rule, int(rank.max()) + 1)
-        return {name: np.flatnonzero(mask) for name, mask in parts.items()}
+        if protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise FkpError(f"data.protocol={protocol}: no such protocol; there is {known}")
 
-    def _parts(self, rule: str, place: np.ndarray) -> dict[str, np.ndarray]:
-        """(F,) bool for each part, where `place` (F,) in [0, 1) is that of each face's person."""
+        place = np.fromiter(map(_place, self.identity), float, len(self))
+        masks = self._masks(protocol, place)
+
+        if not all(mask.any() for mask in masks.values()):
+            # There are few people, or they were selected by this same hash, as are the people of
+            # another table's train split. Then use their rank by the hash instead.
+            _, rank = np.unique(place, return_inverse=True)
+            people = int(rank.max(initial=0)) + 1
+            masks = self._masks(protocol, (rank + 0.5) / people)
+            if empty := [name for name, mask in masks.items() if not mask.any()]:
+                raise FkpError(self._too_few(protocol, empty))
+            _warn_of_ranks(protocol, people)
+        return {name: np.flatnonzero(mask) for name, mask in masks.items()}
+
+    def _masks(self, protocol: str, place: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a mask (F,) per split; place: (F,) in [0, 1), a number for each face's person."""
         official = self.official == "test"
-        test = official if rule == "official" else place < TEST_SHARE
+        test = official if protocol == "official" else place < TEST_SHARE
         val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
-        left_out = official & (rule == "strict")
+        left_out = official & (protocol == "strict")
         return {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
 
-    def _too_few(self, rule: str, empty: list[str]) -> str:
-        """That a rule leaves no face for some parts, and who the people are that it knows."""
+    def _too_few(self, protocol: str, empty: list[str]) -> str:
+        """Describe that a protocol leaves some splits empty, and which people the table has."""
         people = Counter(self.identity).most_common()
-        shown = ", ".join(
-            [*(f"{name!r} ({count} faces)" for name, count in people[:SHOWN]), "…"][: len(people)]
+        shown = [f"{name!r} ({count} faces)" for name, count in people[:SHOWN]]
+        shown += ["…"] if len(people) > SHOWN else []
+        names = f" ({', '.join(shown)})" if people else ""
+
+        what = f"data.protocol={protocol} leaves no face for {' and '.join(empty)}"
+        found = f"{len(self)} faces of {len(people)} people{names}"
+        fix = (
+            "if these are not people, set data.identity to a regular expression whose group 1 "
+            "of a file name is the person; else add more people"
         )
-        told = f"data.protocol={rule} leaves no face for {' and '.join(empty)}: {len(self)} faces of {len(people)} people"
-        told += f" ({shown})" if people else ""
-        told += "; if these are not people, set data.identity to a regular expression whose group 1 of a file name is "
-        told += "the person; else bring more people"
-        return told + (" or take data.protocol=identity" if rule == "official" else "")
+        other = " or take data.protocol=identity" if protocol == "official" else ""
+        return f"{what}: {found}; {fix}{other}"
 
 
 class Source(ABC):
-    """Where labelled faces come from.
+    """Provide labelled faces.
 
     Args:
-        root: the folder they lie in.
-        protocol: the rule of `FaceTable.split`.
+        root: the folder that holds them.
+        protocol: the rule that splits them, see `FaceTable.split_indices`.
         markup: the meaning of the points.
-        on_bad: `stop` refuses to train while any row is bad, `skip` leaves bad rows out and counts them.
+        on_bad: `stop` refuses to train while a row is bad; `skip` leaves bad rows out and counts
+            them.
     """
 
     root: Path
@@ -154,10 +172,10 @@ class Source(ABC):
 
     @abstractmethod
     def survey(self) -> tuple[FaceTable, list[Fault]]:
-        """The faces whose labels and files are there, and what is wrong with every other row."""
+        """Return the faces whose label and file exist, and a fault for every other row."""
 
     def read(self) -> FaceTable:
-        """The faces.
+        """Read the faces.
 
         Raises:
             FkpError: bad rows, all of them named, unless on_bad is `skip`.
@@ -167,43 +185,44 @@ class Source(ABC):
         return table
 
     def answer(self, faults: Sequence[Fault], good: int, show: int = 20) -> None:
-        """Stop for bad rows with one error that names them (the first `show`, the rest counted), or say how many were
-        left out."""
+        """Refuse bad rows in one error, or log a warning if they are to be skipped.
+
+        Args:
+            faults: the bad rows.
+            good: number of the other rows.
+            show: bad rows that the message names; the rest is counted.
+
+        Raises:
+            FkpError: there are bad rows, and on_bad is `stop`.
+        """
         if not faults:
             return
-        more = (
-            [f"… and {len(faults) - show} more; python -m fkp.doctor lists them all"]
-            if len(faults) > show
-            else []
-        )
-        listed = "\n  ".join([*map(str, faults[:show]), *more])
-        if self.on_bad == "skip":
-            log.warning(
-                "data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s",
-                len(faults),
-                good,
-                listed,
-            )
-            return
-        raise FkpError(
-            f"{len(faults)} bad rows, {good} good ones:\n  {listed}\nMend them, or set data.on_bad=skip."
-        )
+
+        lines = [str(fault) for fault in faults[:show]]
+        if len(faults) > show:
+            lines.append(f"… and {len(faults) - show} more; python -m fkp.doctor lists them all")
+        listed = "\n  ".join(lines)
+
+        if self.on_bad != "skip":
+            fix = "Correct them, or set data.on_bad=skip."
+            raise FkpError(f"{len(faults)} bad rows, {good} good ones:\n  {listed}\n{fix}")
+        message = "data.on_bad=skip: %d bad rows left out, %d faces kept:\n  %s"
+        log.warning(message, len(faults), good, listed)
 
 
-@cache
-def _warn_of_ranks(rule: str, people: int) -> None:
-    """Once: a table is split more than once on the way to a training."""
+@cache  # Once: a table is split several times before a training.
+def _warn_of_ranks(protocol: str, people: int) -> None:
+    """Log a warning that the split of a person depends on the other people of the table."""
     log.warning(
-        "data.protocol=%s: the hash of the names would leave a part empty, so the %d people are split by its order: the part"
-        " of a person depends on who else is in the table",
-        rule,
+        "data.protocol=%s: a hash of the names would leave a split empty, so the %d people are "
+        "split in the order of their hashes: the split of a person depends on the other people "
+        "in the table",
+        protocol,
         people,
     )
 
 
 def _place(identity: str) -> float:
-    """A number in [0, 1) that depends on nothing but the name."""
-    return (
-        int.from_bytes(hashlib.sha256(identity.encode(errors="surrogatepass")).digest()[:8], "big")
-        / 2**64
-    )
+    """Return a number in [0, 1) that depends on the name alone."""
+    digest = hashlib.sha256(identity.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

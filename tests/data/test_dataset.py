@@ -1,4 +1,4 @@
-"""Laws of the dataset: a draw is a function of (seed, epoch, draw), and pixels are those of the file."""
+"""Test the dataset: draws are a function of (seed, epoch, draw), and pixels are the file's."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkp import augmentations as a
-from fkp.data.dataset import FacialKeypointsDataset, Key, WeightedEpochs
+from fkp.data.dataset import FacialKeypointsDataset
 from fkp.data.image_cache import ImageCache, decode
+from fkp.data.sampling import Key, WeightedEpochs
 from fkp.data.table import FaceTable
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.files.images import read_image
@@ -37,7 +38,7 @@ Everything = tuple[FaceTable, ImageCache, ImageCache]
 
 @pytest.fixture(scope="module")
 def everything(faces_folder: Path) -> Everything:
-    """The table, gray canvases and colour canvases of 12 faces."""
+    """Return the table, the gray cache and the colour cache of 12 faces."""
     table = YoutubeFaces(str(faces_folder)).read().select(np.arange(12))
     return table, decode(table, IBUG68, True, 3.0)[0], decode(table, IBUG68, False, 3.0)[0]
 
@@ -51,14 +52,14 @@ KEYS: list[Key] = [(1, 3), (0, 0), (7, 2), (1, 15), (2, 3), (1, 11), (0, 7)]
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """The same draw: labels and affine to the bit, pixels to what float32 leaves (canvases are padded to one size)."""
+    """Whether two items are the same draw: labels and affine exactly, pixels nearly."""
     exact = all(torch.equal(one[name], other[name]) for name in ("points", "to_crop"))
     difference = (one["image"] - other["image"]).abs()
-    # Compression rounds waves, so a last bit may come out as a step of the table, in very few places.
+    # Compression quantises, so a last bit may become a step of its table, in very few places.
     return exact and difference.mean() < 2e-4 and (difference > 1e-3).float().mean() < 0.02
 
 
-def test_an_item_is_the_same_in_whatever_batch_it_is_fetched(
+def test_item_does_not_depend_on_its_batch(
     dataset: FacialKeypointsDataset,
 ) -> None:
     alone = [dataset[key] for key in KEYS]
@@ -71,7 +72,7 @@ def test_an_item_is_the_same_in_whatever_batch_it_is_fetched(
             )
 
 
-def test_an_item_without_compression_is_the_same_to_a_fraction_of_a_level(
+def test_item_without_compression_differs_by_a_fraction_of_a_gray_level(
     everything: Everything,
 ) -> None:
     dataset = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, PIXELS[:4], seed=5)
@@ -82,7 +83,7 @@ def test_an_item_without_compression_is_the_same_to_a_fraction_of_a_level(
         )
 
 
-def test_what_was_drawn_before_does_not_matter(dataset: FacialKeypointsDataset) -> None:
+def test_item_does_not_depend_on_earlier_draws(dataset: FacialKeypointsDataset) -> None:
     first = dataset[(1, 3)]
     for key in KEYS:
         _ = dataset[key], dataset[key[1]]
@@ -92,7 +93,7 @@ def test_what_was_drawn_before_does_not_matter(dataset: FacialKeypointsDataset) 
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_another_seed_epoch_or_visit_is_another_draw(
+def test_seed_epoch_and_visit_change_the_draw(
     everything: Everything, dataset: FacialKeypointsDataset
 ) -> None:
     first, elsewhere = (
@@ -110,7 +111,7 @@ def test_another_seed_epoch_or_visit_is_another_draw(
         assert torch.equal(labels, first["points"])  # of the same face
 
 
-def test_ints_draw_nothing_and_are_never_augmented(
+def test_int_keys_are_not_augmented(
     everything: Everything, dataset: FacialKeypointsDataset
 ) -> None:
     plain = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, seed=99)
@@ -121,7 +122,7 @@ def test_ints_draw_nothing_and_are_never_augmented(
     assert "draws" not in dataset.__getitems__([1, 2]) and "draws" in dataset.__getitems__([(0, 1)])
 
 
-def test_augmentations_change_the_pixels_of_a_draw_and_not_its_place(
+def test_augmentations_change_pixels_and_not_geometry(
     everything: Everything,
 ) -> None:
     whole = FacialKeypointsDataset(*everything[:2], STEPS, IBUG68, PIXELS, seed=5)
@@ -143,7 +144,7 @@ def test_augmentations_change_the_pixels_of_a_draw_and_not_its_place(
 
 
 @pytest.mark.parametrize("gray", [True, False])
-def test_each_augmentation_gets_its_own_draws_and_the_first_the_colours(
+def test_each_augmentation_gets_its_own_draws_and_colour_comes_first(
     everything: Everything, gray: bool
 ) -> None:
     steps = [a.Colour(0.3), a.Light(0.2, 0.05), a.Noise(0.03), a.Occlusion(0.5)]
@@ -161,8 +162,8 @@ def test_each_augmentation_gets_its_own_draws_and_the_first_the_colours(
     )
 
 
-def test_items_do_not_share_what_is_drawn(dataset: FacialKeypointsDataset) -> None:
-    """Geometry and each augmentation read draws of their own: all of a batch's numbers differ."""
+def test_items_and_steps_share_no_random_numbers(dataset: FacialKeypointsDataset) -> None:
+    """All random numbers of a batch differ."""
     batch = dataset.__getitems__(KEYS)
     assert batch["draws"].shape == (7, sum(step.draws for step in PIXELS), 2)
     assert len(torch.unique(batch["draws"])) == batch["draws"].numel()
@@ -170,7 +171,7 @@ def test_items_do_not_share_what_is_drawn(dataset: FacialKeypointsDataset) -> No
     assert uniform.min() >= 0 and uniform.max() <= 1 and normal.min() < -1 and normal.max() > 1
 
 
-def test_a_gray_network_gets_one_channel_of_colour_canvases(everything: Everything) -> None:
+def test_gray_network_gets_one_channel_from_colour_cache(everything: Everything) -> None:
     table, gray, colour = everything
     light = [a.Light(0.2, 0.05)]
     ours = FacialKeypointsDataset(table, colour, STEPS, IBUG68, light, gray=True, seed=1)
@@ -183,21 +184,21 @@ def test_a_gray_network_gets_one_channel_of_colour_canvases(everything: Everythi
     torch.testing.assert_close(a.to_gray(rgb[None])[0], ours[4]["image"])
 
 
-def test_colour_changes_the_gray_of_coloured_faces(everything: Everything) -> None:
+def test_colour_augmentation_changes_gray_images(everything: Everything) -> None:
     table, _, colour = everything
     dataset = FacialKeypointsDataset(
         table, colour, STEPS, IBUG68, [a.Colour(0.3), a.Light(0.01)], gray=True
     )
     batch = dataset.__getitems__([(0, 0), (1, 0), (2, 0)])
-    assert batch["canvases"].shape[1] == 3 and dataset.finish(batch)["image"].shape[1] == 1
+    assert batch["cached"].shape[1] == 3 and dataset.finish(batch)["image"].shape[1] == 1
     plain = FacialKeypointsDataset(table, colour, STEPS, IBUG68, [a.Light(0.01)], gray=True)
     plain_images = plain.finish({**batch, "draws": batch["draws"][:, 3:]})["image"]
     assert ((dataset.finish(batch)["image"] - plain_images).abs().amax((1, 2, 3)) > 0.02).all()
 
 
 @pytest.mark.parametrize("size", [20, 64, 200])
-def test_cached_pixels_are_those_of_the_file(everything: Everything, size: int) -> None:
-    """The crop that comes through the canvas is the crop of the picture itself, at every scale."""
+def test_crop_from_cache_equals_crop_from_file(everything: Everything, size: int) -> None:
+    """The crop from the cached crop equals the crop of the image itself, at every scale."""
     table, gray, _ = everything
     steps = [STEPS[0], Rescale(size), RandomCrop(size)]
     dataset = FacialKeypointsDataset(table, gray, steps, IBUG68, seed=2)
@@ -209,7 +210,7 @@ def test_cached_pixels_are_those_of_the_file(everything: Everything, size: int) 
         assert difference.mean() < 0.6 and np.quantile(difference, 0.97) < 3
 
 
-def test_shrunk_crops_are_not_dark_at_their_edges(everything: Everything) -> None:
+def test_shrunk_crops_have_no_dark_edges(everything: Everything) -> None:
     table, gray, _ = everything
     white = ImageCache(np.full(len(gray.pixels), 255, np.uint8), *list(vars(gray).values())[1:])
     for size in (9, 16, 37):
@@ -222,19 +223,19 @@ def test_shrunk_crops_are_not_dark_at_their_edges(everything: Everything) -> Non
 
 
 @pytest.mark.parametrize("size", [16, 40])
-def test_mirrored_faces_are_as_smooth_as_the_others(everything: Everything, size: int) -> None:
-    """A mirrored crop is the crop in a mirror, also where the picture is shrunk first."""
+def test_flipped_crops_are_as_smooth_as_others(everything: Everything, size: int) -> None:
+    """A flipped crop is the mirror image of the crop, also where the image is shrunk first."""
     steps = [FaceCrop(1.4), Rescale(size), RandomCrop(size)]
     plain, mirrored = (
         FacialKeypointsDataset(*everything[:2], s, IBUG68)
         for s in (steps, [*steps, RandomFlip(1.0)])
     )
     pairs = [(mirrored[(0, face)]["image"].flip(2), plain[(0, face)]["image"]) for face in range(6)]
-    # Blocks of shrunk pixels may begin elsewhere; crops that skip pixels differ by 4 levels and more.
+    # Averaged blocks may begin elsewhere; crops that skip pixels differ by at least 4 levels.
     assert np.mean([(one - other).abs().mean() * 255 for one, other in pairs]) < 2
 
 
-def test_a_tight_canvas_gives_the_same_crop(everything: Everything) -> None:
+def test_small_cached_crop_gives_the_same_crop(everything: Everything) -> None:
     table, gray, _ = everything
     tight = decode(table, IBUG68, True, 1.8)[0]
     assert (tight.affines[:, :, 2] < -5).any()
@@ -243,10 +244,10 @@ def test_a_tight_canvas_gives_the_same_crop(everything: Everything) -> None:
     )
     for face in range(len(table)):
         difference = (ours[face]["image"] - wanted[face]["image"]).abs() * 255
-        assert difference.mean() < 1  # blocks of shrunk pixels may begin elsewhere
+        assert difference.mean() < 1  # averaged blocks may begin elsewhere
 
 
-def test_the_crops_points_are_where_the_items_affine_puts_them(
+def test_crops_agree_with_items(
     dataset: FacialKeypointsDataset,
 ) -> None:
     crops = dataset.crops([3, 5])
@@ -259,8 +260,8 @@ def test_the_crops_points_are_where_the_items_affine_puts_them(
     assert (crops.crop_points() > -20).all() and (crops.crop_points() < 84).all()
 
 
-def test_a_chain_resamples_once(everything: Everything) -> None:
-    """A detour over a tiny size loses nothing, for no pixels are made of it."""
+def test_transforms_resample_once(everything: Everything) -> None:
+    """A detour through a tiny size loses nothing, because pixels are resampled only at the end."""
     direct, detour = (
         FacialKeypointsDataset(*everything[:2], [FaceCrop(1.4), *steps, RandomCrop(64)], IBUG68)
         for steps in ([Rescale(70)], [Rescale(3), Rescale(70)])
@@ -269,18 +270,18 @@ def test_a_chain_resamples_once(everything: Everything) -> None:
         torch.testing.assert_close(direct[face]["image"], detour[face]["image"], atol=1e-3, rtol=0)
 
 
-def test_a_face_at_the_edge_of_shrinking_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
-    """Exactly 2 canvas pixels a crop pixel, give or take the last bit of a rotation."""
+def test_shrinking_a_face_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    """Two cached pixels per crop pixel, to the last bit of a rotation."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, 400 * 400 + 1600 * 1600, np.uint8)
     starts, shapes = np.array([0, 400 * 400]), np.array([[400, 400, 1], [1600, 1600, 1]])
     boxes = np.array([[72, 72, 328, 328], [288, 288, 1312, 1312]], np.float32)
-    canvases = ImageCache(
+    cache = ImageCache(
         pixels, starts, shapes, np.repeat(np.eye(2, 3)[None], 2, 0), shapes[:, :2], boxes
     )
     table = FaceTable([tmp_path] * 2, rng.uniform(80, 320, (2, 68, 2)), ["a", "b"], ["1", "2"])
     dataset = FacialKeypointsDataset(
-        table, canvases, [FaceCrop(1.0, rotation=40), Rescale(128), RandomCrop(128)], IBUG68
+        table, cache, [FaceCrop(1.0, rotation=40), Rescale(128), RandomCrop(128)], IBUG68
     )
     for epoch in range(10, 22):
         batch = dataset.finish(dataset.__getitems__([(epoch, 0), (epoch, 1)]))
@@ -289,8 +290,8 @@ def test_a_face_at_the_edge_of_shrinking_does_not_depend_on_its_neighbours(tmp_p
         )
 
 
-def test_draws_and_faces_go_through_the_steps_as_they_are(dataset: FacialKeypointsDataset) -> None:
-    """The geometric draws are the first of `default_rng([seed, epoch, draw])`, whatever is drawn for the pixels."""
+def test_geometry_uses_the_first_draws(dataset: FacialKeypointsDataset) -> None:
+    """The geometry uses the first numbers of `default_rng([seed, epoch, draw])`."""
     rng = np.random.default_rng([5, 1, 3])
     draws = np.stack([rng.random(dataset.draws[0]), rng.standard_normal(dataset.draws[0])], -1)[
         None
@@ -312,12 +313,14 @@ def epochs(weights: np.ndarray, count: int, seed: int = 0) -> list[list[Key]]:
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 9))
-def test_weight_1_is_every_face_once(count: int, seed: int) -> None:
+def test_weight_1_shows_every_face_once(count: int, seed: int) -> None:
     for epoch in epochs(np.ones(count), 3, seed):
         assert sorted(draw for _, draw in epoch) == list(range(count))
 
 
-def test_weight_2_is_every_face_twice_with_different_draws(dataset: FacialKeypointsDataset) -> None:
+def test_weight_2_shows_every_face_twice_with_different_draws(
+    dataset: FacialKeypointsDataset,
+) -> None:
     (epoch,) = epochs(np.full(12, 2.0), 1)
     assert sorted(draw for _, draw in epoch) == list(range(24))
     assert not torch.equal(dataset[(0, 3)]["to_crop"], dataset[(0, 15)]["to_crop"])
@@ -328,7 +331,7 @@ def test_weight_2_is_every_face_twice_with_different_draws(dataset: FacialKeypoi
     st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0, 1.25, 2.0, 3.7]), min_size=1, max_size=60),
     st.integers(0, 9),
 )
-def test_weights_are_counts_each_epoch_and_in_the_long_run(weights: list[float], seed: int) -> None:
+def test_weights_are_counts_per_epoch_and_over_many_epochs(weights: list[float], seed: int) -> None:
     array, taken = np.array(weights), epochs(np.array(weights), 40, seed)
     assert len({len(epoch) for epoch in taken}) == 1
     for epoch in taken:
@@ -347,7 +350,7 @@ def test_weights_are_counts_each_epoch_and_in_the_long_run(weights: list[float],
         assert max(often) - min(often) <= 1
 
 
-def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+def test_order_is_a_function_of_seed_and_epoch() -> None:
     weights = np.array([1.0, 0.5, 2.0, 1.5] * 10)
     first, again, other = epochs(weights, 3), epochs(weights, 3), epochs(weights, 3, seed=1)
     assert first == again and len(first[0]) == 50
@@ -355,4 +358,4 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert len({tuple(order) for order in orders}) == 6
     sampler = WeightedEpochs(weights)
     sampler.set_epoch(2)
-    assert list(sampler) == list(sampler) == first[2]  # whatever was asked before
+    assert list(sampler) == list(sampler) == first[2]  # whatever epochs came before

@@ -1,4 +1,4 @@
-"""Laws of the proof that left and right fit the labels: it passes what is right and names the pair that is not."""
+"""Test shapes: flip indices are checked against labels, and label conventions are measured."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -23,7 +23,7 @@ FACE5 = load_markup("face5")
 
 @lru_cache
 def faces68() -> np.ndarray:
-    """400 faces as the painter places them, without painting them: as turned and as tilted."""
+    """Place 400 faces as the painter does, with its rotations, without painting them."""
     rng = np.random.default_rng(0)
     model = ShapeModel.load()
     return np.stack([place_face(model.sample(rng), rng)[1] for _ in range(400)])
@@ -38,29 +38,29 @@ def faces5() -> np.ndarray:
 SETS = {"ibug68": (faces68, IBUG68), "face5": (faces5, FACE5)}
 
 
-def turned_to_one_side(points: np.ndarray, side: int, share: int = 10) -> np.ndarray:
-    """The tenth of the faces whose nose lies furthest to one side between the eyes."""
+def rotated_to_one_side(points: np.ndarray, side: int, fraction: int = 10) -> np.ndarray:
+    """Return one of `fraction` faces: those with the nose furthest to one side between the eyes."""
     whole = faces68()
     middle = (whole[:, 36:42].mean(1) + whole[:, 42:48].mean(1)) / 2
     across = whole[:, 45] - whole[:, 36]
-    turn = ((whole[:, 30] - middle) * across).sum(1) / (across**2).sum(1)
-    return points[np.argsort(side * turn)[: len(points) // share]]
+    yaw = ((whole[:, 30] - middle) * across).sum(1) / (across**2).sum(1)
+    return points[np.argsort(side * yaw)[: len(points) // fraction]]
 
 
 def renamed(markup: Markup, **names: str) -> Markup:
-    """Names given to other points: `renamed(m, a=b, b=a)` swaps two."""
+    """Rename points: `renamed(m, a=b, b=a)` swaps two names."""
     return replace(markup, points=[names.get(name, name) for name in markup.points])
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_right_markups_pass(name: str) -> None:
+def test_correct_markups_pass(name: str) -> None:
     points, markup = SETS[name][0](), SETS[name][1]
     check_flip(points, markup)
 
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("count", [3, 12])
-def test_a_handful_of_faces_is_enough(name: str, count: int) -> None:
+def test_few_faces_pass(name: str, count: int) -> None:
     points, markup = SETS[name][0](), SETS[name][1]
     for start in range(0, 400 - count, count):
         check_flip(points[start : start + count], markup)
@@ -68,22 +68,22 @@ def test_a_handful_of_faces_is_enough(name: str, count: int) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("side", [-1, 1])
-def test_faces_that_are_all_turned_to_one_side_pass(name: str, side: int) -> None:
+def test_faces_rotated_to_one_side_pass(name: str, side: int) -> None:
     points, markup = SETS[name][0](), SETS[name][1]
-    for share in (3, 10, 80):
-        check_flip(turned_to_one_side(points, side, share), markup)
+    for fraction in (3, 10, 80):
+        check_flip(rotated_to_one_side(points, side, fraction), markup)
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_points_without_label_do_not_matter(name: str) -> None:
+def test_unlabelled_points_do_not_matter(name: str) -> None:
     points, markup = SETS[name][0]().copy(), SETS[name][1]
     rng = np.random.default_rng(0)
     points[rng.random(points.shape[:2]) < 0.3] = np.nan
-    points[:, 3] = np.nan  # one nowhere
+    points[:, 3] = np.nan  # one point is labelled in no face
     check_flip(points[np.isfinite(points).all(2).sum(1) > 2], markup)
 
 
-def test_wrong_names_are_found_beside_points_without_label() -> None:
+def test_wrong_names_are_found_among_unlabelled_points() -> None:
     points = faces68().copy()
     points[:, [0, 3, 20]] = np.nan
     wrong = renamed(IBUG68, brow_left_3="jaw_left_6", jaw_left_6="brow_left_3")
@@ -94,7 +94,7 @@ def test_wrong_names_are_found_beside_points_without_label() -> None:
         check_flip(points, wrong)
 
 
-def test_a_face_whose_labels_lie_on_one_line_does_not_decide() -> None:
+def test_face_with_labels_on_one_line_does_not_decide() -> None:
     points = faces5()[:40].copy()
     points[0] = np.nan
     points[0, [0, 1, 2]] = [[10, 50], [20, 50], [90, 50]]
@@ -103,7 +103,7 @@ def test_a_face_whose_labels_lie_on_one_line_does_not_decide() -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.1, 9), st.floats(-500, 500), st.floats(-500, 500))
-def test_place_and_size_of_faces_do_not_matter(size: float, x: float, y: float) -> None:
+def test_position_and_size_of_faces_do_not_matter(size: float, x: float, y: float) -> None:
     points = faces68()[:20]
     np.testing.assert_allclose(centred(points * size + (x, y)), centred(points), atol=1e-6)
     np.testing.assert_allclose(np.nanmean(centred(points), 1), 0, atol=1e-9)
@@ -113,7 +113,7 @@ def test_place_and_size_of_faces_do_not_matter(size: float, x: float, y: float) 
 
 
 @pytest.mark.parametrize(
-    "name, one, other, told",
+    "name, one, other, words",
     [
         ("face5", "eye_right", "mouth_right", ("eye_right", "mouth_right")),
         (
@@ -128,8 +128,8 @@ def test_place_and_size_of_faces_do_not_matter(size: float, x: float, y: float) 
         ("ibug68", "brow_left_3", "jaw_left_6", ("brow_left_3", "jaw_left_6")),
     ],
 )
-def test_two_points_with_each_others_names_are_named(
-    name: str, one: str, other: str, told: tuple[str, ...]
+def test_two_exchanged_names_are_reported(
+    name: str, one: str, other: str, words: tuple[str, ...]
 ) -> None:
     points, markup = SETS[name][0](), SETS[name][1]
     for some in (points, points[:12]):
@@ -137,8 +137,8 @@ def test_two_points_with_each_others_names_are_named(
             FkpError, match=f"markup {name}: left and right do not fit the labels"
         ) as error:
             check_flip(some, renamed(markup, **{one: other, other: one}))
-        for words in told:
-            assert words in str(error.value)
+        for word in words:
+            assert word in str(error.value)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -157,8 +157,8 @@ def test_names_without_sides_are_refused(name: str) -> None:
     "name, one, other",
     [("face5", "eye_right", "mouth_left"), ("ibug68", "eye_right_outer", "lip_left_corner")],
 )
-def test_a_pair_crossed_with_another_is_refused(name: str, one: str, other: str) -> None:
-    """The points' pairs are (eye, mouth) and (mouth, eye): right and left, but of other things."""
+def test_crossed_pairs_are_refused(name: str, one: str, other: str) -> None:
+    """The pairs are (eye, mouth) and (mouth, eye): right and left, but of different parts."""
     points, markup = SETS[name][0](), SETS[name][1]
     swap = {"right": "left", "left": "right"}
     partner = "_".join(swap.get(word, word) for word in other.split("_"))
@@ -166,18 +166,18 @@ def test_a_pair_crossed_with_another_is_refused(name: str, one: str, other: str)
     with pytest.raises(FkpError) as error:
         check_flip(points, crossed)
     assert one in str(error.value) and other in str(error.value)
-    assert "Name the points so that partners differ only in `right` and `left`" in str(error.value)
+    assert "Name the points so that mirrored points differ only in" in str(error.value)
 
 
-def test_all_sides_may_be_swapped_for_flips_are_the_same() -> None:
-    """Whoever calls the picture's right "right" gets the same flips."""
+def test_swapping_all_sides_gives_the_same_flips() -> None:
+    """A markup that calls the right side of the image "right" has the same flips."""
     swap = {n: FACE5.points[i] for n, i in zip(FACE5.points, FACE5.flip_indices, strict=True)}
     check_flip(faces5(), renamed(FACE5, **swap))
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("source", ["youtube_faces", "300w_train"])
-def test_real_faces_pass_and_with_two_names_exchanged_do_not(source: str, shared: Path) -> None:
+def test_real_faces_pass_and_exchanged_names_do_not(source: str, shared: Path) -> None:
     folder = str(shared / "data" / source)
     points = (
         (YoutubeFaces(folder) if source == "youtube_faces" else PtsFolders(folder))
@@ -195,23 +195,23 @@ def test_real_faces_pass_and_with_two_names_exchanged_do_not(source: str, shared
             check_flip(points[some], wrong)
 
 
-def test_a_convention_is_found_and_taken_out_whatever_the_pose() -> None:
+def test_convention_is_measured_at_any_pose() -> None:
     rng = np.random.default_rng(0)
     offsets = rng.normal(0, 0.03, (68, 2))
     points = faces68()
     angles = rng.uniform(-180, 180, len(points))
-    turned = np.stack(
+    rotated = np.stack(
         [
             apply(rotation(a, (50, 50)), face) * s
             for a, face, s in zip(angles, points, rng.uniform(0.2, 5, len(points)), strict=True)
         ]
     )
-    labels = moved(turned, offsets, IBUG68)
-    np.testing.assert_allclose(convention(turned, labels, IBUG68), offsets, atol=1e-9)
-    np.testing.assert_allclose(moved(turned, np.zeros((68, 2)), IBUG68), turned)
+    labels = moved(rotated, offsets, IBUG68)
+    np.testing.assert_allclose(convention(rotated, labels, IBUG68), offsets, atol=1e-9)
+    np.testing.assert_allclose(moved(rotated, np.zeros((68, 2)), IBUG68), rotated)
 
 
-def test_shared_offsets_to_the_right_move_upright_faces_right() -> None:
+def test_offsets_to_the_right_move_upright_faces_to_the_right() -> None:
     points = faces68()[:1]
     line = points[0, 45] - points[0, 36]
     there = moved(points, np.tile([0.5, 0.0], (68, 1)), IBUG68)

@@ -1,4 +1,4 @@
-"""Laws of columns: what lies in files is what would lie in memory, and memory does not grow with the set."""
+"""Test columns: files hold what memory would hold, and memory does not grow with the data set."""
 
 import mmap
 import os
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fkp.data import columns, csv_reader, datamodule, image_cache, label_values
+from fkp.data import columns, csv_reader, datamodule, image_digests, label_values
 from fkp.data.columns import Texts, joined, taken
 from fkp.data.datamodule import FacesDataModule
 from fkp.data.labelled_csv import LabelledCsv, write_csv
@@ -23,7 +23,7 @@ TEXT = st.text(st.one_of(st.sampled_from("a\0ü\udcff\U0001f600"), st.characters
 
 @pytest.fixture(params=[1 << 30, 0], ids=["memory", "file"])
 def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Columns in memory; and every column in a file, in blocks of three."""
+    """Keep columns in memory; or each column in a file, written in blocks of three rows."""
     monkeypatch.setattr(columns, "LARGE", request.param)
     monkeypatch.setattr(columns, "BLOCK", 3)
     return int(request.param)
@@ -45,7 +45,7 @@ def in_order(size: int) -> st.SearchStrategy[list[int]]:
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data(), st.lists(TEXT, min_size=1, max_size=9), st.lists(TEXT, max_size=9))
-def test_texts_are_the_texts(
+def test_texts_behave_as_a_list_of_strings(
     where: int, data: st.DataObject, some: list[str], more: list[str]
 ) -> None:
     texts, mask = Texts.of(some, str), np.array([len(text) % 2 == 0 for text in some])
@@ -80,7 +80,7 @@ def test_paths_come_back_as_paths(names: list[str]) -> None:
     st.lists(st.integers(0, 9), min_size=1, max_size=5),
     st.sampled_from([(), (2,), (3, 2)]),
 )
-def test_rows_are_taken_and_joined_as_numpy_does(
+def test_rows_are_taken_and_joined_as_by_numpy(
     where: int, data: st.DataObject, counts: list[int], shape: tuple[int, ...]
 ) -> None:
     tables = [np.random.default_rng(i).random((count, *shape)) for i, count in enumerate(counts)]
@@ -91,19 +91,17 @@ def test_rows_are_taken_and_joined_as_numpy_does(
     for choice in (chosen, np.arange(len(whole)) % 2 == 0):
         np.testing.assert_array_equal(taken(whole, choice), whole[choice])
     assert np.shares_memory(taken(whole, slice(0, 1)), whole) == (len(whole) > 0)
-    if len(whole):  # it may be written to, and nobody else sees that
+    if len(whole):  # it can be written to, and the original does not change
         other = taken(whole, np.arange(len(whole)))
         other[0] = -1
         assert (whole[0] != -1).all()
 
 
-def test_no_room_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("FKP_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(columns, "LARGE", 0)
-    with pytest.raises(
-        FkpError, match="no room for a table of faces .*FKP_CACHE names another folder"
-    ):
+    with pytest.raises(FkpError, match="no room for a table of faces .*FKP_CACHE"):
         taken(np.ones(3), np.arange(3))
 
 
@@ -114,25 +112,25 @@ def module(source: LabelledCsv) -> FacesDataModule:
     return made
 
 
-def test_parts_are_slices_of_one_mapped_table(
+def test_splits_are_slices_of_one_mapped_table(
     faces_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = module(YoutubeFaces(str(faces_folder)))
     monkeypatch.setattr(columns, "LARGE", 0)
     large = module(YoutubeFaces(str(faces_folder)))
     assert large.fingerprint == small.fingerprint
-    for part, dataset in large.splits.items():
-        table, pixels = dataset.table, dataset.canvases
+    for split, dataset in large.splits.items():
+        table, cache = dataset.table, dataset.cache
         names = [table.paths, table.identity, table.rows]
         numbers = [
             table.points,
             table.boxes,
             table.weights,
             table.official,
-            pixels.starts,
-            pixels.affines,
+            cache.starts,
+            cache.affines,
         ]
-        numbers += [pixels.pixels, pixels.shapes, pixels.extents, pixels.boxes]
+        numbers += [cache.pixels, cache.shapes, cache.extents, cache.boxes]
         assert all(
             map(
                 mapped,
@@ -140,19 +138,19 @@ def test_parts_are_slices_of_one_mapped_table(
             )
         )
         assert table.points.base is large.splits["train"].table.points.base
-        for name, column in vars(small.splits[part].table).items():
+        for name, column in vars(small.splits[split].table).items():
             np.testing.assert_array_equal(vars(table)[name], column, err_msg=name)
     for one, other in zip(small.train_dataloader(), large.train_dataloader(), strict=True):
         assert all((one[name] == other[name]).all() for name in one)
 
 
-def test_memory_does_not_grow_with_the_set(
+def test_memory_does_not_grow_with_the_data_set(
     faces_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A face's labels alone are a kilobyte, and as text in memory ten."""
+    """The labels of a face alone take a kilobyte, and as text in memory ten."""
     monkeypatch.setattr(columns, "LARGE", 1 << 12)
-    for room in (columns, csv_reader, image_cache):
-        monkeypatch.setattr(room, "BLOCK", 50)
+    for module_of_data in (columns, csv_reader, image_digests):
+        monkeypatch.setattr(module_of_data, "BLOCK", 50)
     monkeypatch.setattr(datamodule, "ENOUGH", 50)
     monkeypatch.setattr(label_values, "AT_ONCE", 50)
     monkeypatch.setenv("FKP_CACHE", str(tmp_path / "cache"))

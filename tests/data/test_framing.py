@@ -1,4 +1,4 @@
-"""Own markups of any kind: the frame is measured, and the detector's boxes are as good as the labels'."""
+"""Test measured frames: for any markup, the detector's boxes serve as well as the labels' boxes."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ TRAIN, TEST = 30, 16
 
 
 def upsampled(points: np.ndarray) -> np.ndarray:
-    """(F, 98, 2): as many points as WFLW has, along the 68."""
+    """Interpolate 98 points, as many as WFLW has, along the 68: (F, 98, 2)."""
     places = np.linspace(0, 67, 98)
     low, share = np.floor(places).astype(int), (places % 1)[None, :, None]
     return points[:, low] * (1 - share) + points[:, np.minimum(low + 1, 67)] * share
@@ -41,7 +41,7 @@ def mean_of(points: np.ndarray, *spans: slice) -> np.ndarray:
 
 
 EYES = (slice(36, 42), slice(42, 48))
-# What a markup's points are, of the 68; the normalising pair, if it names one.
+# How the points of a markup are made from the 68, and its normalising pair, if it names one.
 KINDS: dict[str, tuple[Any, list[int]]] = {
     "one point": (lambda p: p[:, 30:31], []),
     "two points": (lambda p: mean_of(p, *EYES), [0, 1]),
@@ -86,7 +86,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceTable:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Remembering()
+    return CachedDetector()
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +94,8 @@ def _detects_once(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fkp.data.framing.HaarCascade", lambda: detector)
 
 
-class Remembering:
-    """The default detector, which looks at each image once."""
+class CachedDetector:
+    """The default detector, which searches each image once."""
 
     def __init__(self) -> None:
         self.detector, self.found = HaarCascade(), {}
@@ -108,9 +108,9 @@ class Remembering:
 
 
 class Set(Source):
-    """A table in two parts."""
+    """A table with an official test split."""
 
-    split = "official"
+    protocol = "official"
 
     def __init__(self, faces: FaceTable, markup: Markup):
         self.faces, self.markup = faces, markup
@@ -120,7 +120,7 @@ class Set(Source):
 
 
 class Recorder:
-    """A transform that remembers the crops for the oracle."""
+    """A transform that records the crops for the oracle."""
 
     draws = 0
 
@@ -133,8 +133,11 @@ class Recorder:
 
 
 class Oracle:
-    """What a trained network does: points where they are in the crop, drawn a sixth of the way to where they are in
-    training crops on average, with noise of 1 % of the crop."""
+    """Imitate a trained network.
+
+    It predicts each label, moved a sixth of the way to the mean label of training crops, with noise
+    of 1 % of the crop.
+    """
 
     recipe: dict[str, Any] = {}
 
@@ -162,7 +165,7 @@ def steps() -> list[Any]:
 
 
 def trained(faces: FaceTable, markup: Markup, detector: Detector) -> Predictor:
-    """An oracle for the faces, trained on the first of them in the markup's frame."""
+    """Return a predictor with an oracle, trained on the first faces in the markup's frame."""
     train, recorder = boxed(faces.select(slice(TRAIN)), markup), Recorder()
     crops = run(steps(), Crops(face_boxes(train, markup), np.full((TRAIN, 2), 400), train.points))
     oracle = Oracle(faces, recorder, crops.crop_points().mean(0))
@@ -170,14 +173,14 @@ def trained(faces: FaceTable, markup: Markup, detector: Detector) -> Predictor:
 
 
 def own(faces: FaceTable, kind: str) -> FaceTable:
-    """The same faces with the points of a markup."""
+    """Return the same faces with the points of a markup."""
     table = faces.select(slice(None))
     table.points = KINDS[kind][0](faces.points)
     return table
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_detectors_boxes_are_as_good_as_the_labels(
+def test_detected_boxes_are_as_good_as_label_boxes(
     kind: str, faces: FaceTable, detector: Detector
 ) -> None:
     table = own(faces, kind)
@@ -186,7 +189,7 @@ def test_the_detectors_boxes_are_as_good_as_the_labels(
         Markup(**json.loads(json.dumps(markup.as_dict()))) == markup and markup.frame is not None
     )  # as in a file
     predictor = trained(table, markup, detector)
-    # The markup of the file says nothing of the frame: that of the checkpoint counts.
+    # The markup of the data set has no frame: the one of the checkpoint is used.
     rows, count = evaluate(predictor, Set(table, markup_of(kind)), "test")
     nme = {name: row["nme"] for name, row in rows.items()}
     assert count == TEST and rows["detector"]["missed"] <= 1, rows["detector"]
@@ -196,14 +199,14 @@ def test_the_detectors_boxes_are_as_good_as_the_labels(
     assert nme["detector"] < nme["mean_shape"] or kind == "one point", nme
 
 
-def test_the_frame_is_right_on_median_for_boxes_of_any_convention(faces: FaceTable) -> None:
+def test_frame_has_no_median_error_for_boxes_of_any_convention(faces: FaceTable) -> None:
     for kind in ("face5", "two points", "forehead", "98 points"):
         table = own(faces, kind).select(slice(TRAIN))
         wanted = np.array([face_box(points) for points in faces.points[:TRAIN]]) * 1.0
         x, y, side = centre_and_side(wanted)
         table.boxes = np.stack(
             [x - side, y - 0.9 * side, x + side, y + 1.1 * side], 1
-        )  # twice as large, and lower
+        )  # twice as large, and lower in the image
         markup = measured(table, markup_of(kind))
         table.boxes = table.boxes * np.nan
         found_x, found_y, found = centre_and_side(face_boxes(table, markup))
@@ -212,7 +215,7 @@ def test_the_frame_is_right_on_median_for_boxes_of_any_convention(faces: FaceTab
         assert np.median((found_y - y) / side) == pytest.approx(0.1, abs=0.02), kind
 
 
-def test_declared_boxes_stay_as_they_are(faces: FaceTable) -> None:
+def test_declared_boxes_are_kept(faces: FaceTable) -> None:
     assert measured(faces, IBUG68) is IBUG68
     face5 = load_markup("face5")
     assert measured(own(faces, "face5"), face5) is face5
@@ -221,23 +224,23 @@ def test_declared_boxes_stay_as_they_are(faces: FaceTable) -> None:
 @pytest.mark.parametrize(
     "pair", [["nose", "mouth_left"], ["eye_left", "eye_right"], ["mouth_right", "eye_right"]]
 )
-def test_a_pair_that_is_not_level_does_not_turn_the_crop(pair: list[str], faces: FaceTable) -> None:
+def test_pair_that_is_not_level_does_not_rotate_the_crop(pair: list[str], faces: FaceTable) -> None:
     table = own(faces, "face5")
     markup = measured(table, replace(load_markup("face5"), pair=pair))
     for points in table.points:
-        box, tilt = rolled_box(points, markup)
+        box, roll = rolled_box(points, markup)
         declared, level = rolled_box(points, load_markup("face5"))
-        assert abs(tilt - level) < 15
+        assert abs(roll - level) < 15
         np.testing.assert_allclose(centre_and_side(box)[2], centre_and_side(declared)[2], rtol=0.25)
 
 
-def test_frames_turn_and_scale_with_the_points(faces: FaceTable) -> None:
+def test_frames_rotate_and_scale_with_the_points(faces: FaceTable) -> None:
     table = own(faces, "face5")
     markup = measured(table, markup_of("face5"))
     points = table.points[0]
-    box, tilt = rolled_box(points, markup)
-    larger, turned = rolled_box(2 * apply(rotation(30, (50, 60)), points), markup)
-    assert turned - tilt == pytest.approx(30) and np.ptp(larger) == pytest.approx(
+    box, roll = rolled_box(points, markup)
+    larger, rolled = rolled_box(2 * apply(rotation(30, (50, 60)), points), markup)
+    assert rolled - roll == pytest.approx(30) and np.ptp(larger) == pytest.approx(
         2 * np.ptp(box), rel=1
     )
     x, y, side = centre_and_side(larger)
@@ -245,17 +248,17 @@ def test_frames_turn_and_scale_with_the_points(faces: FaceTable) -> None:
     np.testing.assert_allclose([x, y, side], [*middle, 2 * centre_and_side(box)[2]], rtol=1e-4)
 
 
-def test_what_points_do_not_tell_of_size_and_tilt_stays_as_it_was(faces: FaceTable) -> None:
+def test_size_and_roll_that_points_do_not_determine_are_kept(faces: FaceTable) -> None:
     boxes, rolls = np.array([[10.0, 20, 110, 120]]), np.array([12.0])
     one = measured(own(faces, "one point"), markup_of("one point"))
-    (box,), (tilt,) = reframed(np.array([[[300.0, 200]]]), boxes, rolls, one)
-    assert tilt == 12 and centre_and_side(box)[2] == pytest.approx(100) and box[0] > 200
+    (box,), (roll,) = reframed(np.array([[[300.0, 200]]]), boxes, rolls, one)
+    assert roll == 12 and centre_and_side(box)[2] == pytest.approx(100) and box[0] > 200
     two = measured(own(faces, "nostrils, near each other"), markup_of("nostrils, near each other"))
-    (box,), (tilt,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * rolls, two)
-    assert 0.4 * 100 < centre_and_side(box)[2] < 110 and abs(tilt) < 25
+    (box,), (roll,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * rolls, two)
+    assert 0.4 * 100 < centre_and_side(box)[2] < 110 and abs(roll) < 25
 
 
-def test_a_box_far_off_is_told_from_one_near_by() -> None:
+def test_strayed_boxes_are_recognised() -> None:
     given = np.array([[0.0, 0, 100, 100]] * 6)
     boxes = np.array(
         [
@@ -271,24 +274,26 @@ def test_a_box_far_off_is_told_from_one_near_by() -> None:
 
 
 @pytest.mark.parametrize("refine_steps", [2, 4])
-@pytest.mark.parametrize("rule", ["declared", "measured"])
+@pytest.mark.parametrize("frame_kind", ["declared", "measured"])
 @pytest.mark.parametrize("seen", ["one spot", "far away"])
-def test_a_refinement_step_that_leads_astray_is_not_taken(
-    seen: str, rule: str, refine_steps: int, faces: FaceTable, detector: Detector
+def test_refinement_step_that_strays_is_not_taken(
+    seen: str, frame_kind: str, refine_steps: int, faces: FaceTable, detector: Detector
 ) -> None:
     table = own(faces, "face5")
-    markup = measured(table, load_markup("face5") if rule == "declared" else markup_of("face5"))
+    markup = measured(
+        table, load_markup("face5") if frame_kind == "declared" else markup_of("face5")
+    )
     predictor = trained(table, markup, detector)
-    predictor.refine_steps, looks = refine_steps, 0
+    predictor.refine_steps, calls = refine_steps, 0
     label, box = table.points[0], face_boxes(table, markup)[:1]
     wrong = {"one spot": 0 * label + label[0], "far away": label + 500}[seen]
     label = label.astype(np.float32)
 
     def found(*_: Any) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal looks
-        looks += 1
-        return (label if looks == 1 else wrong)[None].astype(np.float32), np.full(
-            (1, 5), 0.5 if looks == 1 else 1, np.float32
+        nonlocal calls
+        calls += 1
+        return (label if calls == 1 else wrong)[None].astype(np.float32), np.full(
+            (1, 5), 0.5 if calls == 1 else 1, np.float32
         )
 
     predictor._predict_crops = found  # type: ignore[method-assign]
@@ -297,7 +302,7 @@ def test_a_refinement_step_that_leads_astray_is_not_taken(
     assert (face.confidence == 0.5).all()
 
 
-def test_without_boxes_and_found_faces_it_says_so(
+def test_no_boxes_and_no_detections_are_reported(
     faces: FaceTable, monkeypatch: Any, caplog: Any
 ) -> None:
     blind = lambda _: (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))  # noqa: E731
@@ -311,7 +316,7 @@ def test_without_boxes_and_found_faces_it_says_so(
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
-def test_faces_without_a_labelled_pair_or_with_few_points_have_boxes(faces: FaceTable) -> None:
+def test_faces_with_unlabelled_pair_or_few_points_have_boxes(faces: FaceTable) -> None:
     table = own(faces, "face5")
     table.points[3, 1:] = np.nan
     table.points[4, :3] = np.nan
@@ -324,7 +329,7 @@ def test_faces_without_a_labelled_pair_or_with_few_points_have_boxes(faces: Face
     assert off.max() < 0.45 and np.median(off) < 0.12
 
 
-def test_missing_pairs_are_those_of_the_eyes_or_the_widest(faces: FaceTable) -> None:
+def test_missing_pair_becomes_the_eyes_or_the_widest_pair(faces: FaceTable) -> None:
     bare = replace(load_markup("face5"), pair=[])
     assert measured(own(faces, "face5"), bare).pair == ["eye_right", "eye_left"]
     assert measured(faces, replace(IBUG68, pair=[])).pair == ["eye_right_outer", "eye_left_outer"]
@@ -338,7 +343,7 @@ def test_missing_pairs_are_those_of_the_eyes_or_the_widest(faces: FaceTable) -> 
 NAMELESS = Markup("mine", ["p1", "p2", "p3", "p4", "p5"], ["p1", "p2"])
 
 
-def test_without_known_pairs_faces_are_trained_on_but_not_flipped(
+def test_faces_without_known_pairs_are_trained_on_but_not_flipped(
     faces: FaceTable, caplog: Any
 ) -> None:
     source = Set(own(faces, "face5"), NAMELESS)
@@ -349,10 +354,10 @@ def test_without_known_pairs_faces_are_trained_on_but_not_flipped(
     assert "pairs: [[p1, p2], [p4, p5]]" in caplog.text
     assert (
         not source.markup.flips and source.markup.frame is not None
-    )  # what the checkpoint will hold
+    )  # as stored in the checkpoint
     item = module.splits["train"][0]
     assert item["image"].shape == (1, 45, 45)
-    # The side of the face box in the crop, which is 1.36 sides wide, and cut.
+    # The side of the face box in CROP pixels: the crop is 1.36 sides wide before it is cut.
     assert float(item["side"]) == pytest.approx(50 / 1.36, rel=0.01)
 
 
@@ -364,60 +369,60 @@ def test_without_known_pairs_faces_are_trained_on_but_not_flipped(
         replace(NAMELESS, points=["p1", "p2", "nose_left", "p4", "p5"]),
     ],
 )
-def test_flips_without_known_pairs_are_refused_with_the_pairs_of_the_mean_face(
+def test_flips_without_known_pairs_are_refused_with_a_proposal(
     markup: Markup, faces: FaceTable
 ) -> None:
     table = own(faces, "face5")
     module = FacesDataModule(Set(table, markup), {"flip": RandomFlip(0.5)})
     with pytest.raises(FkpError, match="transforms.random_flip.p=0") as error:
-        module._proven(table.points, markup)
+        module._check_flips(table.points, markup)
     listed = str(error.value).rpartition("pairs: ")[2]
     pasted = replace(markup, pairs=yaml.safe_load(listed), mirror=True)
     assert (
         pasted.flip_indices.tolist() == [1, 0, 2, 4, 3]
-        and module._proven(table.points, pasted) == pasted
+        and module._check_flips(table.points, pasted) == pasted
     )
 
 
 @pytest.mark.parametrize("some", [slice(0, 68), slice(36, 48), slice(48, 68), slice(17, 27)])
-def test_proposed_pairs_are_the_right_ones(some: slice, faces: FaceTable) -> None:
+def test_proposed_pairs_are_right(some: slice, faces: FaceTable) -> None:
     points, names = faces.points[:, some], [f"p{i}" for i in range(68)][some]
     listed = proposal(mean_shape(points), Markup("mine", names)).rpartition("pairs: ")[2]
     pasted = Markup("mine", names, pairs=yaml.safe_load(listed))
     check_flip(points, pasted)
     wanted = [f"p{i}" for i in IBUG68.flip_indices[some]]
-    # Points that lie near each other, as of the lips, may change places.
+    # Points that lie near each other, such as those of the lips, may be exchanged.
     assert (
-        np.mean([pasted.points[k] == name for k, name in zip(pasted.flip, wanted, strict=True)])
+        np.mean(
+            [pasted.points[k] == name for k, name in zip(pasted.flip_indices, wanted, strict=True)]
+        )
         > 0.9
     )
 
 
-def test_pairs_are_not_proposed_for_a_side_of_a_face(faces: FaceTable) -> None:
+def test_no_pairs_are_proposed_for_one_side_of_a_face(faces: FaceTable) -> None:
     points = KINDS["profile"][0](faces.points)
     assert "pairs" not in proposal(mean_shape(points), markup_of("profile"))
 
 
-def test_wrong_listed_pairs_are_refused_even_without_flips(faces: FaceTable) -> None:
+def test_wrong_declared_pairs_are_refused_even_without_flips(faces: FaceTable) -> None:
     table, wrong = own(faces, "face5"), replace(NAMELESS, pairs=[["p1", "p4"], ["p2", "p5"]])
     with pytest.raises(FkpError, match="p1 is paired with p4"):
-        FacesDataModule(Set(table, wrong), {})._proven(table.points, wrong)
+        FacesDataModule(Set(table, wrong), {})._check_flips(table.points, wrong)
 
 
-def test_points_in_the_middle_need_no_pairs(faces: FaceTable) -> None:
+def test_points_on_the_midline_need_no_pairs(faces: FaceTable) -> None:
     points, middle = (
         faces.points[:, [27, 30, 8]],
         Markup("middle", ["bridge", "tip", "chin"], ["bridge", "chin"]),
     )
     assert (
-        FacesDataModule(Set(faces, middle), {"flip": RandomFlip(0.5)})._proven(points, middle)
+        FacesDataModule(Set(faces, middle), {"flip": RandomFlip(0.5)})._check_flips(points, middle)
         == middle
     )
 
 
-def test_the_second_look_is_no_mirror_image_without_pairs(
-    faces: FaceTable, detector: Detector
-) -> None:
+def test_flip_augmentation_at_test_time_needs_pairs(faces: FaceTable, detector: Detector) -> None:
     table = own(faces, "face5")
     markup, mirrors = measured(table, NAMELESS), []
     for one in (replace(markup, mirror=False), replace(markup, pairs=[["p1", "p2"], ["p4", "p5"]])):
@@ -433,29 +438,29 @@ def test_the_second_look_is_no_mirror_image_without_pairs(
     assert mirrors == [False, False, False, True]
 
 
-def test_a_single_points_errors_are_in_box_sides() -> None:
+def test_errors_of_a_single_point_are_in_box_sides() -> None:
     two = Markup("two", ["p1", "p2"], ["p1", "p2"])
     label, side = np.zeros((3, 1, 2)), np.array([10.0, 20, 50])
     np.testing.assert_allclose(nme(label + (3, 4), label, Markup("one", ["nose"]), side), 5 / side)
     assert nme(label[0] + 1, np.eye(2), two, side[0]) == nme(
         label[0] + 1, np.eye(2), two
-    )  # two have a distance
+    )  # two points have a distance
 
 
-def test_the_mean_face_in_the_box_is_what_a_network_must_beat(
-    faces: FaceTable, capsys: Any
-) -> None:
+def test_networks_no_better_than_the_mean_face_are_reported(faces: FaceTable, capsys: Any) -> None:
     table = own(faces, "face5")
     markup = measured(table, NAMELESS)
     nme_of_mean = baseline(table, table, markup)
     assert 5 < nme_of_mean < 40
-    parts = {part: SimpleNamespace(table=table) for part in ("train", "test")}
-    data = SimpleNamespace(parts=parts, source=SimpleNamespace(markup=markup))
+    splits = {split: SimpleNamespace(table=table) for split in ("train", "test")}
+    data = SimpleNamespace(splits=splits, source=SimpleNamespace(markup=markup))
     trainer = SimpleNamespace(datamodule=data, global_step=132, current_epoch=6)
     say_if_untrained(0.9 * nme_of_mean, trainer)
     assert not capsys.readouterr().out
     say_if_untrained(nme_of_mean, trainer)
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "132 optimizer steps" in told and "trainer.max_epochs=30" in told and "experiment=" in told
+        "132 optimizer steps" in printed
+        and "trainer.max_epochs=30" in printed
+        and "experiment=" in printed
     )

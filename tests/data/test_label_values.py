@@ -1,4 +1,4 @@
-"""Labels that are no pixel coordinates, or that stand for missing points, are told and refused; good ones are not."""
+"""Test that labels that are no pixel coordinates or stand for missing points are refused."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Faces:
-    """32 drawn faces, and the boxes that the detector finds in their images."""
+    """Hold 32 painted faces, and the boxes that the detector finds in their images."""
 
     def __init__(self, root: Path):
         images, labels = zip(*(painter.paint(11, i) for i in range(COUNT)), strict=True)
@@ -51,7 +51,7 @@ class Faces:
         return np.stack([self.points[:, some].mean(1) for some in FIVE], 1)
 
     def written(self, folder: Path, points: np.ndarray) -> LabelledCsv:
-        """The set with other labels."""
+        """Write the data set with other labels."""
         (folder / "images").symlink_to(self.root / "images")
         write_csv(folder / "keypoints.csv", self.names, points)
         return LabelledCsv(str(folder))
@@ -63,7 +63,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Faces:
 
 
 def some(share: float) -> np.ndarray:
-    """(32,) bool: one face, several, most or all of them."""
+    """Choose one face, several, most or all of them: (32,) bool."""
     chosen = np.zeros(COUNT, bool)
     chosen[np.random.default_rng(3).permutation(COUNT)[: max(1, round(share * COUNT))]] = True
     return chosen
@@ -122,7 +122,7 @@ BY_NUMBER: dict[str, tuple[str, Change]] = {
 @pytest.mark.parametrize("share", [0, 0.15, 0.6, 1])
 @pytest.mark.parametrize("kind", BY_NUMBER)
 @pytest.mark.parametrize("markup", ["ibug68", "face5"])
-def test_labels_that_cannot_be_are_found_by_their_numbers(
+def test_impossible_labels_are_found_by_their_values(
     kind: str, share: float, markup: str, faces: Faces
 ) -> None:
     check, change = BY_NUMBER[kind]
@@ -133,11 +133,11 @@ def test_labels_that_cannot_be_are_found_by_their_numbers(
     missed = set(np.flatnonzero(chosen)) ^ {i for wrong in found for i in wrong.cases}
     assert len(missed) <= (0.1 * chosen.sum() if check == "axes" else 0), (
         missed
-    )  # a head that lies on its side
+    )  # a head rolled by 90 degrees
 
 
 @pytest.mark.parametrize("share", [0.15, 0.6, 1])
-def test_a_value_that_repeats_while_the_face_moves_stands_for_a_missing_point(
+def test_value_that_repeats_while_the_face_moves_is_a_missing_point(
     share: float, faces: Faces
 ) -> None:
     chosen = some(share)
@@ -148,7 +148,7 @@ def test_a_value_that_repeats_while_the_face_moves_stands_for_a_missing_point(
     assert "jaw_right_3 (7, 3)" in next(iter(wrong.cases.values()))
 
 
-def test_good_labels_are_left_alone(faces: Faces) -> None:
+def test_good_labels_pass(faces: Faces) -> None:
     width = np.ptp(faces.points, axis=1)[:, None]
     in_corner = faces.points - faces.points.min(1, keepdims=True)
     shapes = {
@@ -185,7 +185,7 @@ BY_FACES: dict[str, tuple[str, Change]] = {
 
 @pytest.mark.parametrize("share", [0, 0.15, 0.6, 1])
 @pytest.mark.parametrize("kind", BY_FACES)
-def test_labels_of_another_size_are_told_by_the_faces_in_the_images(
+def test_labels_of_another_size_are_found_by_detected_faces(
     kind: str, share: float, faces: Faces
 ) -> None:
     way_out, change = BY_FACES[kind]
@@ -193,18 +193,18 @@ def test_labels_of_another_size_are_told_by_the_faces_in_the_images(
     chosen[[i for i, boxes in faces.boxes.items() if not len(boxes)]] = False
     points = planted(faces.points, faces.sizes, change, chosen)
     places = judge(IBUG68, Frames.of(points, faces.sizes), faces.boxes, alone=True)
-    told = {i for wrong in places.wrong for i in wrong.cases}
-    assert told <= set(np.flatnonzero(chosen))
-    assert len(told) >= 0.8 * chosen.sum() or (
+    found = {i for wrong in places.wrong for i in wrong.cases}
+    assert found <= set(np.flatnonzero(chosen))
+    assert len(found) >= 0.8 * chosen.sum() or (
         share == 0 and places.beside
-    )  # one row alone may be of any kind
+    )  # a single row may be of any kind
     if chosen.sum() > 10:
         assert any(way_out in wrong.fix for wrong in places.wrong), places.wrong
 
 
 @pytest.mark.parametrize("kind", BY_FACES)
 @pytest.mark.parametrize("markup", ["face5", "own"])
-def test_so_are_those_of_points_that_the_shipped_model_does_not_know(
+def test_labels_of_unknown_markups_are_found_by_detected_faces(
     kind: str, markup: str, faces: Faces
 ) -> None:
     good, own = faces.five(), load_markup("face5") if markup == "face5" else NAMELESS
@@ -228,42 +228,42 @@ def module(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "words"),
     [
         (BY_NUMBER["shares"][1], ["keypoints.csv:2", "multiply x by its width"]),
         (BY_NUMBER["0, 0"][1], ["keypoints.csv:2", "jaw_right_3 (0, 0)", "leave the cell empty"]),
         (BY_FACES["percent"][1], ["keypoints.csv:2", "width / 100", "datamodule.check_labels"]),
     ],
 )
-def test_training_refuses_wrong_labels_with_the_way_out(
-    change: Change, told: list[str], faces: Faces, tmp_path: Path
+def test_training_refuses_wrong_labels_and_says_what_to_do(
+    change: Change, words: list[str], faces: Faces, tmp_path: Path
 ) -> None:
     source = faces.written(tmp_path, change(faces.points, faces.sizes[:, None]))
     with pytest.raises(FkpError) as error:
         module(source).setup()
-    assert all(word in str(error.value) for word in told), error.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
-def test_rows_with_wrong_labels_can_be_left_out(
+def test_rows_with_wrong_labels_can_be_skipped(
     faces: Faces, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     points = planted(faces.points, faces.sizes, marker(0, 0), some(0.15))
     trained = module(faces.written(tmp_path, points), "skip")
     trained.setup()
     assert (
-        sum(map(len, trained.parts.values())) == COUNT - 5 and "5 bad rows left out" in caplog.text
+        sum(map(len, trained.splits.values())) == COUNT - 5 and "5 bad rows left out" in caplog.text
     )
 
 
-def test_labels_are_not_compared_with_faces_if_so_asked(faces: Faces, tmp_path: Path) -> None:
+def test_check_labels_false_trains_anyway(faces: Faces, tmp_path: Path) -> None:
     module(faces.written(tmp_path, faces.points / 2), check_labels=False).setup()
 
 
-def test_a_face_that_is_labelled_twice_is_told_with_both_rows(
+def test_face_labelled_twice_is_reported_with_both_rows(
     faces: Faces, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     faces.written(tmp_path, faces.points)
-    again = faces.points[[5, 6]] + [[[0.5, 0]], [[200, 0]]]  # the same face; another one beside it
+    again = faces.points[[5, 6]] + [[[0.5, 0]], [[200, 0]]]  # the same face; another face beside it
     write_csv(
         tmp_path / "keypoints.csv",
         [*faces.names, *faces.names[5:7]],
@@ -295,7 +295,7 @@ def test_a_face_that_is_labelled_twice_is_told_with_both_rows(
         ("order of points", lambda points, sizes: points[:, ::-1], 1),
     ],
 )
-def test_the_doctor_names_the_rows(
+def test_doctor_names_the_rows(
     check: str, change: Change, share: float, faces: Faces, tmp_path: Path
 ) -> None:
     chosen = some(share)
@@ -307,7 +307,7 @@ def test_the_doctor_names_the_rows(
     assert found <= rows and len(found) >= 0.7 * len(rows) and sheet is not None
 
 
-def test_the_doctor_makes_its_folder_writes_strict_json_and_exits_with_1(
+def test_doctor_makes_its_folder_writes_strict_json_and_exits_with_1(
     faces: Faces,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -330,7 +330,7 @@ def test_the_doctor_makes_its_folder_writes_strict_json_and_exits_with_1(
     assert len(finding["cases"]) == COUNT and (out / "worst.png").is_file()
 
 
-def test_findings_are_strict_json_whatever_was_measured(tmp_path: Path) -> None:
+def test_findings_are_strict_json_for_any_values(tmp_path: Path) -> None:
     figures = {"a": float("nan"), "b": float("inf"), "c": float(np.float32(0.1)), "d": 0.25}
     save([Finding("note", "shift", "", figures=figures)], tmp_path / "findings.json")
     (row,) = json.loads((tmp_path / "findings.json").read_text(), parse_constant=pytest.fail)
@@ -343,7 +343,7 @@ def test_findings_are_strict_json_whatever_was_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_real_labels_are_no_false_alarm(shared: Path) -> None:
+def test_real_labels_pass(shared: Path) -> None:
     from fkp.data.pts_folders import PtsFolders
 
     mesh = shared / "data/pseudo/lfw"
