@@ -40,7 +40,7 @@ class Grid(BasicSweeper):
         overrides = self._parsed(arguments)
         jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
         swept = [one.get_key_element().lstrip("+") for one in overrides if one.is_sweep_override()]
-        sweeps.expect(self.folder, swept, jobs)
+        sweeps.add_jobs(self.folder, swept, jobs)
         for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
             self.values(list(batch), swept)
         self.report()
@@ -77,13 +77,13 @@ class Grid(BasicSweeper):
         from fkp.runs import sweeps
 
         assert self.launcher is not None
-        folders = [self.folder / sweeps.name(job, swept) for job in jobs]
+        folders = [self.folder / sweeps.folder_name(job, swept) for job in jobs]
         left = [
             [*job, f"hydra.sweep.subdir={folder.name}"]
             for job, folder in zip(jobs, folders, strict=True)
         ]
         left = [
-            job for job, folder in zip(left, folders, strict=True) if sweeps.result(folder) is None
+            job for job, folder in zip(left, folders, strict=True) if sweeps.validation_nme(folder) is None
         ]
         self.validate_batch_is_legal(left)
         if left:
@@ -93,7 +93,7 @@ class Grid(BasicSweeper):
                 log.error(f"the launcher lost a job: {error}")
         self.batch_index += len(left)
         return [
-            math.nan if (value := sweeps.result(folder)) is None else value for folder in folders
+            math.nan if (value := sweeps.validation_nme(folder)) is None else value for folder in folders
         ]
 
 
@@ -188,7 +188,7 @@ class Optuna(Grid):
                 [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
                 for trial in trials
             ]
-            sweeps.expect(self.folder, swept, jobs)
+            sweeps.add_jobs(self.folder, swept, jobs)
             for trial, value in zip(trials, self.values(jobs, swept), strict=True):
                 failed = math.isnan(value)
                 study.tell(trial, None if failed else value, state=state.FAIL if failed else None)
