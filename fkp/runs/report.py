@@ -153,12 +153,12 @@ def _for_console(title: str, table: pd.DataFrame) -> Table:
 def _curves_image(results: SweepResults) -> str:
     """Plot the validation curves as an HTML image: a colour per setting, a line per seed.
 
-    Empty without curves or without matplotlib; TensorBoard shows the same curves.
+    TensorBoard shows the same curves. Empty before the first epoch of the first job.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        return ""
+        return "<p>no curves, as matplotlib is not installed: pip install matplotlib</p>"
     values = [value for curve in results.curves.values() for _, value in curve]
     finite = np.array(values, float)[np.isfinite(values)]
     if not len(finite):
