@@ -1,4 +1,4 @@
-"""A sweep's jobs on a SLURM cluster, by submitit; this folder is where Hydra looks for such."""
+"""Launch a sweep's jobs on a SLURM cluster with submitit; Hydra looks for launchers here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ log = logging.getLogger(__name__)
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
-except ImportError:  # an extra: without it, Hydra is to find nothing here
+except ImportError:  # an optional dependency: without it, this module offers no launcher
     pass
 else:
 
     class Slurm(SlurmLauncher):
-        """Hydra's launcher for SLURM, which also waits for the others when a job is lost.
+        """Launch jobs on SLURM, and wait for all of them even if one is lost.
 
-        Of a job that was cancelled, killed or ran out of memory or time, submitit raises an error, and the launcher
-        would end while others are at work. Here its value is NaN, and the log says what became of it.
+        submitit raises an error for a job that was cancelled, killed, or ran out of memory or time,
+        and Hydra's launcher would end while others still run. Here its value is NaN, and the log
+        says what happened.
         """
 
         def launch(
@@ -41,23 +42,20 @@ else:
                 try:
                     return list(wait(job))
                 except (FailedJobError, UncompletedJobError):
-                    log.error(
-                        f"job {job.job_id}: {job.state}; its files begin with {job.paths.stderr}"
-                    )
+                    log.error(f"job {job.job_id}: {job.state}; see {job.paths.stderr}")
                     return [JobReturn(status=JobStatus.COMPLETED, _return_value=math.nan)]
 
-            with patch.object(
-                SlurmJob, "results", results
-            ):  # submitit takes no other class of jobs than its own
+            # submitit accepts no subclass of its jobs.
+            with patch.object(SlurmJob, "results", results):
                 return list(super().launch(job_overrides, initial_job_idx))
 
         def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
-            """Do one job, on the cluster."""
+            """Run one job, on the cluster."""
             try:
                 return super().__call__(*args, **kwargs)
             except SystemExit as stop:
-                # The training has saved what it has. SLURM asks by SIGTERM before anything else: what follows is the
-                # signal at which submitit has the job queued again, or SIGKILL.
+                # The training has saved its checkpoint. SLURM sends SIGTERM first; wait for what
+                # follows: SIGKILL, or the signal at which submitit queues the job again.
                 if stop.code == 128 + signal.SIGTERM:
                     time.sleep(GRACE)
                 raise

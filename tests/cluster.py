@@ -1,6 +1,7 @@
-"""SLURM for a test: Debian's packages, two virtual nodes on this machine, accounting, and nothing left behind.
+"""Start a SLURM cluster for a test: two virtual nodes on this machine, with accounting.
 
-`python tests/cluster.py` starts one and opens a shell in which sinfo, sbatch and sacct speak to it.
+It uses Debian's packages, and removes all its processes and files at the end.
+`python tests/cluster.py` starts one and opens a shell in which sinfo, sbatch and sacct use it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ PACKAGES = {
     "mariadbd": "mariadb-server",
 }
 
-# Two nodes of one slot each: of four jobs, two wait. AuthInfo: a requeued job starts once old credentials have expired.
+# Two nodes of one slot each: of four jobs, two wait. AuthInfo: a requeued job starts once its old
+# credentials have expired.
 SLURM = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -71,7 +73,7 @@ StorageLoc=accounts
 
 
 def install() -> None:
-    """Fetch the packages that are missing; their services are not started.
+    """Install missing packages without starting their services.
 
     Raises:
         RuntimeError: not root, or no apt-get.
@@ -86,12 +88,44 @@ def install() -> None:
         subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL)
 
 
+class _Daemons:
+    """Start SLURM's daemons in a folder, and end them with a stack of contexts."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], stack: ExitStack):
+        self.folder, self.environment, self.stack = folder, environment, stack
+
+    def start(self, name: str, *command: str, ready: Callable[[], bool]) -> None:
+        """Start a daemon and wait until it is ready.
+
+        Raises:
+            RuntimeError: it does not start; with its output.
+        """
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                (_which(command[0]) or command[0], *command[1:]),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        self.stack.callback(_end, process)
+        for _ in range(300):
+            if ready():
+                return
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
 @contextmanager
 def slurm() -> Iterator[dict[str, str]]:
-    """Two idle nodes, `one` and `two`; yields the environment in which SLURM's commands speak to them.
+    """Start two idle nodes, `one` and `two`; yield the environment for SLURM's commands.
 
     Raises:
-        RuntimeError: it cannot be installed, or does not come up; with what its daemons had to say.
+        RuntimeError: SLURM cannot be installed or started; with the output of its daemons.
     """
     install()
     with ExitStack() as stack:
@@ -100,81 +134,52 @@ def slurm() -> Iterator[dict[str, str]]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_end_all, f"SLURM_CONF={folder}/slurm.conf")
         ports = dict(zip(("ctld", "dbd", "mariadb", "one", "two"), _ports(5), strict=True))
-        names = {"folder": folder, "host": socket.gethostname().partition(".")[0], **ports}
-        _write(folder / "slurm.conf", SLURM.format(**names), 0o644)
-        _write(folder / "slurmdbd.conf", ACCOUNTING.format(**names), 0o600)
-        _write(folder / "munge.key", os.urandom(128).hex(), 0o400)
-        (folder / "state").mkdir()
+        _configure(folder, ports)
+
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SLURM_")
         }
         environment["SLURM_CONF"] = str(folder / "slurm.conf")
+        daemons = _Daemons(folder, environment, stack)
+        _start_accounting(daemons, ports)
 
-        def start(name: str, *command: str, ready: Callable[[], bool]) -> None:
-            log = folder / f"{name}.log"
-            with log.open("wb") as file:
-                command = (_which(command[0]) or command[0], *command[1:])
-                process = subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    env=environment,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                )
-            stack.callback(_end, process)
-            for _ in range(300):
-                if ready():
-                    return
-                if process.poll() is not None:
-                    break
-                time.sleep(0.1)
-            raise RuntimeError(
-                f"{name} did not come up:\n{log.read_text(errors='replace')[-2000:]}"
-            )
-
-        munge = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "log", "pid", "seed")]
-        socket_file = folder / "munge.socket"
-        start(
-            "munged",
-            "munged",
-            "-F",
-            "--force",
-            f"--socket={socket_file}",
-            *munge,
-            ready=socket_file.exists,
-        )
-        data = f"--datadir={folder}/mariadb"
-        made = ["mariadb-install-db", "--no-defaults", "--user=root", data, "--skip-test-db"]
-        subprocess.run(made, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        options = [
-            "--no-defaults",
-            "--user=root",
-            data,
-            f"--socket={folder}/mariadb.socket",
-            "--skip-grant-tables",
-        ]
-        options += [
-            "--bind-address=127.0.0.1",
-            f"--port={ports['mariadb']}",
-            f"--pid-file={folder}/mariadb.pid",
-        ]
-        start("mariadb", "mariadbd", *options, ready=partial(_listens, ports["mariadb"]))
-        start("slurmdbd", "slurmdbd", "-D", ready=partial(_listens, ports["dbd"]))
-        start(
-            "slurmctld",
-            "slurmctld",
-            "-D",
-            "-c",
-            ready=partial(_says, "scontrol ping", "UP", environment),
-        )
+        up = partial(_says, "scontrol ping", "UP", environment)
+        daemons.start("slurmctld", "slurmctld", "-D", "-c", ready=up)
         stack.callback(_cancel, environment)
         for node in ("one", "two"):
-            idle = partial(
-                _says, f"sinfo --noheader --nodes={node} --format=%T", "idle", environment
-            )
-            start(f"slurmd.{node}", "slurmd", "-D", "-N", node, ready=idle)
+            state = f"sinfo --noheader --nodes={node} --format=%T"
+            idle = partial(_says, state, "idle", environment)
+            daemons.start(f"slurmd.{node}", "slurmd", "-D", "-N", node, ready=idle)
         yield environment
+
+
+def _configure(folder: Path, ports: dict[str, int]) -> None:
+    """Write the files of the configuration."""
+    host = socket.gethostname().partition(".")[0]
+    names = {"folder": folder, "host": host, **ports}
+    _write(folder / "slurm.conf", SLURM.format(**names), 0o644)
+    _write(folder / "slurmdbd.conf", ACCOUNTING.format(**names), 0o600)
+    _write(folder / "munge.key", os.urandom(128).hex(), 0o400)
+    (folder / "state").mkdir()
+
+
+def _start_accounting(daemons: _Daemons, ports: dict[str, int]) -> None:
+    """Start what SLURM's accounting needs: credentials, a database and its daemon."""
+    folder = daemons.folder
+    credentials = folder / "munge.socket"
+    munge = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "log", "pid", "seed")]
+    munge = ["munged", "-F", "--force", f"--socket={credentials}", *munge]
+    daemons.start("munged", *munge, ready=credentials.exists)
+
+    common = ["--no-defaults", "--user=root", f"--datadir={folder}/mariadb"]
+    install_db = ["mariadb-install-db", *common, "--skip-test-db"]
+    quiet = subprocess.DEVNULL
+    subprocess.run(install_db, check=True, stdout=quiet, stderr=quiet)
+    database = ["mariadbd", *common, f"--socket={folder}/mariadb.socket", "--skip-grant-tables"]
+    database += ["--bind-address=127.0.0.1", f"--port={ports['mariadb']}"]
+    database += [f"--pid-file={folder}/mariadb.pid"]
+    daemons.start("mariadb", *database, ready=partial(_listens, ports["mariadb"]))
+    daemons.start("slurmdbd", "slurmdbd", "-D", ready=partial(_listens, ports["dbd"]))
 
 
 def _which(program: str) -> str | None:
@@ -187,7 +192,7 @@ def _write(file: Path, text: str, mode: int) -> None:
 
 
 def _ports(count: int) -> list[int]:
-    """Ports that are free now: all are held until the last is found."""
+    """Find free ports; all are bound until the last is found."""
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in held:
@@ -206,7 +211,7 @@ def _says(command: str, word: str, environment: dict[str, str]) -> bool:
 
 
 def _cancel(environment: dict[str, str]) -> None:
-    """No job outlives its cluster."""
+    """Cancel all jobs and wait for their end."""
     subprocess.run(
         ["scancel", "--state=PENDING", "--user=root"], env=environment, capture_output=True
     )
@@ -221,31 +226,28 @@ def _cancel(environment: dict[str, str]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a daemon and the processes that it has started, such as slurmctld's for scripts."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(15)
     with suppress(ProcessLookupError):
-        os.killpg(
-            process.pid, signal.SIGKILL
-        )  # and what it has left: slurmctld has a process for scripts
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _end_all(told: str) -> None:
-    """What a test that failed has left at work: jobs, and SLURM's processes that look after them."""
+def _end_all(variable: str) -> None:
+    """Kill what a failed test has left: processes with a given environment variable."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (
-                told.encode() in (process / "environ").read_bytes().split(b"\0")
-                and int(process.name) != os.getpid()
-            ):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if variable.encode() in variables and int(process.name) != os.getpid():
                 os.kill(int(process.name), signal.SIGKILL)
 
 
 if __name__ == "__main__":
     with slurm() as environment:
         print(
-            "sinfo, sbatch, sacct … speak to two virtual nodes; exit takes them down",
+            "sinfo, sbatch, sacct … use two virtual nodes; exit stops them",
             file=sys.stderr,
         )
         subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=environment)

@@ -1,5 +1,4 @@
-"""Callbacks that the tests put into a run: one kills its own process, or a loader's, at a known step; others spoil the
-share of one process, or compare what all of them have learnt."""
+"""Callbacks that tests add to a run: they kill processes, spoil batches or compare weights."""
 
 import multiprocessing
 import os
@@ -14,32 +13,28 @@ from fkp.module import gathered
 
 
 class Kill(pl.Callback):
-    """Sends signals before steps, each once, however often the run goes on.
+    """Send signals before given steps, each once, however often the run is resumed.
 
     Args:
         at: step -> signal; step -1 is the first of the test.
-        folder: where it is noted that a signal has been sent.
-        child: to the loader's process instead.
-        process: of those that train together, by number.
+        folder: where a file records that a signal has been sent.
+        child: send it to a data loader process instead.
+        process: rank of the process that sends and receives it.
     """
 
     def __init__(self, at: dict[int, int], folder: str, child: bool = False, process: int = 0):
-        self.at, self.folder, self.child = (
-            {int(step): number for step, number in at.items()},
-            Path(folder),
-            child,
-        )
-        self.process = process
+        self.at = {int(step): number for step, number in at.items()}
+        self.folder, self.child, self.process = Path(folder), child, process
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
     ) -> None:
-        self._at(trainer.global_step, trainer)
+        self._send(trainer.global_step, trainer)
 
     def on_test_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        self._at(-1, trainer)
+        self._send(-1, trainer)
 
-    def _at(self, step: int, trainer: pl.Trainer) -> None:
+    def _send(self, step: int, trainer: pl.Trainer) -> None:
         note = self.folder / f"step{step}"
         if trainer.global_rank == self.process and step in self.at and not note.exists():
             note.touch()
@@ -48,7 +43,7 @@ class Kill(pl.Callback):
 
 
 class Spoil(pl.Callback):
-    """From the third step on the second process sees nothing that is a number, or fails with a message of its own."""
+    """From the third step on, give rank 1 images of NaN, or let it fail with a message."""
 
     def __init__(self, message: str | None = None):
         self.message = message
@@ -63,7 +58,7 @@ class Spoil(pl.Callback):
 
 
 class Alike(pl.Callback):
-    """After each epoch, all processes have the same weights, and trained something."""
+    """Check after each epoch that all processes have the same weights."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         first, *others = gathered(

@@ -1,4 +1,4 @@
-"""A callback that the tests put into a run, to have the time to do something to it."""
+"""A callback that slows a run down, so that a test has time to interrupt it."""
 
 import time
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytorch_lightning as pl
 
 
 class Slow(pl.Callback):
-    """Takes its time before each step, and notes it.
+    """Wait before each step, and record it.
 
     Args:
-        seconds: a step.
-        file: where its epoch, its number and how many processes take it are noted.
+        seconds: to wait.
+        file: gets a line per step: epoch, step, number of processes.
     """
 
     def __init__(self, seconds: float, file: str):

@@ -1,83 +1,38 @@
-"""Write files atomically: a reader finds the whole new file or the whole old one."""
+"""Write files that are either complete or absent."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
-
-from fkp.files.reading import short
 
 
-def write_whole(
-    path: Path, data: str | bytes | memoryview, *, durable: bool = False, shared: bool = False
-) -> None:
-    """Write a file atomically.
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file atomically: a killed process or a full disk leaves the previous file.
 
     Args:
-        path: the file; its folder must exist.
-        data: the content; text is encoded as UTF-8, its line ends are kept.
-        durable: as in `open_whole`.
-        shared: as in `open_whole`.
+        path: replaced if it exists; its folder must exist.
+        data: text is written as UTF-8.
 
     Raises:
-        OSError: the file cannot be written; the old file, if there was one, is unchanged.
+        OSError: the file cannot be written; the temporary file is removed.
     """
-    with open_whole(path, durable=durable, shared=shared) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-
-
-@contextmanager
-def open_whole(path: Path, *, durable: bool = False, shared: bool = False) -> Iterator[BinaryIO]:
-    """Open a file for writing that replaces `path` when the block ends without an error.
-
-    The bytes go to `.NAME.part` in the same folder, which is then renamed. A killed process leaves
-    that file behind; the next write of `path` replaces it.
-
-    Args:
-        path: the file; its folder must exist.
-        durable: wait until the content and the name are on the disk, so that the file survives a
-            power failure, too.
-        shared: give the temporary file a unique name, as several processes may write `path` at
-            the same time. A killed process then leaves a file that nothing replaces.
-
-    Raises:
-        OSError: the file cannot be written; it names `path`, which is unchanged.
-    """
-    unique = f".{secrets.token_hex(4)}" if shared else ""
-    draft = path.with_name(f".{short(path.name)}{unique}.part")
+    draft = path.with_name(f".{path.name}.part")
     try:
         with draft.open("wb") as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, path)
-    except BaseException as error:
+    except OSError:
         with suppress(OSError):
             draft.unlink()
-        if isinstance(error, OSError) and error.filename == str(draft):
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    if durable:
-        sync(path.parent)
 
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
-
-    Systems that cannot do this for a folder are left to themselves.
-
-    Raises:
-        OSError: the file cannot be written to the disk.
-    """
-    is_folder = path.is_dir()
-    with suppress(*[OSError] if is_folder else []):
-        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    # The new name is on the disk only once its folder is.
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(folder)
         finally:
-            os.close(handle)
+            os.close(folder)

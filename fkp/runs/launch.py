@@ -1,4 +1,9 @@
-"""Several processes that train together: the leader starts the others, and when one ends, all do."""
+"""Launch the worker processes of a distributed training, and end all when one ends.
+
+Lightning's `_SubprocessScriptLauncher` could start them. But each of its workers prints and logs
+on its own, and when one dies, its observer kills rank zero without a message, so that a run in two
+processes would end in silence. It also offers no way to pass the run's folder to the workers.
+"""
 
 from __future__ import annotations
 
@@ -21,120 +26,155 @@ from fkp.runs.resume import resume_hint
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-LEADER = "FKP_LEADER"  # the environment tells the others whom they follow: a process id
+PARENT = "FKP_PARENT"  # environment variable: the process id of a worker's parent
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-PAUSE = 0.5  # seconds between two looks at the others
-GRACE = 5.0  # seconds for a process to find out by itself that another has ended, where it does
-TOLD = 4000  # characters of what a process said before it failed
+PAUSE = 0.5  # seconds between two checks of the processes
+GRACE = 5.0  # seconds in which a process may notice by itself that another has ended
+SHOWN = 4000  # characters of a failed process's errors that are shown
+MISTAKE = 2  # exit code of a process that ended with one message for the user
 
 
 class WorkerProcess:
-    """A process that this one has started; what it says is heard only if it fails.
+    """A worker process; its errors are kept and shown only if it fails.
 
     Args:
-        number: among those of this machine.
+        number: its local rank.
         command: of the process.
         environment: of the process.
     """
 
     def __init__(self, number: int, command: list[str], environment: dict[str, str]):
-        self.number, self.said = number, tempfile.TemporaryFile()  # noqa: SIM115
-        out = subprocess.DEVNULL
+        self.number = number
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, env=environment, stdin=out, stdout=out, stderr=self.said
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.stderr,
         )
 
     @property
     def code(self) -> int:
-        """What it failed with; 0 while it has not."""
+        """Its exit code if it has failed, else 0."""
         return self.process.poll() or 0
 
-    def told(self) -> str:
-        """How it failed, in words: its own, if it had some."""
-        who, code = f"process {self.number} of those that train together", self.code
-        if code < 0:
-            why = ", as when memory runs out" if code == -signal.SIGKILL else ""
-            return f"{who} was ended by {signal.Signals(-code).name}{why}"
-        self.said.seek(0)
-        said = self.said.read().decode(errors="replace").strip()
-        return f"{who} failed: {said.splitlines()[-1] if said and code == 2 else said[-TOLD:]}"
+    def error(self) -> str:
+        """Say how it failed, in its own words if it printed any."""
+        if self.code < 0:
+            reason = ", possibly for lack of memory" if self.code == -signal.SIGKILL else ""
+            name = signal.Signals(-self.code).name
+            return f"worker process {self.number} was ended by {name}{reason}"
+
+        self.stderr.seek(0)
+        text = self.stderr.read().decode(errors="replace").strip()
+        if text and self.code == MISTAKE:
+            text = text.splitlines()[-1]
+        return f"worker process {self.number} failed: {text[-SHOWN:]}"
 
 
 @contextmanager
 def launch(trainer: pl.Trainer, run: Run) -> Iterator[None]:
-    """Train and test in several processes, if the Trainer is to have them: start those of this machine, unless
-    torchrun, SLURM or the like has done so, and end them in the end. Lightning would start them, too, but each with a
-    log in the folder, and if one died it would kill the first without a word.
+    """Start the workers of this node if the Trainer wants several processes, and end them.
+
+    Where torchrun, SLURM or the like has started the processes, only the body runs.
+
+    Args:
+        trainer: whose strategy says how many processes there are.
+        run: that they train.
 
     Raises:
-        FkpError: one of them has died.
+        FkpError: a worker has died.
     """
-    if LEADER in os.environ:
-        if sys.platform == "linux":  # the kernel does it at once, if this is not too late to ask
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        threading.Thread(target=_follow, args=(int(os.environ[LEADER]),), daemon=True).start()
+    if PARENT in os.environ:
+        _end_with_parent(int(os.environ[PARENT]))
+
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     if environment is None or environment.creates_processes_externally:
         yield
         return
+
     before = dict(os.environ)
-    # Of these Lightning learns that it has not to start any.
-    os.environ |= {
-        "MASTER_ADDR": environment.main_address,
-        "MASTER_PORT": str(environment.main_port),
-    }
-    os.environ |= {"NODE_RANK": str(environment.node_rank()), "LOCAL_RANK": "0"}
-    command = [sys.executable, sys.argv[0], *sys.argv[1:], *run.joining]
-    follow = {**os.environ, LEADER: str(os.getpid())}
-    numbers = range(1, trainer.num_devices)
-    others = [
-        WorkerProcess(number, command, {**follow, "LOCAL_RANK": str(number)}) for number in numbers
-    ]
+    _announce(environment)
+    workers = _start(trainer.num_devices, run)
     done = threading.Event()
-    threading.Thread(target=_watch, args=(others, run, done), daemon=True).start()
+    threading.Thread(target=_watch, args=(workers, run, done), daemon=True).start()
     try:
         yield
-        for other in others:
-            other.process.wait(60)
+        for worker in workers:
+            worker.process.wait(60)
     except FkpError:
         raise
     except Exception as error:
-        time.sleep(
-            PAUSE if others else 0
-        )  # the connection is lost a little before the process is gone
-        if failed := _first(others):
-            raise FkpError(failed.told()) from error
+        # The connection is lost a little before the process is gone.
+        time.sleep(PAUSE if workers else 0)
+        if failed := _first_failed(workers):
+            raise FkpError(failed.error()) from error
         raise
     finally:
         done.set()
-        _end(others)
+        _kill(workers)
         os.environ.clear()
         os.environ |= before
 
 
-def _first(others: list[WorkerProcess]) -> WorkerProcess | None:
-    """Of those that have failed the one to blame: killed, or with a message, and not for the loss of another."""
-    failed = [other for other in others if other.code]
-    return min(failed, key=lambda other: (other.code > 0, other.code != 2), default=None)
+def _announce(environment: Any) -> None:
+    """Set the variables by which Lightning knows that the processes are already there."""
+    os.environ |= {
+        "MASTER_ADDR": environment.main_address,
+        "MASTER_PORT": str(environment.main_port),
+        "NODE_RANK": str(environment.node_rank()),
+        "LOCAL_RANK": "0",
+    }
 
 
-def _watch(others: list[WorkerProcess], run: Run, done: threading.Event) -> None:
-    """End this process when another has, should it wait for that in vain: NCCL's would for half an hour."""
+def _start(count: int, run: Run) -> list[WorkerProcess]:
+    """Start the workers with local ranks 1 to count - 1."""
+    command = [sys.executable, *sys.argv, *run.worker_overrides]
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    return [
+        WorkerProcess(number, command, {**environment, "LOCAL_RANK": str(number)})
+        for number in range(1, count)
+    ]
+
+
+def _first_failed(workers: list[WorkerProcess]) -> WorkerProcess | None:
+    """Find the failed worker to blame: the one killed or with a message, if there is one.
+
+    The others may have failed only because they lost the connection.
+    """
+    failed = [worker for worker in workers if worker.code]
+    return min(failed, key=lambda worker: (worker.code > 0, worker.code != MISTAKE), default=None)
+
+
+def _watch(workers: list[WorkerProcess], run: Run, done: threading.Event) -> None:
+    """End this process when a worker has failed and this one does not notice.
+
+    NCCL would wait for the lost worker for half an hour.
+    """
     while not done.wait(PAUSE):
-        if (failed := _first(others)) and not done.wait(GRACE):
-            print(f"{failed.told()}; {resume_hint(run.last)}", file=sys.stderr, flush=True)
-            _end(others)
-            os._exit(2)
+        if (failed := _first_failed(workers)) and not done.wait(GRACE):
+            print(f"{failed.error()}; {resume_hint(run.last)}", file=sys.stderr, flush=True)
+            _kill(workers)
+            os._exit(MISTAKE)
 
 
-def _follow(leader: int) -> None:
-    """End this process when its leader has: it would wait for it, and its way out, too, takes seconds."""
-    while os.getppid() == leader:
+def _end_with_parent(parent: int) -> None:
+    """End this process as soon as its parent has ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    # The thread is for other systems, and for a parent that ended before prctl was called.
+    threading.Thread(target=_poll_parent, args=(parent,), daemon=True).start()
+
+
+def _poll_parent(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(PAUSE)
     os._exit(1)
 
 
-def _end(others: list[WorkerProcess]) -> None:
-    for other in others:
-        other.process.kill()
-        other.process.wait()
+def _kill(workers: list[WorkerProcess]) -> None:
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()

@@ -1,4 +1,4 @@
-"""What a run was made of, kept in its folder, and known again when the run goes on or is repeated."""
+"""Record what a run is made of, and compare the record when the run is resumed or repeated."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fkp.errors import FkpError
-from fkp.runs import start
+from fkp.files.writing import write_whole
 from fkp.runs.overrides import text
 from fkp.runs.start import Start
 
 FILE = "run.yaml"
 LAST = "checkpoints/last.ckpt"
 LOCK = ".run.lock"
-PATIENCE = 10.0  # seconds for it: a report looks at it for a moment, and a job whose driver has died is about to stop
-# What says how a run comes about, and not what it is.
-ASKING = ("start", "allow_changes", "run_dir")
-# What Hydra would write for a process that does not lead.
+# Seconds to wait for the lock: a report holds it for a moment, and a job whose driver was killed is
+# about to stop.
+PATIENCE = 10.0
+# Keys that say how a run is started, not what it is.
+ASKING = ("resume", "repeat", "allow_changes", "run_dir")
+# Processes other than rank zero: Hydra writes no files for them.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")
 PACKAGES = (
     "fkp",
@@ -38,7 +40,7 @@ PACKAGES = (
     "numpy",
     "opencv-python",
 )
-SHOWN = 20  # differences that are told
+SHOWN = 20  # differences that an error lists
 
 
 def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str]:
@@ -96,6 +98,11 @@ def _newest(outputs: Path) -> Path:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    """Read the record of a run.
+
+    Raises:
+        FkpError: the folder holds no run, or its record is damaged.
+    """
     try:
         record = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
         if not isinstance(record["command"], list) or not isinstance(record["config"], dict):
@@ -109,67 +116,69 @@ def _read(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """A run that has begun, or goes on; nobody else trains in its folder meanwhile.
+    """A new or resumed run; it holds the lock of its folder.
 
     Args:
-        folder: where it leaves its files.
-        record: what it was made of.
-        lock: of the folder.
-        known: the record of the run that goes on or is repeated, if it is.
-        allow_changes: it may differ from that.
-        told: the checkpoint that it was told to begin with.
+        folder: of the run's files.
+        record: what the run is made of, as written to run.yaml.
+        lock: of the folder; None in processes other than rank zero.
+        previous: the record of the run that is resumed or repeated, if any.
+        allow_changes: accept differences from the previous record.
+        initial_checkpoint: `ckpt_path` of the configuration.
     """
 
     folder: Path
     record: dict[str, Any]
     lock: FileLock | None
-    known: dict[str, Any] | None
+    previous: dict[str, Any] | None
     allow_changes: bool
-    told: str | None
+    initial_checkpoint: str | None
 
     @property
     def resumed(self) -> bool:
-        """Whether it goes on in a folder where it has been before."""
+        """Whether the run continues in a folder where it has been before."""
         return "resumed" in self.record
 
     @property
     def last(self) -> Path:
-        """The checkpoint that it would go on from if it stopped."""
+        """The checkpoint that a resumed run starts from."""
         return self.folder / LAST
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that it begins with, if there is one: its own last, or the one it was told."""
-        told = self.told and Path(self.told)
-        return self.last if self.resumed and self.last.is_file() else told or None
+        """The checkpoint that this run starts from: its own last one, or `ckpt_path`, or None."""
+        if self.resumed and self.last.is_file():
+            return self.last
+        return Path(self.initial_checkpoint) if self.initial_checkpoint else None
 
     @property
-    def joining(self) -> list[str]:
-        """What a process that is to take part in it is told, after what this one was told."""
+    def worker_overrides(self) -> list[str]:
+        """The overrides that a worker process needs after those of rank zero."""
         folder = self.folder.resolve()
         return [f"run_dir={folder}", *([f"resume={folder}"] if self.resumed else [])]
 
     def made_of(self, data: str) -> None:
-        """Keep the record, now that the fingerprint of the data is known, too.
+        """Write the record, now that the fingerprint of the data is known.
 
         Raises:
-            FkpError: data or configuration are not those of the run that goes on or is repeated.
+            FkpError: data or configuration differ from the run that is resumed or repeated.
         """
         if not is_rank_zero():
             return
         self.record["data"] = data
-        differences = list(_differences(self.known, self.record)) if self.known else []
+
+        # Compare with the previous record.
+        differences = list(_differences(self.previous, self.record)) if self.previous else []
         if differences and not self.allow_changes:
             more = [f"… and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
             listed = "\n  ".join([*differences[:SHOWN], *more])
             raise FkpError(
-                f"This is not what that run was made of:\n  {listed}\nallow_changes=true takes it all the same."
+                f"{self.folder}: the run was made of something else:\n  {listed}\n"
+                "allow_changes=true accepts the differences"
             )
-        draft = self.folder / f".{FILE}.part"
-        draft.write_text(
-            yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        draft.replace(self.folder / FILE)
+
+        text = yaml.safe_dump(self.record, sort_keys=False, allow_unicode=True)
+        write_whole(self.folder / FILE, text)
 
 
 def begin(folder: Path, config: dict[str, Any], command: Sequence[str]) -> Run:
@@ -243,15 +252,15 @@ def _locked(folder: Path, resuming: bool, allow_changes: bool) -> FileLock:
 
 
 def key(override: str) -> str:
-    """The key that an override is about."""
+    """Return the key of an override."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the first of the processes that train together, on all machines: it alone writes.
+    """Return whether this process has rank zero of all that train together: it alone writes.
 
-    They may have been started by torchrun, perhaps on machines of SLURM's, whose numbers then say nothing; by SLURM; or
-    by fkp itself, once on each machine, as `fkp.runs.launch` does it.
+    torchrun sets RANK, and then the variables of a SLURM job around it say nothing. SLURM itself
+    sets SLURM_PROCID. `fkp.runs.launch` sets LOCAL_RANK, once on each node.
     """
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
@@ -262,28 +271,29 @@ def is_rank_zero() -> bool:
 
 
 def _anywhere(value: Any, folder: str) -> Any:
-    """A configuration without what says how and where it runs, so that it can be compared."""
+    """Remove from a configuration how and where it runs, so that it can be compared."""
     if isinstance(value, dict):
-        return {key: _anywhere(part, folder) for key, part in value.items() if key not in ASKING}
+        return {key: _anywhere(item, folder) for key, item in value.items() if key not in ASKING}
     if isinstance(value, list):
-        return [_anywhere(part, folder) for part in value]
+        return [_anywhere(item, folder) for item in value]
     return value.replace(folder, "${run_dir}") if isinstance(value, str) else value
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """`key: … then, … now`, a line each, in configuration and data."""
+    """List how configuration and data differ, one line per key."""
     old, new = dict(_flat("", before["config"])), dict(_flat("", now["config"]))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             yield f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"
     if before.get("data") not in (None, now["data"]):
-        yield "the data: pictures, labels or people have changed"
+        yield "data: the images, labels or identities have changed"
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """List the leaves of nested dictionaries by their dotted keys."""
     if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), part)
+        for key, item in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
     else:
         yield prefix, value
 
@@ -297,18 +307,18 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _commit() -> str | None:
-    """Of fkp's own checkout, if it is one, and whether it had been changed since."""
+    """Return the commit of fkp's own checkout and whether it has changes; None without git."""
     git = ["git", "-C", str(Path(__file__).parents[2])]
     try:
         commit = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
         )
-        changed = subprocess.run(
+        status = subprocess.run(
             [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip() + (", changed since" if changed.stdout.strip() else "")
+    return commit.stdout.strip() + (", changed since" if status.stdout.strip() else "")
 
 
 def _now() -> str:

@@ -1,16 +1,25 @@
-"""A training that is stopped, or killed, goes on as if it had not been: bit for bit on a CPU."""
+"""Stop and resume a training; on a CPU, the resumed run equals an uninterrupted one bit for bit.
+
+Lightning's own parts do not keep this promise, so these replace them:
+
+- `TorchCheckpointIO` writes its temporary file in the system's temporary folder and moves it,
+  which copies across file systems, and it does not wait for the disk.
+- `ModelCheckpoint(train_time_interval=…)` saves after an epoch's last batch, before its
+  validation, and stores no state of the random number generators.
+- `save_on_exception` may save in the middle of a step.
+- The SIGTERM handler calls a collective operation, which hangs unless every process is signalled.
+"""
 
 from __future__ import annotations
 
 import errno
 import io
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,115 +32,123 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fkp.errors import FkpError
 from fkp.files.torch_archive import read
+from fkp.files.writing import write_whole
 from fkp.module import gathered
 from fkp.runs.provenance import Run, is_rank_zero
 
-# What asks for the end: Ctrl-C, a machine that is shut down, and a cluster that wants its node for others: by USR2, or
-# by USR1, at which Lightning would write a checkpoint that every later run in the same working folder goes on from.
-ASK = [
+# Signals that ask a run to stop: Ctrl-C, a shutdown, and a cluster that reclaims its node (USR1 or
+# USR2). Lightning would answer USR1 with a checkpoint that every later run in the same working
+# folder resumes from.
+STOP_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 ]
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there: a killed or full machine leaves the one before. Loaded as plain data."""
+    """Write checkpoints atomically, and load them as plain data.
+
+    A killed process or a full disk leaves the previous checkpoint.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write beside the old file, wait for the disk, and rename.
+        """Write a checkpoint.
 
         Raises:
-            FkpError: there is no room.
+            FkpError: the disk is full, or the folder cannot be written.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In memory first: a full disk is then an OSError of ours, and not an assertion in torch.
+
+        # In memory first: a full disk then raises an OSError here, not an assertion in torch.
         data = io.BytesIO()
         torch.save(checkpoint, data)
-        draft = path.with_name(f".{path.name}.part")
         try:
-            with draft.open("wb") as file:
-                file.write(data.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data.getvalue())
         except OSError as error:
-            with suppress(OSError):
-                draft.unlink()
-            kept = f"{path} is the one before" if path.exists() else "there was none before"
+            kept = "the previous one is kept" if path.exists() else "there is no previous one"
             raise FkpError(
-                f"{path}: no checkpoint could be written ({error.strerror}); {kept}"
+                f"{path}: the checkpoint cannot be written ({error.strerror}); {kept}"
             ) from error
-        if os.name == "posix":  # the name, too, is on the disk only once its folder is
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Plain data, or FkpError."""
+        """Load a checkpoint of tensors and plain values.
+
+        Raises:
+            FkpError: the file is damaged, or holds anything else.
+        """
         return read(Path(path))
 
 
-class LastCheckpoint(Checkpoint):
-    """Keeps last.ckpt: at the end of each epoch, every few minutes within one, and when a signal asks to stop.
+class Stopped(SystemExit):
+    """Exit after a stop signal; the checkpoint has been written."""
 
-    It holds, besides what Lightning keeps, the state of torch's random numbers, of each process.
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+
+
+class LastCheckpoint(Checkpoint):
+    """Save last.ckpt at the end of each epoch, every few minutes within one, and on a stop signal.
+
+    The checkpoint also holds the state of torch's random number generators in each process.
 
     Args:
-        folder: where to.
+        folder: of last.ckpt.
         minutes: between two checkpoints within an epoch.
     """
 
     def __init__(self, folder: str, minutes: float = 10.0):
         self.file, self.minutes = Path(folder) / "last.ckpt", minutes
-        self.saved = 0.0
-        self.stop: int | None = None
-        self.random: list[dict[str, Any]] = []  # a process each
-        self.before: dict[int, Any] = {}
+        self.saved_at = 0.0
+        self.stop: int | None = None  # the first stop signal that was received
+        self.random_states: list[dict[str, Any]] = []  # one per process
+        self.previous_handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next random numbers depend on: those of dropout."""
+        """Collect the random states of all processes: dropout depends on them."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {"processes": gathered({"cpu": torch.get_rng_state(), "cuda": cuda})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep it until the training begins: what comes before draws numbers, too."""
-        self.random = state_dict.get(
-            "processes", [state_dict]
-        )  # before there were several, there was the one
+        """Keep the random states until training starts: Lightning draws numbers before it."""
+        # Checkpoints of before distributed training hold the state of their one process itself.
+        self.random_states = state_dict.get("processes", [state_dict])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Go on with the random numbers; listen for signals; end at once if early stopping had."""
-        if trainer.global_rank < len(self.random):
-            random = self.random[trainer.global_rank]
-            torch.set_rng_state(random["cpu"].cpu())
-            if random["cuda"] and len(random["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all([state.cpu() for state in random["cuda"]])
-        for early in trainer.early_stopping_callbacks:
-            assert isinstance(early, EarlyStopping)
-            trainer.should_stop |= early.wait_count >= early.patience
-        self.saved = time.monotonic()
-        self._listen(self._ask)
+        """Restore random states and listen for signals; end at once if early stopping had."""
+        if trainer.global_rank < len(self.random_states):
+            state = self.random_states[trainer.global_rank]
+            torch.set_rng_state(state["cpu"].cpu())
+            if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+
+        for callback in trainer.early_stopping_callbacks:
+            assert isinstance(callback, EarlyStopping)
+            trainer.should_stop |= callback.wait_count >= callback.patience
+
+        self.saved_at = time.monotonic()
+        self._listen(self._request_stop)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Listen for signals here, too: nothing is to be saved, so the end is at once."""
-        self._listen(self._end)
+        """Listen for signals, too: a test has nothing to save and ends at once."""
+        self._listen(self._exit)
 
     def _listen(self, handler: Callable[[int, Any], None]) -> None:
+        # Only the main thread may set handlers.
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, handler) for number in ASK}
+            self.previous_handlers = {
+                number: signal.signal(number, handler) for number in STOP_SIGNALS
+            }
 
-    def _end(self, number: int, frame: Any) -> None:
+    def _exit(self, number: int, frame: Any) -> None:
         raise Stopped(number)
 
-    def _ask(self, number: int, frame: Any) -> None:
-        """Stop after this step; at a second Ctrl-C, at once."""
+    def _request_stop(self, number: int, frame: Any) -> None:
+        """Stop after the current step; at a second Ctrl-C, at once."""
         if self.stop == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop = self.stop or number
@@ -144,67 +161,61 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save within an epoch, if it is time. The epoch's last step is left to its end, which is soon."""
+        """Save within an epoch when a checkpoint is due or a stop was requested."""
+        # The end of the epoch follows soon, and saves after validation.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if _any(
-            trainer, self.stop is not None or time.monotonic() - self.saved >= 60 * self.minutes
-        ):
+        due = time.monotonic() - self.saved_at >= 60 * self.minutes
+        if _any_process(trainer, due or self.stop is not None):
             self._save(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save what the epoch has come to."""
+        """Save at the end of the epoch."""
         self._save(trainer, module)
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
             raise FkpError(
-                f"step {trainer.global_step} has made weights that are not finite; they were not kept"
+                f"step {trainer.global_step}: the weights are no longer finite, and were not saved;"
+                " lower model.optimizer.lr"
             )
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        for logger in trainer.loggers:  # what led here must not be lost while this is kept
+
+        # Flush the loggers first: the curves must reach at least as far as the checkpoint.
+        for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
             else:
                 logger.save()
         trainer.save_checkpoint(self.file, weights_only=False)
-        self.saved = time.monotonic()
-        if _any(trainer, self.stop is not None):
+        self.saved_at = time.monotonic()
+
+        if _any_process(trainer, self.stop is not None):
             raise Stopped(self.stop or signal.SIGTERM)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Leave signals as they were."""
-        for number, handler in self.before.items():
+        """Restore the previous signal handlers."""
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.previous_handlers = {}
 
 
-def _any(trainer: pl.Trainer, asked: bool) -> bool:
-    """Whether one of several processes asks: what they do, they do together."""
-    return (
-        trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if trainer.world_size > 1
-        else asked
-    )
-
-
-class Stopped(SystemExit):
-    """A signal has asked for the end; a checkpoint has been written."""
-
-    def __init__(self, number: int):
-        super().__init__(128 + number)
+def _any_process(trainer: pl.Trainer, decision: bool) -> bool:
+    """Return whether any process decided so: all save and stop together."""
+    return trainer.strategy.reduce_boolean_decision(decision, all=False)
 
 
 @contextmanager
 def readable_errors(last: Path) -> Iterator[None]:
-    """What ends a training from outside is one message with the way on.
+    """Turn what ends a training from outside into one message that says how to resume.
 
     Args:
-        last: the checkpoint that a resumed run would go on from.
+        last: the checkpoint that a resumed run would start from.
 
     Raises:
-        FkpError: the disk is full, or a loader process has died.
+        FkpError: the disk is full, a data loader process has died, or the training failed for a
+            reason that a user can mend.
     """
     try:
         yield
@@ -213,30 +224,41 @@ def readable_errors(last: Path) -> Iterator[None]:
             print(f"stopped; {resume_hint(last)}", file=sys.stderr)
         raise SystemExit(stop.code) from None
     except (FkpError, OSError, EOFError, RuntimeError, MisconfigurationException) as error:
-        if isinstance(
-            error, (FkpError, MisconfigurationException)
-        ) or "Early stopping conditioned" in str(error):
-            what = str(error)
-        elif isinstance(error, OSError) and error.errno in NO_ROOM:
-            what = f"no room left on the disk ({error.filename or last.parent}); make some"
-        elif "DataLoader worker" in str(error) or isinstance(error, (ConnectionError, EOFError)):
-            what = f"a loader process died, as when memory runs out; datamodule.num_workers=0 does without ({error})"
-        else:
+        reason = _reason(error, last.parent)
+        if reason is None:
             raise
-        raise FkpError(f"{what}; {resume_hint(last)}" if is_rank_zero() else what) from error
+        raise FkpError(f"{reason}; {resume_hint(last)}" if is_rank_zero() else reason) from error
+
+
+def _reason(error: Exception, folder: Path) -> str | None:
+    """Explain an error that has its cause outside the program; None for any other."""
+    text = str(error)
+    if isinstance(error, (FkpError, MisconfigurationException)):
+        return text
+    if "Early stopping conditioned" in text:
+        return text
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"{error.filename or folder}: the disk is full; free some space"
+    if "DataLoader worker" in text or isinstance(error, (ConnectionError, EOFError)):
+        return (
+            "a data loader process died, possibly for lack of memory; "
+            f"try datamodule.num_workers=0 ({text})"
+        )
+    return None
 
 
 def resume_hint(last: Path) -> str:
-    """How a run that has been ended goes on from its last checkpoint, in words."""
-    return (
-        f"python train.py resume=true goes on from {last}"
-        if last.is_file()
-        else "no checkpoint had been written yet"
-    )
+    """Say how to resume a run from its last checkpoint."""
+    if last.is_file():
+        return f"python train.py resume=true continues from {last}"
+    return "no checkpoint has been written yet"
 
 
 def logging(run: Run) -> dict[str, Any]:
-    """What its logger must know of a run that goes on: from which step on TensorBoard is to forget what it was told."""
+    """Return the TensorBoard logger's arguments for a run.
+
+    A resumed run purges what was logged after its checkpoint.
+    """
     if not run.resumed:
         return {}
     return {"purge_step": read(run.checkpoint)["global_step"] if run.checkpoint else 0}

@@ -1,5 +1,8 @@
-"""Many runs from one command: each a process of its own, in a folder that its overrides name, so that the same command
-again finds what is done and goes on with the rest."""
+"""Run the jobs of a sweep, each in a process and a folder of its own.
+
+The folders are named by the overrides, so the same command again finds the finished jobs and
+resumes the others.
+"""
 
 from __future__ import annotations
 
@@ -15,239 +18,266 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fkp.errors import FkpError
+from fkp.files.writing import write_whole
 from fkp.runs import provenance
 
 FOLDER = Path("outputs/sweeps")
-FIGURES = "metrics.json"
+METRICS = "metrics.json"  # of a finished job
 OUTPUT = "output.txt"  # what a job has printed
-RECORD = "job.json"  # what became of it so far
-EXPECTED = "sweep.json"  # in a sweep's folder: which keys vary, and its jobs
-VALUE = "val/best_nme"  # of a job, for sweepers to minimise
-LONGEST = 80  # letters of a folder's name, but for its hash
+ATTEMPTS = "job.json"  # the result of a job's attempts
+JOBS = "sweep.json"  # in a sweep's folder: its jobs, and the keys in which they differ
+VALUE = "val/best_nme"  # the metric that sweepers minimise
+LONGEST = 80  # characters of a folder's name, without its hash
+LAST_BYTES = 4096  # of a job's output, in which its last line is looked for
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+Handlers = dict[signal.Signals, Any]
 
 
 def arguments(given: Sequence[str]) -> list[str]:
-    """The command line of `train.py`. A sweep is given the folder that its overrides name, if it is told none; for
-    what becomes of a single run's see `fkp.runs.provenance.arguments`.
+    """Complete the command line of `train.py`.
+
+    A sweep gets the folder that its overrides name, unless it has `hydra.sweep.dir`. For a single
+    run see `fkp.runs.provenance.arguments`.
 
     Raises:
-        FkpError: a sweep is told to resume a run; or no such run.
+        FkpError: a sweep that resumes a run, or is started several times; or no such run.
     """
     if not {"-m", "--multirun"} & set(given):
         return provenance.arguments(given)
     if not provenance.is_rank_zero():
         raise FkpError(
-            "-m: one process walks through a sweep, whose jobs may have several; start it without torchrun or srun"
+            "-m: a sweep is one process that starts those of its jobs; "
+            "start it without torchrun or srun"
         )
-    if asked := [one for one in given if provenance.key(one) in ("resume", "repeat", "run_dir")]:
-        raise FkpError(
-            f"{asked[0]}: not for a sweep; the same command again goes on with what is not finished"
-        )
-    told = [
+    for override in given:
+        if provenance.key(override) in ("resume", "repeat", "run_dir"):
+            raise FkpError(
+                f"{override}: not for a sweep; the same command again resumes unfinished jobs"
+            )
+    if any(provenance.key(override) == "hydra.sweep.dir" for override in given):
+        return list(given)
+
+    # The folder depends on the overrides of the jobs only.
+    overrides = [
         one
         for one in given
         if one not in ("-m", "--multirun") and not provenance.key(one).startswith("hydra")
     ]
-    if any(provenance.key(one) == "hydra.sweep.dir" for one in given):
-        return list(given)
-    folder = f"hydra.sweep.dir={(FOLDER / name(told, _swept(told), values=False)).as_posix()}"
-    # Beside other overrides: Hydra does not find those of two places, as before and after --cfg.
-    place = next(
-        (i for i, one in enumerate(given) if "=" in one and not one.startswith("-")), len(given)
-    )
-    return [*given[:place], folder, *given[place:]]
+    folder = FOLDER / folder_name(overrides, _swept_keys(overrides), values=False)
+
+    # Insert it beside other overrides: Hydra reads those of one side of its options only.
+    is_override = ["=" in one and not one.startswith("-") for one in given]
+    place = is_override.index(True) if any(is_override) else len(given)
+    return [*given[:place], f"hydra.sweep.dir={folder.as_posix()}", *given[place:]]
 
 
-def _swept(told: Sequence[str]) -> list[str]:
-    """The keys that are given several values."""
+def _swept_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the keys that have several values."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
         parsed = OverridesParser.create().parse_overrides(
-            [one for one in told if not one.startswith("-")]
+            [one for one in overrides if not one.startswith("-")]
         )
-    except HydraException:  # Hydra will say so itself
+    except HydraException:  # Hydra reports it later
         return []
     return [one.get_key_element().lstrip("+") for one in parsed if one.is_sweep_override()]
 
 
-def name(overrides: Sequence[str], shown: Collection[str], values: bool = True) -> str:
-    """A folder's name that is a function of overrides, in whatever order.
+def folder_name(overrides: Sequence[str], shown: Collection[str], values: bool = True) -> str:
+    """Name a folder by overrides, regardless of their order.
 
     Args:
-        overrides: all of them.
-        shown: the keys that can be read in it.
-        values: with their values.
+        overrides: all that the name depends on.
+        shown: the keys that the name shows; the others only enter its hash.
+        values: show the values, too.
 
-    >>> name(["seed=1", "model.optimizer.lr=0.1"], ["model.optimizer.lr", "seed"])
+    >>> folder_name(["seed=1", "model.optimizer.lr=0.1"], ["model.optimizer.lr", "seed"])
     'seed-1_lr-0.1_a27e13'
     """
-    parts = []
+    words = []
     for override in overrides:
         key, _, value = override.partition("=")
         if key.lstrip("+~") in shown:
             last = key.rpartition(".")[2].lstrip("+~")
-            parts.append(f"{last}-{value}" if values else last)
-    told = "\0".join(sorted(overrides))
-    readable = re.sub(r"[^\w.+-]+", "-", "_".join(parts) or "sweep")[:LONGEST]
-    return f"{readable}_{hashlib.sha256(told.encode()).hexdigest()[:6]}"
+            words.append(f"{last}-{value}" if values else last)
+    readable = re.sub(r"[^\w.+-]+", "-", "_".join(words) or "sweep")[:LONGEST]
+    digest = hashlib.sha256("\0".join(sorted(overrides)).encode()).hexdigest()
+    return f"{readable}_{digest[:6]}"
 
 
-def expect(folder: Path, swept: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
-    """Note in a sweep's folder which jobs there are to be, besides those already noted.
+def add_jobs(folder: Path, swept: Sequence[str], jobs: Sequence[Sequence[str]]) -> None:
+    """Add jobs to the list in a sweep's folder.
 
     Args:
-        swept: the keys in which they differ.
-        jobs: their overrides.
+        folder: of the sweep; created if missing.
+        swept: the keys in which the jobs differ.
+        jobs: the overrides of each.
     """
-    file = folder / EXPECTED
+    file = folder / JOBS
     folder.mkdir(parents=True, exist_ok=True)
-    known = (
-        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"swept": [], "jobs": {}}
-    )
+    known = json.loads(file.read_text("utf-8")) if file.exists() else {"swept": [], "jobs": {}}
     known["swept"] = list(dict.fromkeys([*known["swept"], *swept]))
-    known["jobs"] |= {name(job, swept): list(job) for job in jobs}
-    draft = file.with_name(f".{EXPECTED}.part")
-    draft.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
+    known["jobs"] |= {folder_name(job, swept): list(job) for job in jobs}
+    write_whole(file, json.dumps(known, indent=1) + "\n")
 
 
-def result(folder: Path) -> float | None:
-    """A finished job's figure; None of any other."""
+def validation_nme(folder: Path) -> float | None:
+    """Read the best validation NME of a finished job; None of any other."""
     try:
-        return float(json.loads((folder / FIGURES).read_text(encoding="utf-8"))[VALUE])
+        return float(json.loads((folder / METRICS).read_text(encoding="utf-8"))[VALUE])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def job(script: Path) -> float:
-    """Do what Hydra has composed as a run of its own: begin it, go on with it, or find it done.
+    """Start, resume or skip the job that Hydra has composed.
 
-    A process of its own takes nothing else with it when it is killed or runs out of memory, and may itself start the
-    processes that train together.
+    The job is a process of its own: if it is killed or runs out of memory, the sweep goes on. It
+    may itself start the worker processes of a distributed training.
 
     Args:
         script: that trains.
 
     Returns:
-        the run's figure; NaN if it failed: its folder says why, and other jobs go on.
+        the validation NME; NaN if the job failed, for which its folder holds the reason.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    run = HydraConfig.get()
-    folder = Path(run.runtime.output_dir)
-    value = result(folder)
-    if value is not None:
-        return value
-    command = [sys.executable, str(script)]
-    for source in run.runtime.config_sources:
-        if source.provider == "command-line":
-            command += ["--config-dir", source.path]
-    if (folder / provenance.FILE).exists():
-        command += [f"resume={folder}"]
-    else:
-        command += [*run.overrides.task, f"run_dir={folder}", f"hydra.run.dir={folder}"]
-    with _record(folder) as record:
-        record["code"] = _ended(command, folder, _threads(run.launcher))
-        if record["code"]:
-            record["error"] = _last_line(folder / OUTPUT)
-            print(f"{folder.name}: {record['error']}", file=sys.stderr)
-    value = result(folder)
-    if value is None:
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if (finished := validation_nme(folder)) is not None:
+        return finished
+
+    with _recorded_attempt(folder) as attempt:
+        command = _command(script, hydra, folder)
+        attempt["code"] = _run_process(command, folder, _environment(hydra.launcher))
+        if attempt["code"]:
+            attempt["error"] = _last_line(folder / OUTPUT)
+            print(f"{folder.name}: {attempt['error']}", file=sys.stderr)
+
+    if (value := validation_nme(folder)) is None:
         return math.nan
     print(f"{folder.name}: {value:.2f}")
     return value
 
 
+def _command(script: Path, hydra: Any, folder: Path) -> list[str]:
+    """Return the command line that starts or resumes a job in its folder."""
+    command = [sys.executable, str(script)]
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            command += ["--config-dir", source.path]
+    if (folder / provenance.FILE).exists():
+        return [*command, f"resume={folder}"]
+    return [*command, *hydra.overrides.task, f"run_dir={folder}", f"hydra.run.dir={folder}"]
+
+
 @contextlib.contextmanager
-def _record(folder: Path) -> Iterator[dict[str, Any]]:
-    """What is noted of an attempt, besides its time; one of several processes does so."""
-    began, record = time.monotonic(), {"code": None, "error": ""}
-    before = recorded(folder)
+def _recorded_attempt(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the record of an attempt, to be filled in; write it with the attempt's time."""
+    attempt: dict[str, Any] = {"code": None, "error": ""}
+    start, before = time.monotonic(), read_attempts(folder)
     try:
-        yield record
+        yield attempt
     finally:
         if provenance.is_rank_zero():
-            record["seconds"] = round(before.get("seconds", 0) + time.monotonic() - began, 1)
-            record["attempts"] = before.get("attempts", 0) + 1
-            (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+            attempt["seconds"] = round(before.get("seconds", 0) + time.monotonic() - start, 1)
+            attempt["attempts"] = before.get("attempts", 0) + 1
+            write_whole(folder / ATTEMPTS, json.dumps(attempt) + "\n")
 
 
-def recorded(folder: Path) -> dict[str, Any]:
-    """What is noted of a job's attempts: code, error, seconds and attempts; empty of one that has had none."""
+def read_attempts(folder: Path) -> dict[str, Any]:
+    """Read code, error, seconds and attempts of a job; empty before its first attempt."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record if isinstance(record, dict) else {}
+        record = json.loads((folder / ATTEMPTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
-def _ended(command: Sequence[str], folder: Path, environment: dict[str, str]) -> int:
-    """The exit code of a process; what asks this one to stop asks that one, and is answered when it has ended."""
-    asked: list[int] = []
-    output = folder / (
-        OUTPUT if provenance.is_rank_zero() else f"output.{os.environ.get('SLURM_PROCID', '1')}.txt"
-    )
-    with output.open("ab") as printed:
+def _run_process(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
+    """Run a job's process and return its exit code.
+
+    A stop signal is passed on to the process. When it has ended, the previous handler is called:
+    a cluster's, for example, queues the job again.
+
+    Raises:
+        SystemExit: a stop signal was received.
+    """
+    received: list[int] = []
+    rank = os.environ.get("SLURM_PROCID", "1")
+    output = folder / (OUTPUT if provenance.is_rank_zero() else f"output.{rank}.txt")
+    with output.open("ab") as file:
         process = subprocess.Popen(
             command,
-            stdout=printed,
+            stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # or else Ctrl-C would ask it twice
-            preexec_fn=_outlive_nobody if sys.platform == "linux" else None,
+            # In the terminal's session, Ctrl-C would reach the process a second time.
+            start_new_session=True,
+            preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
         )
 
-        def ask(number: int, _: Any) -> None:
-            asked.append(number)
+        def pass_on(number: int, _: Any) -> None:
+            received.append(number)
             process.send_signal(number)
 
-        numbers = [
-            getattr(signal, name)
-            for name in ("SIGINT", "SIGTERM", "SIGUSR2")
-            if hasattr(signal, name)
-        ]
-        alone = threading.current_thread() is not threading.main_thread()
-        before = {} if alone else {number: signal.signal(number, ask) for number in numbers}
-        try:
+        with _handled_signals(pass_on) as previous:
             code = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    if asked:
-        for number in dict.fromkeys(asked):
-            handler = before[signal.Signals(number)]
-            if callable(handler):  # such as a cluster's, that will have this job begun again
-                handler(number, None)
-        raise SystemExit(128 + asked[0])
+
+    for number in dict.fromkeys(received):
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, None)
+    if received:
+        raise SystemExit(128 + received[0])
     return code
 
 
-def _outlive_nobody() -> None:
-    """Linux: be asked to stop when the parent dies."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+@contextlib.contextmanager
+def _handled_signals(handler: Any) -> Iterator[Handlers]:
+    """Handle stop signals for a while; yield the previous handlers."""
+    numbers = [
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)
+    ]
+    # Only the main thread may set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield previous
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
-def _threads(launcher: Any) -> dict[str, str]:
-    """The environment of a job: jobs at the same time share the processor's cores."""
-    if "n_jobs" not in launcher or "OMP_NUM_THREADS" in os.environ:
-        return dict(os.environ)
-    from joblib import cpu_count, effective_n_jobs
+def _stop_with_parent() -> None:
+    """Let Linux send SIGTERM to this process when its parent has died."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(max(1, cpu_count() // effective_n_jobs(launcher.n_jobs))),
-    }
+
+def _environment(launcher: Any) -> dict[str, str]:
+    """Return the environment of a job; simultaneous jobs share the processor's cores."""
+    environment = dict(os.environ)
+    if "n_jobs" in launcher and "OMP_NUM_THREADS" not in environment:
+        from joblib import cpu_count, effective_n_jobs
+
+        threads = max(1, cpu_count() // effective_n_jobs(launcher.n_jobs))
+        environment["OMP_NUM_THREADS"] = str(threads)
+    return environment
 
 
 def _last_line(output: Path) -> str:
+    """Return the last line that a job has printed: its error."""
     with output.open("rb") as file:
-        file.seek(max(0, output.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        file.seek(max(0, output.stat().st_size - LAST_BYTES))
+        lines = file.read().decode(errors="replace").strip().split("\n")
+    return lines[-1].strip()
