@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from fkp.errors import FkpError
 from fkp.files.writing import write_whole
+from fkp.runs import start
 from fkp.runs.overrides import text
 from fkp.runs.start import Start
 
@@ -27,7 +28,7 @@ LOCK = ".run.lock"
 # about to stop.
 PATIENCE = 10.0
 # Keys that say how a run is started, not what it is.
-ASKING = ("resume", "repeat", "allow_changes", "run_dir")
+ASKING = ("start", "allow_changes", "run_dir")
 # Processes other than rank zero: Hydra writes no files for them.
 QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")
 PACKAGES = (
@@ -92,7 +93,8 @@ def _newest(outputs: Path) -> Path:
     found = sorted(outputs.rglob(FILE), key=lambda file: file.stat().st_mtime)
     if not found:
         raise FkpError(
-            f"resume=true: no run in {outputs.resolve()}; start one, or name the folder of one by resume=…"
+            f"resume=true: no run in {outputs.resolve()}; "
+            "start one, or name the folder of one by resume=…"
         )
     return found[-1].parent
 
@@ -124,7 +126,7 @@ class Run:
         lock: of the folder; None in processes other than rank zero.
         previous: the record of the run that is resumed or repeated, if any.
         allow_changes: accept differences from the previous record.
-        initial_checkpoint: `ckpt_path` of the configuration.
+        initial_checkpoint: the checkpoint that the run starts from, if it resumes no run.
     """
 
     folder: Path
@@ -146,7 +148,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that this run starts from: its own last one, or `ckpt_path`, or None."""
+        """The checkpoint that this run starts from: its own last one, or that of `start.from`, or None."""
         if self.resumed and self.last.is_file():
             return self.last
         return Path(self.initial_checkpoint) if self.initial_checkpoint else None
