@@ -176,8 +176,8 @@ class YuNet:
 
     # The Haar cascade's box: offset of its centre, in widths and heights of YuNet's box; and its
     # side, in units of sqrt(width * height). They are medians over the training faces of
-    # youtube_faces (benchmarks/accuracy/boxes.py), except for RIGHT. That is 0.026 there, because the labels
-    # lie to the right of the faces; in mirror images it would be -0.026.
+    # youtube_faces (benchmarks/accuracy/boxes.py), except for RIGHT. That is 0.026 there, because
+    # the labels lie to the right of the faces; in mirror images it would be -0.026.
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
 
     # Smaller images are padded to this side, pixels. For images of a height below 24 pixels, OpenCV

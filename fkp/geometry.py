@@ -19,7 +19,8 @@ Array = NDArray[np.float64]
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 # The reach of points is the root of the sum of their squared distances from their mean, in box
-# sides. Points of a smaller reach than this do not determine the size of a face.
+# sides. Fewer points, or points of a smaller reach, do not determine the box of a face.
+MIN_POINTS = 3
 MIN_REACH = 0.1
 
 # The reach at which predicted points determine the box as well as a detector does: points err by
@@ -148,14 +149,18 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
 
     Returns:
         (4,) float32: left, top, right, bottom, IMAGE pixels; NaN where the points do not determine
-        the size of a face, as a single point does not.
+        the size of a face well, as one or two points with a `frame` do not.
     """
     points = np.asarray(points, float)
 
     if markup.frame is not None:
         centres, sides, _, reaches = placed(points[None], markup)
         x, y = centres[0]
-        side = sides[0] if reaches[0] >= MIN_REACH else np.nan
+        # Two points would always lie at the same places of their box: a network would learn
+        # nothing.
+        labelled = np.isfinite(points).all(1).sum()
+        enough = reaches[0] >= MIN_REACH and labelled >= MIN_POINTS
+        side = sides[0] if enough else np.nan
         return square(x, y, side).astype(np.float32)
 
     up, size = DEFAULT_UP, DEFAULT_SIDE
@@ -200,8 +205,9 @@ def reframed(
     """Compute boxes and rolls for another refinement step, from the predicted points.
 
     They are those of `rolled_box`. With a measured `frame`, they are a compromise with the boxes
-    before: points close to each other determine size and roll poorly, and a single point not at
-    all.
+    before: points close to each other determine size and roll poorly, a single point not at all;
+    and few points determine the place of the box less well than a detector, as the frame's `trust`
+    says.
 
     Args:
         points: (F, K, 2), IMAGE pixels.
@@ -218,15 +224,18 @@ def reframed(
         return new_boxes, np.array([roll for _, roll in frames])
 
     # Weight of the points: 1/2 at EQUAL_REACH.
-    _, _, old_side = centre_and_side(boxes)
+    x, y, old_side = centre_and_side(boxes)
+    trust_centre, trust_side = markup.frame.get("trust", (1.0, 1.0))
     _, new_side, new_rolls, reach = placed(points, markup)
     weight = reach**2 / (reach**2 + EQUAL_REACH**2)
 
     # Sides are averaged as logarithms, rolls along the shorter arc.
-    side = old_side ** (1 - weight) * new_side**weight
+    side = old_side ** (1 - trust_side * weight) * new_side ** (trust_side * weight)
     rolls = rolls + weight * ((new_rolls - rolls + 180) % 360 - 180)
 
-    centre, *_ = placed(points, markup, side, rolls)
+    new_centre, *_ = placed(points, markup, side, rolls)
+    old_centre = np.stack([x, y], -1)
+    centre = old_centre + trust_centre * (new_centre - old_centre)
     return square(centre[:, 0], centre[:, 1], side).astype(np.float32), rolls
 
 

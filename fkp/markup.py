@@ -52,8 +52,9 @@ class Markup:
         mirror: false if no pairs are known: faces are then never flipped.
         frame: measured in a training, see `fkp.data.framing`. `points`: the K points of the median
             face from the centre of its box, in box sides, null for a point that was never labelled;
-            `roll`: whether the points determine the roll of a face; `share`: side of a box as a
-            fraction of the image's shorter side.
+            `roll`: whether the points determine the roll of a face; `trust`: fractions of a
+            refinement step's move and zoom to take; `share`: side of a box as a fraction of the
+            image's shorter side.
 
     Raises:
         FkpError: the values are wrong or contradict each other.
@@ -156,13 +157,16 @@ class Markup:
         if self.frame is None:
             return
         points, roll = self.frame.get("points"), self.frame.get("roll")
+        trust = self.frame.get("trust", [1.0, 1.0])
         good = (
             isinstance(points, list)
             and len(points) == len(self.points)
             and all(point is None or (len(point) == 2 and _are_numbers(point)) for point in points)
             and any(points)
             and isinstance(roll, bool)
-            and _are_numbers([self.frame.get("share")])
+            and isinstance(trust, list)
+            and len(trust) == 2
+            and _are_numbers([self.frame.get("share"), *trust])
         )
         if not good:
             raise FkpError(

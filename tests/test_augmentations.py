@@ -1,4 +1,4 @@
-"""Laws of what training changes in pixels: a face's result is a function of its draws, and means what it says."""
+"""Laws of pixel augmentation: the result for a face is a function of its draws, as documented."""
 
 import ast
 import inspect
@@ -47,7 +47,7 @@ def images() -> Tensor:
 
 
 def drawn(count: int, faces: int = 6, seed: int = 0) -> Tensor:
-    """Draws (faces, count, 2); the first uniform ones are evenly spread, so about half are below a share of 0.5."""
+    """Draws (faces, count, 2); the first uniform ones are evenly spread, half of them below 0.5."""
     rng = np.random.default_rng(seed)
     draws = np.stack([rng.random((faces, count)), rng.standard_normal((faces, count))], -1)
     draws[:, 0, 0] = (np.arange(faces) + 0.5) / faces
@@ -279,7 +279,7 @@ def test_it_works_on_the_device_of_its_input(name: str, device: str, images: Ten
     there = step(images.to(where), draws.to(where))
     assert there.device.type == where.type
     difference = (there.cpu() - step(images, draws)).abs()
-    # The last bit of a wave may round it the other way, or a pixel of an edge be inside: few of them.
+    # The last bit of a coefficient may round the other way, or an edge pixel be inside: few do.
     assert difference.mean() < 1e-3 and (difference > 1e-4).float().mean() < 0.02
 
 

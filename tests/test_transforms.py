@@ -121,7 +121,7 @@ def test_a_face_is_cropped_alike_alone_and_in_a_batch(seed: int) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 99))
 def test_a_chain_of_steps_is_one_affine(seed: int) -> None:
-    """Against the same crop written down in another way: turn about the square's centre, scale, shift, mirror."""
+    """Compare with the same crop computed another way: rotate, scale, shift, mirror."""
     drawn = draws(seed)
     crops, start = t.run(CHAIN, faces(), drawn), faces()
     for i in range(FACES):
@@ -188,7 +188,7 @@ def test_all_ways_of_resampling_agree(size: int, seed: int | None) -> None:
         )
         for other in others:
             difference = np.abs(exact - other.astype(float))
-            # OpenCV rounds its result, and coordinates to 1/32 of a pixel: a few levels on the sharpest edges.
+            # OpenCV rounds its result, and coordinates to 1/32 of a pixel: a few levels at most.
             assert (
                 difference.mean() < 0.45
                 and np.quantile(difference, 0.97) <= 2
@@ -232,7 +232,7 @@ def test_share_says_which_faces_are_mirrored() -> None:
 
 
 def test_without_a_draw_everything_takes_the_middle() -> None:
-    """The middle is what a draw of zeros (normal) and halves (uniform) gives, and the box's centre is in it."""
+    """Without draws, transforms take the middle of what they could draw."""
     steps = [
         t.FaceCrop(1.5, shift=0.1, zoom=0.2, rotation=20),
         t.Rescale(250),
@@ -331,7 +331,7 @@ def test_tensors_hold_the_pixels_channel_first_in_zero_to_one() -> None:
 
 
 def test_a_tilt_that_is_known_is_taken_out() -> None:
-    """A face turned with its picture, cropped with its tilt, lies in the crop as the upright one does."""
+    """A rolled face, cropped with its roll, lies in the crop as the upright face does."""
     steps, upright = [t.FaceCrop(1.3, 0.1), t.Rescale(64)], faces()
     wanted = apply(t.run(steps, upright).to_crop, upright.points)
     for tilt in (-170.0, -30.0, 45.0):

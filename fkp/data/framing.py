@@ -44,6 +44,10 @@ FLAT = 0.02
 # If the median face seems to be rolled by more degrees, its points do not determine the roll.
 ROLLED = 25.0
 
+# Scatter of detectors' boxes (benchmarks/accuracy/boxes.py): standard deviation of the centre, in
+# sides of the box, and of the logarithm of the side.
+SHIFT, ZOOM = 0.04, 0.08
+
 # Side of the box if nothing can be measured, in units of the points' longer extent.
 EXTENT = 1.5
 
@@ -121,15 +125,34 @@ def frame(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> dict[str, An
     shape = middle + (shape - middle) * (factor if factor > 0 else 1.0)
 
     # Place: remove the median error that remains, with size and roll taken from the points.
-    found_centre, _, _, _ = placed(points, replace(markup, frame=_frame(shape, roll)))
+    found_centre, found_side, _, reach = placed(points, replace(markup, frame=_frame(shape, roll)))
     error = (centre - found_centre) / side[:, None]  # (F, 2)
-    return _frame(shape - np.nanmedian(error, 0), roll)
+
+    # Trust: how much of a refinement step's move and zoom to take.
+    found_side = np.where(found_side > 0, found_side, np.nan)
+    zoom = np.log(found_side / side) if reach.any() else np.zeros(len(side))
+    trust = [_trust(error, SHIFT), _trust(zoom[:, None], ZOOM)]
+    return _frame(shape - np.nanmedian(error, 0), roll) | {"trust": trust}
+
+
+def _trust(error: np.ndarray, scatter: float) -> float:
+    """Return the fraction of a step from a detector's box to the frame's box that is to be taken.
+
+    It is 1 where the frame's boxes scatter no more than the detector's.
+
+    Args:
+        error: (F, D), of the frame's boxes.
+        scatter: standard deviation of the detector's boxes, in the same units.
+    """
+    low, high = np.nanpercentile(error, [25, 75], axis=0)
+    std = float(np.sqrt(np.mean(((high - low) / 1.349) ** 2)))  # of a normal distribution
+    return round(min(1.0, (scatter / max(std, 1e-9)) ** 2), 4)
 
 
 def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
     """Return a table in which every face has a box, given or derived from its points.
 
-    Points that do not determine a box, such as a single point, take the detector's, or else one
+    Points that do not determine a box, such as one or two points, take the detector's, or else one
     whose side is the measured fraction of the image. Only markups with a measured `frame` need it.
     """
     lacking = np.flatnonzero(~np.isfinite(face_boxes(faces, markup)).all(1))
@@ -160,24 +183,26 @@ def _nearest_box(points: np.ndarray, detected: np.ndarray, markup: Markup) -> np
     """Return the detected box (4,) that lies where the points (K, 2) want it; None if none does."""
     if not len(detected):
         return None
-    wanted = _wanted(points, detected, markup)
-    x, y, _ = centre_and_side(detected)
-    wanted_x, wanted_y, wanted_side = centre_and_side(wanted)
-    distance = np.hypot(x - wanted_x, y - wanted_y) / wanted_side
+    x, y, side = centre_and_side(detected)
+    wanted = _wanted_centres(points, side, markup)
+    distance = np.hypot(x - wanted[:, 0], y - wanted[:, 1]) / side
     return detected[distance.argmin()] if (distance < PLACED).any() else None
 
 
 def _guessed_box(points: np.ndarray, size: tuple[int, int], markup: Markup) -> np.ndarray:
     """Return a box (4,) around points (K, 2): its side is the measured fraction of the image."""
     assert markup.frame is not None
-    side = markup.frame["share"] * min(size)
-    return _wanted(points, square(0, 0, np.array([side])), markup)[0]
+    side = np.array([markup.frame["share"] * min(size)])
+    ((x, y),) = _wanted_centres(points, side, markup)
+    boxes, _ = reframed(points[None], square(x, y, side), np.zeros(1), markup)
+    return boxes[0]
 
 
-def _wanted(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> np.ndarray:
-    """Return the boxes (n, 4) that points (K, 2) want, if their sizes are those of boxes (n, 4)."""
-    faces = np.repeat(points[None], len(boxes), 0)
-    return reframed(faces, boxes, np.zeros(len(boxes)), markup)[0]
+def _wanted_centres(points: np.ndarray, sides: np.ndarray, markup: Markup) -> np.ndarray:
+    """Return the centres (n, 2) of upright boxes of these sides (n,) around points (K, 2)."""
+    faces = np.repeat(points[None], len(sides), 0)
+    centres, *_ = placed(faces, markup, sides, np.zeros(len(sides)))
+    return centres
 
 
 def _level(shape: np.ndarray, markup: Markup) -> bool:

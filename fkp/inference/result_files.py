@@ -14,6 +14,7 @@ import numpy as np
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.reading import read_text, short
+from fkp.files.writing import write_whole
 from fkp.markup import Markup
 
 # A JSON file of ten thousand faces has half as many bytes.
@@ -66,13 +67,6 @@ class ResultFolder:
                 raise FkpError(
                     f"{source}: a result would overwrite this file; choose another run_dir"
                 )
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is either complete or absent."""
-    draft = file.with_name(f".{file.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, file)
 
 
 def as_json(value: Any) -> str:

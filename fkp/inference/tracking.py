@@ -102,8 +102,8 @@ class Tracker:
     Args:
         smooth: smooth the points.
         cutoff, beta, speed_cutoff: of `OneEuro`; the unit of length is the face's size, the square
-            root of the area of its points' bounding box. `benchmarks/robustness/video.py` measures their
-            effect.
+            root of the area of its points' bounding box. `benchmarks/robustness/video.py` measures
+            their effect.
         overlapping: least intersection over union of the boxes of one face in two frames.
         patience: seconds for which a face may be lost and keep its number.
         markup: of the points.

@@ -17,6 +17,7 @@ from fkp.console import track
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.reading import read_text
+from fkp.files.writing import write_whole
 from fkp.inference.image_writer import (
     ImageWriter,
     read_ahead,
@@ -31,7 +32,6 @@ from fkp.inference.result_files import (
     ResultFolder,
     as_json,
     as_plain,
-    write_whole,
 )
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames

@@ -1,8 +1,8 @@
 """Sample the 68 points of faces from a linear model of real labels.
 
-`shape68.json` is computed by `benchmarks/accuracy/shape_model.py`. Its unit is the root mean square radius
-of a face's points (the outer eye corners are about 1.5 apart); x right, y down, the mean of the
-points at the origin, without roll.
+`shape68.json` is computed by `benchmarks/accuracy/shape_model.py`. Its unit is the root mean square
+radius of a face's points (the outer eye corners are about 1.5 apart); x right, y down, the mean of
+the points at the origin, without roll.
 """
 
 import json

@@ -68,7 +68,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, data)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data.getvalue())
+            write_whole(path, data.getvalue(), durable=True)
         except OSError as error:
             kept = "the previous one is kept" if path.exists() else "there is no previous one"
             raise FkpError(

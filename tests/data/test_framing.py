@@ -200,7 +200,7 @@ def test_detected_boxes_are_as_good_as_label_boxes(
 
 
 def test_frame_has_no_median_error_for_boxes_of_any_convention(faces: FaceTable) -> None:
-    for kind in ("face5", "two points", "forehead", "98 points"):
+    for kind in ("face5", "four points on one line", "forehead", "98 points"):
         table = own(faces, kind).select(slice(TRAIN))
         wanted = np.array([face_box(points) for points in faces.points[:TRAIN]]) * 1.0
         x, y, side = centre_and_side(wanted)
@@ -252,7 +252,9 @@ def test_size_and_roll_that_points_do_not_determine_are_kept(faces: FaceTable) -
     boxes, rolls = np.array([[10.0, 20, 110, 120]]), np.array([12.0])
     one = measured(own(faces, "one point"), markup_of("one point"))
     (box,), (roll,) = reframed(np.array([[[300.0, 200]]]), boxes, rolls, one)
-    assert roll == 12 and centre_and_side(box)[2] == pytest.approx(100) and box[0] > 200
+    assert roll == 12 and centre_and_side(box)[2] == pytest.approx(100)
+    # A head that turns moves its nose in the detector's box: the box follows the nose a little.
+    assert 10 < box[0] < 150
     two = measured(own(faces, "nostrils, near each other"), markup_of("nostrils, near each other"))
     (box,), (roll,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * rolls, two)
     assert 0.4 * 100 < centre_and_side(box)[2] < 110 and abs(roll) < 25

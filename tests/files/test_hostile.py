@@ -1,6 +1,7 @@
 """Test that readers give a result or one clean error, whatever a file contains.
 
-`benchmarks/reliability/fuzz.py` does the same with many more files, and with limits on memory and time.
+`benchmarks/reliability/fuzz.py` does the same with many more files, and with bounds on memory
+and time.
 """
 
 import sys
