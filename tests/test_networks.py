@@ -101,7 +101,7 @@ def test_only_labelled_points_surprise() -> None:
 
 
 def test_faces_whose_labels_lean_are_learnt_the_same_in_the_mirror() -> None:
-    """Without their label offset, labels lie on the face; in a mirrored crop, on its mirror image."""
+    """Without their offset, labels lie on the face; in a mirrored crop, on its mirror image."""
     face, to_crop = (
         10 + 40 * torch.rand(3, 68, 2),
         torch.tensor([[0.9, -0.3, 2.0], [0.3, 0.9, 1.0]]).expand(3, 2, 3),

@@ -148,7 +148,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that this run starts from: its own last one, or that of `start.from`, or None."""
+        """The checkpoint to start from: the run's own last one, that of `start.from`, or None."""
         if self.resumed and self.last.is_file():
             return self.last
         return Path(self.initial_checkpoint) if self.initial_checkpoint else None
