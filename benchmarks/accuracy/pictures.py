@@ -1,4 +1,9 @@
-"""Draw the README's pictures: `python benchmarks/accuracy/pictures.py outputs/<date>/<time>`, the folder of a default run."""
+"""Draw the example images of the documentation.
+
+    python benchmarks/accuracy/pictures.py outputs/<date>/<time>
+
+The argument is the folder of a run with the default configuration.
+"""
 
 import json
 import sys
@@ -16,26 +21,28 @@ from fkp.runs.results import TEST_FACES
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def drawn_faces(count: int = 24, side: int = 150) -> np.ndarray:
-    """The first drawn faces of seed 0 with room round them, every second one with its points."""
+def synthetic_faces(count: int = 24, side: int = 150) -> np.ndarray:
+    """Draw a grid of the first synthetic faces of seed 0, every second one with its points."""
     crops, points = [], []
     for index in range(count):
         image, label = paint(0, index)
+
+        # A square crop with a margin round the face box.
         left, top, right, _ = face_box(label).astype(float)
-        room = 0.25 * (right - left)
-        framed = compose(
-            translation(room - left, room - top), rescaling(side / (right - left + 2 * room))
-        )
-        crops.append(warp(image, framed, (side, side)))
-        points.append(apply(framed, label) if index % 2 else np.full_like(label, np.nan))
+        margin = 0.25 * (right - left)
+        scale = side / (right - left + 2 * margin)
+        to_crop = compose(translation(margin - left, margin - top), rescaling(scale))
+
+        crops.append(warp(image, to_crop, (side, side)))
+        points.append(apply(to_crop, label) if index % 2 else np.full_like(label, np.nan))
     return visualize_output(crops, points, columns=8, side=side)
 
 
 def main(run: str) -> None:
-    """Write them into docs/, small enough to commit."""
-    write_image(DOCS / "synthetic_faces.jpg", drawn_faces())
-    sheet = read_image(Path(run) / TEST_FACES)
-    smaller = cv2.resize(sheet, None, fx=0.85, fy=0.85, interpolation=cv2.INTER_AREA)
+    """Write the images into docs/, small enough to commit."""
+    write_image(DOCS / "synthetic_faces.jpg", synthetic_faces())
+    grid = read_image(Path(run) / TEST_FACES)
+    smaller = cv2.resize(grid, None, fx=0.85, fy=0.85, interpolation=cv2.INTER_AREA)
     write_image(DOCS / "test_faces.jpg", smaller)
     print(json.dumps({path.name: path.stat().st_size for path in sorted(DOCS.glob("*.jpg"))}))
 

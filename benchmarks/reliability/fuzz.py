@@ -1,11 +1,13 @@
-"""Read damaged and hostile files of every kind that fkp reads. Whatever they hold, what comes of them is a result or
-one clean error (`FkpError`). Anything else is a bug, and so is a crash, or a file that takes 10 seconds or 256 MB:
-they are counted and kept.
+"""Read damaged and hostile files of every kind that fkp reads, and count how reading ends.
 
     python benchmarks/reliability/fuzz.py --inputs 100000
 
-Every reader has small good files, which are mutated: a number, a seed and its name tell an input. A process of its own
-reads them, and another goes on where it died. Linux alone has its limits.
+Reading must end with a result or with one clean error (`FkpError`). Another exception, a crash,
+more than 10 seconds or more than 256 MB is a bug: it is counted, and its input is kept.
+
+Every reader has small good files, which are mutated. The reader's name and a number determine an
+input. A child process reads the inputs; if it dies, a new one continues with the next input. The
+limits of time and memory need Linux.
 """
 
 import argparse
@@ -15,7 +17,6 @@ import itertools
 import json
 import math
 import os
-import random
 import resource
 import signal
 import sys
@@ -27,6 +28,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,14 +54,26 @@ from fkp.inference.media import find
 from fkp.inference.video import Video
 from fkp.inference.writers import PredictionWriter
 from fkp.markup import IBUG68, load_markup
+from fkp.recipe import current_names
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+# The modules that the benchmarks share.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from sets import last_line  # noqa: E402
 
-MEMORY, SECONDS = 1 << 28, 10  # bytes more than good files take, and time, for one input
-PIXELS = 1 << 22  # that a picture may have meanwhile, far less than MEMORY
-LAST = 1 << 32  # bytes more, at which the process that reads is stopped
-PICTURES = {
+# The limits of one input: bytes beyond what the good files take, and seconds.
+MEMORY, SECONDS = 1 << 28, 10
+
+# The most pixels of an image during the test, far less than MEMORY.
+PIXELS = 1 << 22
+
+# Additional bytes at which the operating system refuses memory to the child process.
+HARD_MEMORY = 1 << 32
+
+# Bytes of a PNG file before its first chunk, and the largest mutated file.
+PNG_SIGNATURE, LARGEST = 8, 1 << 20
+
+# Pillow's name of each image format, and the file name extension.
+IMAGES = {
     "jpeg": "jpg",
     "png": "png",
     "gif": "gif",
@@ -67,9 +81,12 @@ PICTURES = {
     "webp": "webp",
     "tiff": "tif",
     "ppm": "ppm",
+    "jpeg2000": "jp2",
+    "avif": "avif",
 }
-PICTURES |= {"jpeg2000": "jp2", "avif": "avif"}
-FILMS = {
+
+# The file name extension of each video container, and OpenCV's name of the codec.
+VIDEOS = {
     "mp4": "mp4v",
     "avi": "MJPG",
     "mkv": "mp4v",
@@ -78,6 +95,8 @@ FILMS = {
     "ts": "mp2v",
     "wmv": "WMV2",
 }
+
+# Byte strings and numbers that often break parsers.
 WORDS = rb"../ / - 1e999 nan , ' [ { &a *a %s null II* !!int".split()
 WORDS += [
     b'"',
@@ -109,59 +128,21 @@ NUMBERS = [
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Small good files of every kind, by the name of their reader."""
+    """Make small good files of every kind, by the name of their reader."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         image, points = painter.paint(0, 0)
         image = cv2.resize(image, (64, 48))
-        made, exif = {}, Image.Exif()
-        exif[274] = 6
-        for kind in PICTURES:
-            file = io.BytesIO()
-            Image.fromarray(image).save(file, kind, exif=exif)
-            made[kind] = [file.getvalue()]
-        for ending, codec in FILMS.items():
-            writer = cv2.VideoWriter(
-                str(folder / f"film.{ending}"), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48)
-            )
-            for shift in range(3):
-                writer.write(np.roll(image, shift, 1))
-            writer.release()
-        write_pts(folder / "a.pts", points)
-        write_csv(folder / "a.csv", ["a.png"] * 3, np.stack([points] * 3))
-        named = [
-            ["image", "identity", *(f"{point}_{axis}" for point in IBUG68.points for axis in "xy")]
-        ]
-        named += [["a.png", "somebody", *map(str, points.ravel())]]
-        face = Face(points, np.ones(68), np.ones(4), 1.0)
-        with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("top/data/a.txt", "a" * 50)
-            archive.writestr("top/data/b/c.bin", bytes(range(256)))
-        os.environ["FKP_CACHE"] = name
-        write_image(folder / "a.png", image)
-        image_cache.decode(
-            FaceTable([folder / "a.png"], points[None], ["a"], ["a"]), IBUG68, True, 3.0
-        )
-        _weights(folder)
-        markups = Path(fkp.markup.__file__).with_name("markups")
-        return made | {
-            "doctor": [data for some in made.values() for data in some],
-            "csv": [
-                (folder / "a.csv").read_bytes(),
-                "\n".join(map(",".join, named)).encode(),
-                _spreadsheet(points),
-            ],
-            "pts": [(folder / "a.pts").read_bytes()],
-            "markup": [
-                (markups / "face5.yaml").read_bytes(),
-                (markups / "ibug68.yaml").read_bytes(),
-            ],
-            "prediction": [
-                json.dumps({"image": "a.png", "ckpt": None, "faces": [face.as_dict()]}).encode()
-            ],
-            "list": [b"a.png\n# mine\n../b.jpg\n"],
-            "film": [(folder / f"film.{ending}").read_bytes() for ending in FILMS],
-            "archive": [(folder / "a.zip").read_bytes()],
+
+        made = _image_files(image)
+        _write_cache(folder, image, points)
+        _write_weights(folder)
+        return {
+            **made,
+            "doctor": [data for files in made.values() for data in files],
+            **_label_files(folder, points),
+            "film": _video_files(folder, image),
+            "archive": [_archive_file(folder)],
             "index": [file.read_bytes() for file in folder.glob("canvases-*/index")],
             "contents": [file.read_bytes() for file in folder.glob("contents-*")],
             "checkpoint": [(folder / "a.ckpt").read_bytes()],
@@ -169,77 +150,147 @@ def seeds() -> dict[str, list[bytes]]:
         }
 
 
+def _image_files(image: np.ndarray) -> dict[str, list[bytes]]:
+    """Encode an image in every format, with an EXIF orientation."""
+    exif = Image.Exif()
+    exif[274] = 6
+
+    files = {}
+    for kind in IMAGES:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, kind, exif=exif)
+        files[kind] = [file.getvalue()]
+    return files
+
+
+def _video_files(folder: Path, image: np.ndarray) -> list[bytes]:
+    """Encode a video of three frames in every container."""
+    files = []
+    for extension, codec in VIDEOS.items():
+        file = folder / f"film.{extension}"
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48))
+        for shift in range(3):
+            writer.write(np.roll(image, shift, 1))
+        writer.release()
+        files.append(file.read_bytes())
+    return files
+
+
+def _label_files(folder: Path, points: np.ndarray) -> dict[str, list[bytes]]:
+    """Write labels, markups, predictions and lists of images."""
+    write_pts(folder / "a.pts", points)
+    write_csv(folder / "a.csv", ["a.png"] * 3, np.stack([points] * 3))
+    header = ["image", "identity", *(f"{name}_{axis}" for name in IBUG68.points for axis in "xy")]
+    named = [header, ["a.png", "somebody", *map(str, points.ravel())]]
+
+    markups = Path(fkp.markup.__file__).with_name("markups")
+    face = Face(points, np.ones(68), np.ones(4), 1.0)
+    prediction = {"image": "a.png", "ckpt": None, "faces": [face.as_dict()]}
+    return {
+        "csv": [
+            (folder / "a.csv").read_bytes(),
+            "\n".join(map(",".join, named)).encode(),
+            _spreadsheet(points),
+        ],
+        "pts": [(folder / "a.pts").read_bytes()],
+        "markup": [(markups / f"{name}.yaml").read_bytes() for name in ("face5", "ibug68")],
+        "prediction": [json.dumps(prediction).encode()],
+        "list": [b"a.png\n# mine\n../b.jpg\n"],
+    }
+
+
 def _spreadsheet(points: np.ndarray) -> bytes:
-    """A table without a header, with an index column, decimal commas and another machine's path, in UTF-16."""
+    """Make a UTF-16 table with an index column, decimal commas and Windows paths, no header."""
     cells = [str(value).replace(".", ",") for value in points.ravel()]
     return "\r\n".join(
         ";".join([str(i), rf"C:\me\{'Aa'[i]}.PNG", *cells, ""]) for i in range(2)
     ).encode("utf-16")
 
 
-def _weights(folder: Path) -> None:
-    """The smallest network, as a checkpoint and exported."""
+def _archive_file(folder: Path) -> bytes:
+    """Make a ZIP archive of two files."""
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("top/data/a.txt", "a" * 50)
+        archive.writestr("top/data/b/c.bin", bytes(range(256)))
+    return (folder / "a.zip").read_bytes()
+
+
+def _write_cache(folder: Path, image: np.ndarray, points: np.ndarray) -> None:
+    """Write an image cache of one face."""
+    os.environ["FKP_CACHE"] = str(folder)
+    write_image(folder / "a.png", image)
+    table = FaceTable([folder / "a.png"], points[None], ["a"], ["a"])
+    image_cache.decode(table, IBUG68, True, 3.0)
+
+
+def _write_weights(folder: Path) -> None:
+    """Write the smallest network as a checkpoint and as an exported model."""
     from fkp.inference.export import export
     from fkp.networks import HeatMaps
     from fkp.weights import shipped
 
-    recipe = torch.load(shipped(), weights_only=True)["fkp"]
+    recipe = current_names(torch.load(shipped(), weights_only=True)["fkp"])
     recipe["network"] = {"_target_": "fkp.networks.HeatMaps", "width": 4}
     recipe["codec"] = {"_target_": "fkp.codecs.SoftArgmax", "size": 64, "unit": 0.64}
     recipe["transforms"]["rescale"]["size"] = recipe["transforms"]["random_crop"]["size"] = 64
-    state = {
-        f"network.{name}": weight for name, weight in HeatMaps(68, width=4).state_dict().items()
-    }
+
+    weights = HeatMaps(68, width=4).state_dict()
+    state = {f"network.{name}": weight for name, weight in weights.items()}
     torch.save({"fkp": recipe, "state_dict": state}, folder / "a.ckpt")
     export(folder / "a.ckpt", folder / "a.onnx", np.zeros((2, 64, 64), np.uint8))
 
 
 def _survey(source: Source, file: Path) -> object:
+    """Read the labels of a source."""
     source.root = file.parent
     return source.survey()
 
 
-def _film(file: Path) -> object:
-    film = Video(file)
-    return film.constant_rate(), list(itertools.islice(film, 100))
+def _video(file: Path) -> object:
+    """Read the rate and at most 100 frames of a video."""
+    video = Video(file)
+    return video.constant_rate(), list(itertools.islice(video, 100))
 
 
 def _archive(file: Path) -> None:
+    """Unpack an archive, with the errors that `fetch_archive` reports."""
+    digests = {"a.txt": hashlib.sha256(b"a" * 50).hexdigest()}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            download._unpack(
-                file, Path(folder, "out"), "data", {"a.txt": hashlib.sha256(b"a" * 50).hexdigest()}
-            )
-    except (download._Unsound, OSError) as error:  # as fetch_archive says it
+            download._unpack(file, Path(folder, "out"), "data", digests)
+    except (download._Unsound, OSError) as error:
         raise FkpError(str(error)) from error
 
 
 def _contents(file: Path) -> bytes:
+    """Read the file in which the image cache keeps the digests of images."""
     os.environ["FKP_CACHE"] = str(file.parent)
     paths = Texts.of([file.with_name("a.png")], Path)
-    image_digests.digests(paths)
+    image_cache._contents(paths)
+
     (known,) = file.parent.glob("contents-*.bin")
     os.replace(file, known)
     return image_digests.digests(paths)
 
 
+def _prediction(file: Path) -> object:
+    """Read a prediction as a resumed `predict.py` does."""
+    return PredictionWriter(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a"))
+
+
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
 PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
-# The name of the file, and what reads it.
+
+# By the reader's name: the name of the file, and the function that reads it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    **{kind: (f"in.{ending}", read_image) for kind, ending in PICTURES.items()},
-    "doctor": ("in.png", read_facts),
+    **{kind: (f"in.{extension}", read_image) for kind, extension in IMAGES.items()},
+    "doctor": ("in.png", _look),
     "csv": ("in.csv", lambda file: _survey(CSV, file)),
     "pts": ("a.pts", lambda file: _survey(PTS, file)),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
-    "prediction": (
-        "a.json",
-        lambda file: PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(
-            Path("a.png"), Path("a")
-        ),
-    ),
+    "prediction": ("a.json", _prediction),
     "list": ("in.txt", lambda file: find(str(file))),
-    "film": ("in.mp4", _film),
+    "film": ("in.mp4", _video),
     "archive": ("in.zip", _archive),
     "index": ("index", lambda file: image_cache._read_index(file.parent)),
     "contents": ("in.bin", _contents),
@@ -249,57 +300,59 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 def mutated(good: list[bytes], name: str) -> bytes:
-    """A damaged copy of one of some good files, the same for the same name."""
-    chance = random.Random(name)
-    data = bytearray(chance.choice(good))
-    for _ in range(chance.choice((1, 1, 2, 3, 6))):
-        at = chance.randrange(
-            min(len(data), chance.choice((64, 512, 1 << 30))) + 1
-        )  # headers are where it hurts
-        end = at + chance.choice((1, 2, 4, 8, 64, chance.randrange(len(data) + 1)))
-        word, flipped = (
-            chance.choice(WORDS),
-            bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1]),
-        )
-        number = (chance.choice(NUMBERS) & 0xFFFFFFFF >> chance.choice((0, 16))).to_bytes(
-            4, "little"
-        )
-        number = number[:: chance.choice((1, -1))]
-        again, other, noise = (
-            data[at:end][:4000] * chance.choice((1, 1, 300)),
-            chance.choice(good)[at:end],
-            chance.randbytes(4),
-        )
-        edits = [
-            (at, word),
-            (at + len(word), word),
-            (at, again),
-            (end, other),
-            (end, noise),
-            (end, b""),
-            (1 << 30, b""),
-        ]
-        until, new = chance.choice([*edits, (at + 1, flipped), (at + len(number), number)])
-        data[at:until] = new
-    return (
-        _summed(data[: 1 << 20])
-        if data[:4] == b"\x89PNG" and chance.random() < 0.7
-        else bytes(data[: 1 << 20])
-    )
+    """Damage a copy of one of some good files; the same name gives the same bytes."""
+    random = Random(name)
+    data = bytearray(random.choice(good))
+    for _ in range(random.choice((1, 1, 2, 3, 6))):
+        _edit(data, good, random)
+
+    short = data[:LARGEST]
+    if data[:4] == b"\x89PNG" and random.random() < 0.7:
+        return _with_checksums(short)
+    return bytes(short)
 
 
-def _summed(png: bytearray) -> bytes:
-    """With right check sums, or nobody reads on."""
-    at = 8
-    while at + 12 <= len(png):
-        end = at + 8 + int.from_bytes(png[at : at + 4])
-        png[end : end + 4] = zlib.crc32(png[at + 4 : end]).to_bytes(4)
-        at = end + 4
+def _edit(data: bytearray, good: list[bytes], random: Random) -> None:
+    """Insert, overwrite, repeat, splice or cut bytes at a random place, often in the header."""
+    start = random.randrange(min(len(data), random.choice((64, 512, 1 << 30))) + 1)
+    end = start + random.choice((1, 2, 4, 8, 64, random.randrange(len(data) + 1)))
+
+    # What may be written there.
+    word = random.choice(WORDS)
+    flipped = bytes(byte ^ 1 << random.randrange(8) for byte in data[start : start + 1])
+    value = random.choice(NUMBERS) & 0xFFFFFFFF >> random.choice((0, 16))
+    number = value.to_bytes(4, "little")[:: random.choice((1, -1))]
+    repeated = data[start:end][:4000] * random.choice((1, 1, 300))
+    spliced = random.choice(good)[start:end]
+    noise = random.randbytes(4)
+
+    edits = [
+        (start, word),
+        (start + len(word), word),
+        (start, repeated),
+        (end, spliced),
+        (end, noise),
+        (end, b""),
+        (1 << 30, b""),
+        (start + 1, flipped),
+        (start + len(number), number),
+    ]
+    until, new = random.choice(edits)
+    data[start:until] = new
+
+
+def _with_checksums(png: bytearray) -> bytes:
+    """Correct the checksums of a PNG file, so that its reader does not stop at the first one."""
+    start = PNG_SIGNATURE
+    while start + 12 <= len(png):
+        end = start + 8 + int.from_bytes(png[start : start + 4])
+        png[end : end + 4] = zlib.crc32(png[start + 4 : end]).to_bytes(4)
+        start = end + 4
     return bytes(png)
 
 
 def outcome(reader: str, folder: Path, data: bytes) -> str:
-    """`result`, `error` (a clean one), or else the traceback of a bug."""
+    """Read data; return `result`, `error` (a clean one), or else the traceback of a bug."""
     name, read = READERS[reader]
     (folder / name).write_bytes(data)
     try:
@@ -312,70 +365,84 @@ def outcome(reader: str, folder: Path, data: bytes) -> str:
 
 
 def fuzz(reader: str, good: list[bytes], numbers: range, until: float, keep: Path) -> Counter[str]:
-    """Let a process read the inputs of these numbers, and another go on where it dies; how they ended."""
+    """Read the inputs of these numbers in child processes, and count how reading ended.
+
+    Args:
+        reader: a name in `READERS`.
+        good: its good files.
+        numbers: the numbers of the inputs.
+        until: when to stop, by `time.monotonic`.
+        keep: the folder for the inputs that found a bug.
+    """
     ends: Counter[str] = Counter()
     while ends.total() < len(numbers) and time.monotonic() < until:
         before = ends.total()
         with tempfile.TemporaryDirectory() as folder:
-            answer, tell = os.pipe()
+            receive, send = os.pipe()
             if (child := os.fork()) == 0:
                 try:
-                    _read(reader, good, numbers[ends.total() :], until, Path(folder), tell)
+                    _read(reader, good, numbers[ends.total() :], until, Path(folder), send)
                 finally:
                     os._exit(1)
-            os.close(tell)
-            with open(answer, encoding="utf-8") as lines:
+
+            # Count what the child process reports until it ends.
+            os.close(send)
+            with open(receive, encoding="utf-8") as lines:
                 for line in lines:
                     ends[_kept(reader, good, numbers[ends.total()], json.loads(line), keep)] += 1
             _, status = os.waitpid(child, 0)
-        if status and ends.total() == before:  # of this input, and not of all those before
-            ends[
-                _kept(
-                    reader,
-                    good,
-                    numbers[ends.total()],
-                    f"died: {os.waitstatus_to_exitcode(status)}",
-                    keep,
-                )
-            ] += 1
+
+        # A death is a bug of the first input alone; otherwise a new process tries the input again.
+        if status and ends.total() == before:
+            end = f"died: {os.waitstatus_to_exitcode(status)}"
+            ends[_kept(reader, good, numbers[ends.total()], end, keep)] += 1
     return ends
 
 
 def _read(
-    reader: str, good: list[bytes], numbers: range, until: float, folder: Path, tell: int
+    reader: str, good: list[bytes], numbers: range, until: float, folder: Path, send: int
 ) -> None:
-    """The process that reads."""
-    for told in (1, 2):  # by OpenCV, FFmpeg and onnxruntime, of every file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), told)
-    images.PIXELS = PIXELS
-    write_image(folder / "a.png", np.zeros((8, 8), np.uint8))
-    for data in good:
-        outcome(reader, folder, data)  # what has to be loaded once is loaded
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + LAST, taken + LAST))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MEMORY // 1024
-    for alarm in (signal.SIGALRM, signal.SIGPROF):
-        signal.signal(alarm, signal.SIG_DFL)  # which ends it, wherever it is
-    with open(tell, "w", encoding="utf-8") as answers:
+    """Read inputs within the limits, and send how each ended; then end the process."""
+    most = _limit_process(reader, good, folder)
+    with open(send, "w", encoding="utf-8") as results:
         for number in itertools.takewhile(lambda _: time.monotonic() < until, numbers):
-            signal.setitimer(
-                signal.ITIMER_PROF, SECONDS
-            )  # of its own; other work on the machine is not its fault
+            # Processor time, so that other work on the machine does not count; real time as a
+            # larger limit.
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             signal.setitimer(signal.ITIMER_REAL, 6 * SECONDS)
             end = outcome(reader, folder, mutated(good, f"{reader} {number}"))
+
+            # Earlier inputs may have taken the memory: let a new process try this one again.
             large = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most
             if large and number != numbers[0]:
-                break  # perhaps not by this one alone: another process will see
-            print(
-                json.dumps(f"more than {MEMORY >> 20} MB" if large else end),
-                file=answers,
-                flush=True,
-            )
+                break
+            end = f"more than {MEMORY >> 20} MB" if large else end
+            print(json.dumps(end), file=results, flush=True)
     os._exit(0)
 
 
+def _limit_process(reader: str, good: list[bytes], folder: Path) -> int:
+    """Set the limits of this process; return the largest memory allowed, in KiB."""
+    # OpenCV, FFmpeg and onnxruntime print a message for every damaged file.
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    images.PIXELS = media.PIXELS = PIXELS
+
+    # Load the libraries before memory is measured.
+    write_image(folder / "a.png", np.zeros((8, 8), np.uint8))
+    for data in good:
+        outcome(reader, folder, data)
+
+    # Limit memory, and let the alarms end the process wherever it is.
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + HARD_MEMORY, taken + HARD_MEMORY))
+    for alarm in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(alarm, signal.SIG_DFL)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MEMORY // 1024
+
+
 def _kept(reader: str, good: list[bytes], number: int, end: str, keep: Path) -> str:
-    """How it ended, in a word; a bug's input and traceback are kept."""
+    """Return `result`, `error` or `bug`; keep the input and the traceback of a bug."""
     if end in ("result", "error"):
         return end
     keep.mkdir(parents=True, exist_ok=True)
@@ -384,45 +451,53 @@ def _kept(reader: str, good: list[bytes], number: int, end: str, keep: Path) -> 
     return "bug"
 
 
-def main() -> None:
-    """Print a table, reader by reader."""
+def _options() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--inputs", type=int, default=100_000, help="of all readers together")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="after which no input is begun"
+    add = parser.add_argument
+    add("--inputs", type=int, default=100_000, help="number of inputs of all readers together")
+    add("--seed", type=int, default=0)
+    add("--seconds", type=float, default=math.inf, help="time after which no input is started")
+    add("--readers", nargs="*", default=list(READERS), choices=list(READERS))
+    add(
+        "--keep",
+        type=Path,
+        default=Path("outputs/fuzz"),
+        help="folder for the inputs that found a bug",
     )
-    parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
-    parser.add_argument(
-        "--keep", type=Path, default=Path("outputs/fuzz"), help="where inputs that found a bug go"
-    )
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Fuzz each reader in turn and print a table."""
+    options = _options()
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)  # or what is forked would wait for threads that it has not
+
+    # A forked process would wait for threads that only its parent has.
+    torch.set_num_threads(1)
+
     good, began, total = seeds(), time.monotonic(), Counter[str]()
     print(f"{'reader':12}{'inputs':>8}{'results':>9}{'errors':>8}{'bugs':>6}{'seconds':>9}")
-    for i, reader in enumerate(asked.readers):
-        start, left = time.monotonic(), len(asked.readers) - i
-        until = (
-            start + (asked.seconds - (start - began)) / left
-        )  # monotonic time is the child's too
-        first, count = asked.seed * 1_000_000_000, asked.inputs // len(asked.readers)
-        ends = fuzz(reader, good[reader], range(first, first + count), until, asked.keep)
-        counts = [ends.total(), ends["result"], ends["error"], ends["bug"]]
-        print(
-            "{:12}{:8}{:9}{:8}{:6}{:9.1f}".format(reader, *counts, time.monotonic() - start),
-            flush=True,
-        )
+    for i, reader in enumerate(options.readers):
+        # Divide the time that is left equally; monotonic time is the same in child processes.
+        start, left = time.monotonic(), len(options.readers) - i
+        until = start + (options.seconds - (start - began)) / left
+
+        first, count = options.seed * 1_000_000_000, options.inputs // len(options.readers)
+        ends = fuzz(reader, good[reader], range(first, first + count), until, options.keep)
+        counts = f"{ends.total():8}{ends['result']:9}{ends['error']:8}{ends['bug']:6}"
+        print(f"{reader:12}{counts}{time.monotonic() - start:9.1f}", flush=True)
         total += ends
-    figures = {
+
+    metrics = {
         "inputs": total.total(),
         "results": total["result"],
         "errors": total["error"],
         "bugs": total["bug"],
     }
-    print(last_line(figures | {"fuzz_s": time.monotonic() - began}))
+    print(last_line(metrics | {"fuzz_s": time.monotonic() - began}))
 
 
 if __name__ == "__main__":
