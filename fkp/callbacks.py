@@ -115,8 +115,8 @@ class ValidationFaces(pl.Callback):
         errors = []
         batches = -(-len(dataset) // BATCH_SIZE)
         for faces in np.array_split(np.arange(len(dataset)), batches):
-            batch = dataset.__getitems__(faces.tolist())
-            batch = dataset.finish(module.transfer_batch_to_device(batch, module.device, 0))
+            cached = dataset.__getitems__(faces.tolist())
+            batch = dataset.finish(module.transfer_batch_to_device(cached, module.device, 0))
             with torch.no_grad():
                 points, label = module(batch["image"]), module.label(batch)  # (B, K, 2)
             errors.append(100 * nme(points, label, module.markup, batch["side"]).cpu().numpy())

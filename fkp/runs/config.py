@@ -21,9 +21,9 @@ from omegaconf.errors import (
 
 from fkp import ranges
 from fkp.errors import FkpError
-from fkp.runs import annotations, keys, renamed, signatures
-from fkp.runs.annotations import UNKNOWN
+from fkp.runs import keys, parameter_types, renamed, signatures
 from fkp.runs.overrides import is_path
+from fkp.runs.parameter_types import UNKNOWN
 
 # Keys of a node that are Hydra's, not arguments of the constructor.
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
@@ -284,8 +284,8 @@ def _value_faults(
 ) -> Iterator[str]:
     """Check a value against the annotation and the range of its parameter."""
     annotation = parameter.annotation
-    if annotation is not None and not annotations.fits(value, annotation):
-        yield f"{place}: {value!r:.100} is not {annotations.described(value, annotation)}"
+    if annotation is not None and not parameter_types.fits(value, annotation):
+        yield f"{place}: {value!r:.100} is not {parameter_types.described(value, annotation)}"
     elif target.partition(".")[0] in ranges.OURS and (
         reason := ranges.fault(parameter.name, value)
     ):

@@ -101,5 +101,5 @@ def _leaves(prefix: str, node: Mapping[object, object] | object) -> Iterator[str
     if node._is_missing():
         yield prefix
         return
-    for key in node:
-        yield from _leaves(f"{prefix}.{key}" if prefix else str(key), node._get_node(key))
+    for key in map(str, node):
+        yield from _leaves(f"{prefix}.{key}" if prefix else key, node._get_node(key))

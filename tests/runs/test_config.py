@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from fkp.errors import FkpError
-from fkp.runs import annotations, config, hydra_errors
+from fkp.runs import config, hydra_errors, parameter_types
 
 GOOD = {
     "network": {"_target_": "fkp.networks.TwoConv", "width": 8, "dropout": [0.1, 0.2]},
@@ -127,7 +127,7 @@ def test_positional_arguments_are_checked(node: dict[str, object], message: str)
 
 def test_an_annotation_that_is_not_understood_accepts_everything() -> None:
     for annotation in ("'not python'", "Literal[-1, 'a']", "Literal[Kind.A]"):
-        assert annotations.fits(5, ast.parse(annotation, mode="eval").body)
+        assert parameter_types.fits(5, ast.parse(annotation, mode="eval").body)
 
 
 def test_checking_imports_nothing_heavy() -> None:
