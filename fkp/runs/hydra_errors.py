@@ -48,8 +48,9 @@ def reworded(error: Exception, conf: Path, name: str) -> str:
         return f"{mark.name}:{mark.line + 1}:{mark.column + 1}: {error.problem}"
     if isinstance(error, OverrideParseException):
         return _syntax(str(error.override), list(OmegaConf.load(conf / f"{name}.yaml")))
-    missing = error.missing_cfg_file if isinstance(error, MissingConfigException) else None
-    message = _missing_option(str(missing), error.options) if missing else None
+    message = None
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        message = _missing_option(str(error.missing_cfg_file), error.options)
     return message or _other(error, conf, name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from omegaconf import DictConfig
 
@@ -93,7 +93,7 @@ def _key_faults(key: str, known: Collection[str], value: str = "…") -> Iterato
         yield f"{key}: renamed to {new}"
 
 
-def _leaves(prefix: str, node: Mapping[object, object] | object) -> Iterator[str]:
+def _leaves(prefix: str, node: object) -> Iterator[str]:
     """Yield the dotted keys of all values that are no dictionaries, interpolations unresolved."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
         yield prefix
@@ -101,5 +101,5 @@ def _leaves(prefix: str, node: Mapping[object, object] | object) -> Iterator[str
     if node._is_missing():
         yield prefix
         return
-    for key in node:
-        yield from _leaves(f"{prefix}.{key}" if prefix else str(key), node._get_node(key))
+    for key in map(str, node):
+        yield from _leaves(f"{prefix}.{key}" if prefix else key, node._get_node(key))
