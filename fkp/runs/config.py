@@ -21,7 +21,8 @@ from omegaconf.errors import (
 
 from fkp import ranges
 from fkp.errors import FkpError
-from fkp.runs import keys, parameter_types, renamed, signatures
+from fkp.runs import keys, renamed, signatures
+from fkp.runs.annotations import UNKNOWN, described, fits
 from fkp.runs.overrides import is_path
 from fkp.runs.parameter_types import UNKNOWN
 
@@ -284,8 +285,8 @@ def _value_faults(
 ) -> Iterator[str]:
     """Check a value against the annotation and the range of its parameter."""
     annotation = parameter.annotation
-    if annotation is not None and not parameter_types.fits(value, annotation):
-        yield f"{place}: {value!r:.100} is not {parameter_types.described(value, annotation)}"
+    if annotation is not None and not fits(value, annotation):
+        yield f"{place}: {value!r:.100} is not {described(value, annotation)}"
     elif target.partition(".")[0] in ranges.OURS and (
         reason := ranges.fault(parameter.name, value)
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from omegaconf import DictConfig
 
@@ -93,7 +93,7 @@ def _key_faults(key: str, known: Collection[str], value: str = "…") -> Iterato
         yield f"{key}: renamed to {new}"
 
 
-def _leaves(prefix: str, node: Mapping[object, object] | object) -> Iterator[str]:
+def _leaves(prefix: str, node: object) -> Iterator[str]:
     """Yield the dotted keys of all values that are no dictionaries, interpolations unresolved."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
         yield prefix
