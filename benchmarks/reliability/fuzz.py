@@ -265,7 +265,7 @@ def _contents(file: Path) -> bytes:
     """Read the file in which the image cache keeps the digests of images."""
     os.environ["FKP_CACHE"] = str(file.parent)
     paths = Texts.of([file.with_name("a.png")], Path)
-    image_cache._contents(paths)
+    image_digests.digests(paths)
 
     (known,) = file.parent.glob("contents-*.bin")
     os.replace(file, known)
@@ -274,7 +274,7 @@ def _contents(file: Path) -> bytes:
 
 def _prediction(file: Path) -> object:
     """Read a prediction as a resumed `predict.py` does."""
-    return PredictionWriter(PREDICTOR, file.parent, {})._found(Path("a.png"), Path("a"))
+    return PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(Path("a.png"), Path("a"))
 
 
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
@@ -283,7 +283,7 @@ PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
 # By the reader's name: the name of the file, and the function that reads it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     **{kind: (f"in.{extension}", read_image) for kind, extension in IMAGES.items()},
-    "doctor": ("in.png", _look),
+    "doctor": ("in.png", read_facts),
     "csv": ("in.csv", lambda file: _survey(CSV, file)),
     "pts": ("a.pts", lambda file: _survey(PTS, file)),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
@@ -425,7 +425,7 @@ def _limit_process(reader: str, good: list[bytes], folder: Path) -> int:
     # OpenCV, FFmpeg and onnxruntime print a message for every damaged file.
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    images.PIXELS = media.PIXELS = PIXELS
+    images.PIXELS = PIXELS
 
     # Load the libraries before memory is measured.
     write_image(folder / "a.png", np.zeros((8, 8), np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -68,7 +69,7 @@ def _syntax(given: str, own: list[object]) -> str:
     return f"{given}: not key=value; quote a value with special characters: 'key=\"…\"'"
 
 
-def _missing_option(missing: str, options: list[str] | None) -> str | None:
+def _missing_option(missing: str, options: Sequence[str] | None) -> str | None:
     """Word that a group has no such option.
 
     Args:
