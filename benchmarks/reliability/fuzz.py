@@ -44,6 +44,7 @@ from fkp.data.columns import Texts
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders, write_pts
 from fkp.data.table import FaceTable, Source
+from fkp.doctor.images import read_facts
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files import download, images

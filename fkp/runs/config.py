@@ -22,9 +22,8 @@ from omegaconf.errors import (
 from fkp import ranges
 from fkp.errors import FkpError
 from fkp.runs import keys, renamed, signatures
-from fkp.runs.annotations import UNKNOWN, described, fits
 from fkp.runs.overrides import is_path
-from fkp.runs.parameter_types import UNKNOWN
+from fkp.runs.parameter_types import UNKNOWN, described, fits
 
 # Keys of a node that are Hydra's, not arguments of the constructor.
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
