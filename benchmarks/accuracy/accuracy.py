@@ -1,23 +1,31 @@
-"""How far from the labels: fkp, dlib, MediaPipe and what needs no network, on the same photos, in one run.
+"""Compare the accuracy of fkp, dlib, MediaPipe and simple baselines on the same photos in one run.
 
-    python benchmarks/accuracy/accuracy.py [path/to/data] [--dlib path/to/python] [--mediapipe path/to/python]
+    python benchmarks/accuracy/accuracy.py [path/to/data]
+        [--dlib path/to/python] [--mediapipe path/to/python]
 
-reads youtube_faces and 300w_train below path/to/data ($FKP_SHARED/data, or data, if not given) and scores
-  identity     youtube_faces, people never seen in training
-  official     youtube_faces, the publisher's 770 test rows: people seen, in other frames
-  300w_val     300-W's photos of the validation part, by which settings were chosen
-  300w_test    and of the test part
-Percent of the outer-eye distance. `raw`: as it is. `corrected`: one offset a point, in the frame of the eye line,
-fitted for each system on 500 training faces, is taken out. A missed face is a failure in FR@10 and has no NME.
-Intervals: 95 %, people drawn with replacement. `fkp` looks into the label's face box, `fkp_end_to_end` and the peers at
-the whole photo with detectors of their own, `fkp_no_box` into its middle, three times over. The peers (peers.py) are
-optional; dlib's predictor was trained on iBUG 300-W, so it has seen these.
+The sets are youtube_faces and 300w_train below path/to/data (default: $FKP_SHARED/data, or data):
+  identity     youtube_faces, people not seen in training
+  official     youtube_faces, the publisher's 770 test rows: people seen, other frames
+  300w_val     the validation split of 300-W, on which settings were chosen
+  300w_test    the test split of 300-W
 
-    --ckpt …        other weights than the shipped ones      --published …   a checkpoint of experiment=seed
-    --faces 500     to fit the offsets on                    --out …         a sheet of the ten worst faces of 300w_val
-                                                             --shapes …      the same without the photos
+The systems are
+  fkp              predicts in the face box of the label
+  fkp_end_to_end   detects and predicts in the whole photo
+  fkp_no_box       predicts in the middle of the photo, with three refinement steps
+  mean_shape       the mean shape, in the face box of the label
+  same_person      the nearest shape of another photo of the person
+  published        the checkpoint of --published
+  dlib, mediapipe  the peers (peers.py), optional, which detect and predict in the whole photo
+dlib's predictor was trained on iBUG 300-W: it has seen these photos.
+
+NME is in percent of the outer-eye distance. `raw`: the points as they are. `corrected`: without a
+constant offset of each point, in the frame of the eye line, fitted for each system on 500 training
+faces. A missed face counts as a failure in FR@10 and has no NME. The intervals are 95 % bootstrap
+intervals over people.
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -33,7 +41,8 @@ from rich.table import Table
 
 from fkp.runs import command_line
 
-command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
+# As the entry scripts do, before torch is imported.
+command_line.tune_threads_and_malloc()
 
 import torch  # noqa: E402
 
@@ -65,13 +74,14 @@ from fkp.markup import IBUG68  # noqa: E402
 from fkp.metrics import interval, nme, summary  # noqa: E402
 from fkp.weights import shipped  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
-from peers import PEERS, available  # noqa: E402
+# The modules that the benchmarks share.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from peers import PEERS, Peer, available  # noqa: E402
 from sets import last_line, nearest, parser, some, source  # noqa: E402
 
 
 class Photo(NamedTuple):
-    """A labelled face, where it lies."""
+    """A photo with a labelled face: IMAGE pixels (H, W, 3), face box (4,), points (68, 2)."""
 
     path: Path
     image: np.ndarray
@@ -79,16 +89,94 @@ class Photo(NamedTuple):
     label: np.ndarray
 
 
+# Finds the points (68, 2) of the labelled face; None if it misses the face.
 System = Callable[[Photo], np.ndarray | None]
 
 
-def answers(systems: dict[str, System], faces: FaceTable, title: str) -> dict[str, np.ndarray]:
-    """(F, 68, 2) of every system, each photo by each in turn; infinite where a face is missed."""
+class Fkp:
+    """The ways in which fkp predicts.
+
+    Args:
+        ckpt: a checkpoint, or None for the shipped weights.
+
+    Attributes:
+        tally: the detected boxes that are missing or false, before and after the filter by
+            confidence.
+        times: milliseconds of each prediction in the label's box.
+    """
+
+    def __init__(self, ckpt: str | None):
+        # Without a device the shipped weights are the exported ones, in int8.
+        device = "cpu" if ckpt else None
+        self.predictor = Predictor.load(ckpt, device=device)
+        self.unfiltered = Predictor.load(ckpt, device=device, min_confidence=0)
+        self.three_steps = Predictor.load(ckpt, device=device, refine_steps=3)
+        self.tally: Counter[str] = Counter()
+        self.times: list[float] = []
+
+    def in_box(self, photo: Photo) -> np.ndarray:
+        """Predict in the label's face box."""
+        began = time.perf_counter()
+        (face,) = self.predictor(photo.image, boxes=photo.box[None])
+        self.times.append(1000 * (time.perf_counter() - began))
+        return face.points
+
+    def end_to_end(self, photo: Photo) -> np.ndarray | None:
+        """Detect and predict; count the boxes."""
+        least = self.predictor.min_confidence
+        faces = self.unfiltered(photo.image)
+        confident = [face for face in faces if face.confidence.mean() >= least]
+        for name, kept in (("_unfiltered", faces), ("", confident)):
+            correct = [overlap(face.box, photo.box) >= SAME_FACE for face in kept]
+            self.tally[f"missed_boxes{name}"] += not any(correct)
+            self.tally[f"false_boxes{name}"] += correct.count(False)
+        return nearest([face.points for face in confident], photo.box)
+
+    def no_box(self, photo: Photo) -> np.ndarray:
+        """Predict in the middle of the photo.
+
+        A median training image is two face boxes wide, and its middle lies a little below the
+        middle of the face (boxes.py).
+        """
+        height, width = photo.image.shape[:2]
+        side = min(height, width) / 2
+        box = square(width / 2 - 0.5, height / 2 - 0.5 - 0.05 * side, side)
+        return self.three_steps(photo.image, boxes=box[None])[0].points
+
+
+def mean_shape(mean: np.ndarray) -> System:
+    """Make a system that puts the mean shape (68, 2), in units of the box, into the face box."""
+
+    def system(photo: Photo) -> np.ndarray:
+        x, y, side = centre_and_side(photo.box)
+        return mean * side + (x, y)
+
+    return system
+
+
+def checkpoint(file: str) -> System:
+    """Make a system of a checkpoint that predicts in the label's face box."""
+    predictor = Predictor.load(file, device="cpu")
+    return lambda photo: predictor(photo.image, boxes=photo.box[None])[0].points
+
+
+def of_peer(peer: Peer, times: list[float]) -> System:
+    """Make a system of a peer, which notes the milliseconds of each prediction."""
+
+    def system(photo: Photo) -> np.ndarray | None:
+        answer = peer(str(photo.path))
+        times.append(answer["points_ms"])
+        return nearest([np.array(points) for points in answer["points"]], photo.box)
+
+    return system
+
+
+def predict(systems: dict[str, System], faces: FaceTable, title: str) -> dict[str, np.ndarray]:
+    """Predict the points (F, 68, 2) by every system, photo by photo; infinite for missed faces."""
     points = defaultdict(list)
     boxes = face_boxes(faces, IBUG68)
-    for path, box, label in track(
-        zip(faces.paths, boxes, faces.points, strict=True), title, len(faces)
-    ):
+    rows = zip(faces.paths, boxes, faces.points, strict=True)
+    for path, box, label in track(rows, title, len(faces)):
         photo = Photo(path, read_image(path), box, label)
         for name, system in systems.items():
             found = system(photo)
@@ -97,7 +185,7 @@ def answers(systems: dict[str, System], faces: FaceTable, title: str) -> dict[st
 
 
 def corrected(points: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Points moved by the offsets, missed faces left missed."""
+    """Move points (F, 68, 2) by offsets (68, 2); missed faces stay missed."""
     found = np.isfinite(points).all((1, 2))
     out = points.copy()
     out[found] = moved(points[found], offsets, IBUG68)
@@ -105,176 +193,72 @@ def corrected(points: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def offsets_of(points: np.ndarray, faces: FaceTable) -> np.ndarray:
-    """(68, 2): how the labels differ from what a system finds, over the faces that it finds."""
+    """Fit the offsets (68, 2) from a system's points to the labels, over the faces it finds."""
     found = np.isfinite(points).all((1, 2))
     return convention(points[found], faces.points[found], IBUG68)
 
 
 def of_the_same_person(faces: FaceTable) -> np.ndarray:
-    """(F, 68, 2): for each face the nearest shape of another photo of its person, put into its label's face box. What a
-    memory of shapes without eyes would answer; infinite for people with one photo."""
+    """Find for each face the nearest shape of another photo of its person, in its own face box.
+
+    This is what a system that remembers shapes, but does not see the image, could reach at best.
+
+    Returns:
+        Points (F, 68, 2), infinite for people with one photo.
+    """
     boxes = face_boxes(faces, IBUG68)
-    x, y, side = (part[:, None] for part in centre_and_side(boxes))
-    shapes = (faces.points - np.stack([x, y], -1)) / side[..., None]
-    answer = np.full_like(faces.points, np.inf)
+    x, y, side = (part[:, None] for part in centre_and_side(boxes))  # (F, 1) each
+    shapes = (faces.points - np.stack([x, y], -1)) / side[..., None]  # (F, 68, 2)
+
+    points = np.full_like(faces.points, np.inf)
     for i, person in enumerate(faces.identity):
         others = np.flatnonzero((faces.identity == person) & (np.arange(len(faces)) != i))
         if len(others):
-            best = others[np.linalg.norm(shapes[others] - shapes[i], axis=2).mean(1).argmin()]
-            answer[i] = shapes[best] * side[i] + (x[i, 0], y[i, 0])
-    return answer
+            distances = np.linalg.norm(shapes[others] - shapes[i], axis=2).mean(1)
+            points[i] = shapes[others[distances.argmin()]] * side[i] + (x[i, 0], y[i, 0])
+    return points
 
 
-def main() -> None:
-    """Score and print."""
-    arguments = parser(__doc__)
-    for peer in PEERS:
-        arguments.add_argument(f"--{peer}", default=sys.executable)
-    for option in ("--published", "--out", "--shapes"):
-        arguments.add_argument(option)
-    arguments.add_argument("--faces", type=int, default=500)
-    told = arguments.parse_args()
-    torch.set_num_threads(1)  # what is timed is timed on one thread
-
-    device = (
-        "cpu" if told.ckpt else None
-    )  # the shipped weights as they come: exported, in whole numbers
-    predictor = Predictor.load(told.ckpt, device=device)
-    keen = Predictor.load(told.ckpt, device=device, min_confidence=0)
-    thrice = Predictor.load(told.ckpt, device=device, refine_steps=3)
-    youtube, hand_made = (source(name, told.data).read() for name in ("youtube_faces", "300w"))
-    parts, hand_parts = youtube.split("strict"), hand_made.split("identity")
-    sets = {
-        "identity": parts["test"],
-        "official": youtube.select(youtube.official == "test"),
-        "300w_val": hand_parts["val"],
-        "300w_test": hand_parts["test"],
+def score(points: np.ndarray, faces: FaceTable, offsets: np.ndarray) -> dict[str, float]:
+    """Compute the metrics of points (F, 68, 2), raw and corrected by offsets (68, 2)."""
+    raw = nme(points, faces.points, IBUG68)
+    fitted = nme(corrected(points, offsets), faces.points, IBUG68)
+    low, high = (100 * edge for edge in interval(fitted, faces.identity))
+    before, after = summary(raw), summary(fitted)
+    return {
+        "nme_raw": before["nme"],
+        "nme": after["nme"],
+        "nme_low": low,
+        "nme_high": high,
+        "fr10_raw": before["fr10"],
+        "fr10": after["fr10"],
+        "missed": int(np.isinf(raw).sum()),
     }
-    fitted_on = {
-        "youtube": some(parts["train"], told.faces),
-        "300w": some(hand_parts["train"], told.faces),
-    }
-    mean = mean_in_box(parts["train"], IBUG68)
-    times: dict[str, list[float]] = defaultdict(list)
-    tally: Counter[str] = Counter()  # of the detector's boxes
 
-    def ours(photo: Photo) -> np.ndarray:
-        began = time.perf_counter()
-        (face,) = predictor(photo.image, boxes=photo.box[None])
-        times["fkp"].append(1000 * (time.perf_counter() - began))
-        return face.points
 
-    def end_to_end(photo: Photo) -> np.ndarray | None:
-        faces = keen(photo.image)
-        sure = [face for face in faces if face.confidence.mean() >= predictor.min_confidence]
-        for name, some_faces in (("_unfiltered", faces), ("", sure)):
-            right = [overlap(face.box, photo.box) >= SAME_FACE for face in some_faces]
-            tally[f"missed_boxes{name}"] += not any(right)
-            tally[f"false_boxes{name}"] += right.count(False)
-        return nearest([face.points for face in sure], photo.box)
-
-    def no_box(photo: Photo) -> np.ndarray:
-        # A median training picture is two face boxes wide, its middle a little below the face's (boxes.py).
-        height, width = photo.image.shape[:2]
-        side = min(height, width) / 2
-        box = square(width / 2 - 0.5, height / 2 - 0.5 - 0.05 * side, side)
-        return thrice(photo.image, boxes=box[None])[0].points
-
-    def mean_shape(photo: Photo) -> np.ndarray:
-        x, y, side = centre_and_side(photo.box)
-        return mean * side + (x, y)
-
-    systems: dict[str, System] = {"fkp": ours, "fkp_end_to_end": end_to_end, "fkp_no_box": no_box}
-    systems["mean_shape"] = mean_shape
-    if told.published:
-        published = Predictor.load(told.published, device="cpu")
-        systems["published"] = lambda photo: published(photo.image, boxes=photo.box[None])[0].points
-    peers = available({name: getattr(told, name) for name in PEERS})
-    for name in peers:
-
-        def theirs(photo: Photo, name: str = name) -> np.ndarray | None:
-            answer = peers[name](str(photo.path))
-            times[name].append(answer["points_ms"])
-            return nearest([np.array(points) for points in answer["points"]], photo.box)
-
-        systems[name] = theirs
-
-    learnt = {
-        name: answers(systems, faces, f"fitting on {name}") for name, faces in fitted_on.items()
-    }
-    offsets = {
-        (place, name): offsets_of(points, fitted_on[place])
-        for place, of in learnt.items()
-        for name, points in of.items()
-    }
-    figures: dict[str, float] = {}
-    console = Console(width=120)
-    for place, faces in sets.items():
-        table = Table(
-            "", "NME raw", "NME corrected", "95 %", "FR@10 raw", "FR@10 corrected", "missed"
+def print_table(console: Console, scores: dict[str, dict[str, float]]) -> None:
+    """Print the metrics of every system on one set."""
+    table = Table("", "NME raw", "NME corrected", "95 %", "FR@10 raw", "FR@10 corrected", "missed")
+    for name, metrics in scores.items():
+        table.add_row(
+            name,
+            f"{metrics['nme_raw']:.2f}",
+            f"{metrics['nme']:.2f}",
+            f"{metrics['nme_low']:.2f} … {metrics['nme_high']:.2f}",
+            f"{metrics['fr10_raw']:.1f}",
+            f"{metrics['fr10']:.1f}",
+            str(metrics["missed"]),
         )
-        tally.clear()
-        found = answers(systems, faces, f"scoring {place}") | {
-            "same_person": of_the_same_person(faces)
-        }
-        figures |= {f"{place}_{name}": count for name, count in tally.items()}
-        for name, points in found.items():
-            fit = offsets.get(
-                ("300w" if place.startswith("300w") else "youtube", name), np.zeros((68, 2))
-            )
-            raw, right = (nme(p, faces.points, IBUG68) for p in (points, corrected(points, fit)))
-            low, high = (100 * edge for edge in interval(right, faces.identity))
-            before, after, missed = summary(raw), summary(right), int(np.isinf(raw).sum())
-            table.add_row(
-                name,
-                *(f"{value:.2f}" for value in (before["nme"], after["nme"])),
-                f"{low:.2f} … {high:.2f}",
-                *(f"{value:.1f}" for value in (before["fr10"], after["fr10"])),
-                str(missed),
-            )
-            figures |= {
-                f"{place}_{name}_nme_raw": before["nme"],
-                f"{place}_{name}_nme": after["nme"],
-                f"{place}_{name}_nme_low": low,
-                f"{place}_{name}_nme_high": high,
-                f"{place}_{name}_fr10_raw": before["fr10"],
-                f"{place}_{name}_fr10": after["fr10"],
-                f"{place}_{name}_missed": missed,
-            }
-        console.print(f"{place}: {len(faces)} faces of {len(set(faces.identity))} people")
-        console.print(table)
-        console.print("boxes:", ", ".join(f"{name} {count}" for name, count in tally.items()))
-        for file in (told.out, told.shapes) if place == "300w_val" else ():
-            if file:
-                console.print(
-                    "worst:", worst(found["fkp"], faces, Path(file), photos=file == told.out)
-                )
-    weights = Path(told.ckpt) if told.ckpt else shipped()
-    engine = TorchEngine.load(weights, "cpu")
-    short = {
-        "parameters": sum(p.numel() for p in engine.network.parameters()),
-        "file_mb": round(weights.stat().st_size / 1e6, 3),
-        **engine_times(engine, weights, example_crops(predictor, None, 16)),
-    }
-    for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
-        if name in systems:
-            detecting = "fkp_end_to_end" if name == "fkp" else name
-            short |= {
-                f"nme_identity{end}": figures[f"identity_{name}_nme"],
-                f"fr10_identity{end}": figures[f"identity_{name}_fr10"],
-                f"nme_official_end_to_end{end}": figures[f"official_{detecting}_nme"],
-                f"missed_official{end}": figures[f"official_{detecting}_missed"],
-                f"nme_300w_val{end}": figures[f"300w_val_{name}_nme_raw"],
-                f"points{end}_ms": statistics.median(times[name]),
-            }
-    print(last_line(figures | short))
+    console.print(table)
 
 
 def engine_times(
     engine: TorchEngine, ckpt: Path, crops: np.ndarray, rounds: int = 200
 ) -> dict[str, float]:
-    """Median ms from one crop to its points on one thread, by torch, and by onnxruntime where that is installed, in
-    single precision and in whole numbers."""
+    """Measure the median milliseconds from one crop to its points on one thread.
+
+    The engines are torch and, where it is installed, onnxruntime in single precision and in int8.
+    """
     engines: dict[str, Engine] = {"points_torch_ms": engine}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -284,6 +268,7 @@ def engine_times(
                 engines[f"points_{name}_ms"] = OnnxEngine(file, threads=1)
         except FkpError as error:
             print(f"onnxruntime: skipped; {error}", file=sys.stderr)
+
     times = defaultdict(list)
     for _ in range(rounds):
         for name, run in engines.items():
@@ -293,12 +278,22 @@ def engine_times(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def worst(
+def draw_worst(
     points: np.ndarray, faces: FaceTable, out: Path, photos: bool, count: int = 10, tile: int = 224
 ) -> str:
-    """Draw the faces with the largest errors, found green and true orange, and name them."""
+    """Draw a grid of the faces with the largest errors; return their names and errors.
+
+    Args:
+        points: the predictions (F, 68, 2), drawn green; the labels are orange.
+        faces: the labelled faces.
+        out: the file of the grid.
+        photos: draw the photos, too, instead of a dark background.
+        count: number of faces.
+        tile: side of a tile, pixels.
+    """
     errors = 100 * nme(points, faces.points, IBUG68)
     order = np.argsort(-errors)[:count]
+
     images, found, labels = [], [], []
     for i in order:
         x, y, side = (float(value) for value in centre_and_side(face_box(faces.points[i])))
@@ -309,9 +304,129 @@ def worst(
         images.append(image if photos else np.full_like(image, 24))
         found.append(apply(to_tile, points[i]))
         labels.append(apply(to_tile, faces.points[i]))
+
     names = [f"{faces.rows[i]} {errors[i]:.1f}" for i in order]
     write_image(out, visualize_output(images, found, labels, columns=5, side=tile, captions=names))
     return ", ".join(names)
+
+
+def read_options() -> argparse.Namespace:
+    """Read the command line."""
+    arguments = parser(__doc__)
+    for peer in PEERS:
+        arguments.add_argument(f"--{peer}", default=sys.executable, help=f"a Python with {peer}")
+    arguments.add_argument("--published", help="a checkpoint of experiment=seed")
+    arguments.add_argument("--out", help="file for a grid of the ten worst faces of 300w_val")
+    arguments.add_argument("--shapes", help="file for the same grid without the photos")
+    arguments.add_argument("--faces", type=int, default=500, help="to fit the offsets on")
+    return arguments.parse_args()
+
+
+def read_sets(options: argparse.Namespace) -> tuple[dict[str, FaceTable], dict[str, FaceTable]]:
+    """Read the sets to score, and the training faces to fit offsets on."""
+    youtube, hand_labelled = (
+        source(name, options.data).read() for name in ("youtube_faces", "300w")
+    )
+    splits, hand_splits = youtube.split("strict"), hand_labelled.split("identity")
+    sets = {
+        "identity": splits["test"],
+        "official": youtube.select(youtube.official == "test"),
+        "300w_val": hand_splits["val"],
+        "300w_test": hand_splits["test"],
+    }
+    return sets, {"youtube": splits["train"], "300w": hand_splits["train"]}
+
+
+def headline(
+    scores: dict[str, dict[str, dict[str, float]]], times: dict[str, list[float]]
+) -> dict[str, float]:
+    """Select the metrics that the documentation quotes, by their short names."""
+    short = {}
+    for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
+        if name not in times:
+            continue
+        detecting = scores["official"]["fkp_end_to_end" if name == "fkp" else name]
+        short |= {
+            f"nme_identity{end}": scores["identity"][name]["nme"],
+            f"fr10_identity{end}": scores["identity"][name]["fr10"],
+            f"nme_official_end_to_end{end}": detecting["nme"],
+            f"missed_official{end}": detecting["missed"],
+            f"nme_300w_val{end}": scores["300w_val"][name]["nme_raw"],
+            f"points{end}_ms": statistics.median(times[name]),
+        }
+    return short
+
+
+def main() -> None:  # noqa: PLR0915
+    """Predict by every system, score and print."""
+    options = read_options()
+    sets, train = read_sets(options)
+
+    # Times are those of one thread.
+    torch.set_num_threads(1)
+
+    # The systems.
+    fkp = Fkp(options.ckpt)
+    times = {"fkp": fkp.times}
+    systems: dict[str, System] = {
+        "fkp": fkp.in_box,
+        "fkp_end_to_end": fkp.end_to_end,
+        "fkp_no_box": fkp.no_box,
+        "mean_shape": mean_shape(mean_in_box(train["youtube"], IBUG68)),
+    }
+    if options.published:
+        systems["published"] = checkpoint(options.published)
+    for name, peer in available({name: getattr(options, name) for name in PEERS}).items():
+        times[name] = []
+        systems[name] = of_peer(peer, times[name])
+
+    # Fit the offsets of each system to each convention.
+    offsets: dict[str, dict[str, np.ndarray]] = {}
+    for convention_name, table in train.items():
+        fitted_on = some(table, options.faces)
+        points = predict(systems, fitted_on, f"fitting on {convention_name}")
+        offsets[convention_name] = {
+            name: offsets_of(found, fitted_on) for name, found in points.items()
+        }
+
+    # Score each set.
+    metrics: dict[str, float] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    console = Console(width=120)
+    for place, faces in sets.items():
+        fkp.tally.clear()
+        found = predict(systems, faces, f"scoring {place}")
+        found["same_person"] = of_the_same_person(faces)
+        fitted = offsets["300w" if place.startswith("300w") else "youtube"]
+        scores[place] = {
+            name: score(points, faces, fitted.get(name, np.zeros((68, 2))))
+            for name, points in found.items()
+        }
+
+        metrics |= {f"{place}_{name}": count for name, count in fkp.tally.items()}
+        metrics |= {
+            f"{place}_{system}_{name}": value
+            for system, values in scores[place].items()
+            for name, value in values.items()
+        }
+        console.print(f"{place}: {len(faces)} faces of {len(set(faces.identity))} people")
+        print_table(console, scores[place])
+        console.print("boxes:", ", ".join(f"{name} {n}" for name, n in fkp.tally.items()))
+
+        for file in (options.out, options.shapes) if place == "300w_val" else ():
+            if file:
+                photos = file == options.out
+                console.print("worst:", draw_worst(found["fkp"], faces, Path(file), photos))
+
+    # The size and speed of the network.
+    weights = Path(options.ckpt) if options.ckpt else shipped()
+    engine = TorchEngine.load(weights, "cpu")
+    metrics |= {
+        "parameters": sum(p.numel() for p in engine.network.parameters()),
+        "file_mb": round(weights.stat().st_size / 1e6, 3),
+        **engine_times(engine, weights, example_crops(fkp.predictor, None, 16)),
+    }
+    print(last_line(metrics | headline(scores, times)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""What makes a training step quicker: `python benchmarks/speed/step.py`.
+"""Measure what makes a training step faster: `python benchmarks/speed/step.py`.
 
-Steps of the shipped model's network on random crops, on the device that training would take: as it is, with channels
-last, in half precision (bf16), compiled; in turn, within one run. Prints medians in ms a face and their ratios.
-
-    --rounds 15     --batch 30     --compile     (needs a compiler)
+Times training steps of the shipped model's network on random crops, on the device that training
+would use: unchanged, with channels last, in bfloat16, and compiled. The variants take turns within
+one run. Prints median milliseconds per face and the ratio to the unchanged step.
 """
 
 import argparse
@@ -18,31 +17,44 @@ from hydra import compose, initialize_config_dir
 
 from fkp.runs import command_line, config
 
-command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
+# As the entry scripts do, before torch is imported.
+command_line.tune_threads_and_malloc()
 
 import torch  # noqa: E402
 
 CONF = Path(__file__).parents[2] / "conf"
 
+# Steps that are not timed.
+WARM_UP = 2
 
-def stepper(batch: int, channels_last: bool, half: bool, compiled: bool) -> Callable[[], None]:
-    """One training step of experiment=shipped, without its data."""
+# channels_last, bfloat16, compiled
+VARIANTS = {
+    "plain": (False, False, False),
+    "channels_last": (True, False, False),
+    "half": (False, True, False),
+    "channels_last_half": (True, True, False),
+}
+
+
+def make_step(batch: int, channels_last: bool, half: bool, compiled: bool) -> Callable[[], None]:
+    """Make a function that runs one training step of experiment=shipped on random data."""
+    overrides = [
+        "experiment=shipped",
+        f"model.channels_last={channels_last}",
+        f"+model.compile={compiled}",
+        "run_dir=unused",
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        told = [
-            "experiment=shipped",
-            f"model.channels_last={channels_last}",
-            f"+model.compile={compiled}",
-        ]
-        cfg = compose("train", [*told, "run_dir=unused"])
+        cfg = compose("train", overrides)
+
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = config.build(cfg.model).to(device).train()
-    size = cfg.transforms.random_crop.size
-    images, points = (
-        torch.rand(batch, 1, size, size, device=device),
-        size * torch.rand(batch, 68, 2, device=device),
-    )
     optimizer = module.optimizer(module.network.parameters())
+
+    size = cfg.transforms.random_crop.size
+    images = torch.rand(batch, 1, size, size, device=device)
+    points = size * torch.rand(batch, 68, 2, device=device)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -59,36 +71,33 @@ def stepper(batch: int, channels_last: bool, half: bool, compiled: bool) -> Call
 
 
 def main() -> None:
-    """Measure and print."""
+    """Time the variants in turn and print the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=30)
-    parser.add_argument("--compile", action="store_true")
-    told = parser.parse_args()
-    ways = {
-        "plain": (False, False, False),
-        "channels_last": (True, False, False),
-        "half": (False, True, False),
-        "channels_last_half": (True, True, False),
-    }
-    if told.compile:
-        ways["channels_last_half_compiled"] = (True, True, True)
-    steps = {name: stepper(told.batch, *way) for name, way in ways.items()}
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
+    options = parser.parse_args()
+
+    compiled = {"channels_last_half_compiled": (True, True, True)} if options.compile else {}
+    variants = VARIANTS | compiled
+    steps = {name: make_step(options.batch, *variant) for name, variant in variants.items()}
+
     times = defaultdict(list)
-    for number in range(2 + told.rounds):
+    for number in range(WARM_UP + options.rounds):
         for name, step in steps.items():
             began = time.perf_counter()
             step()
-            if number >= 2:
-                times[name].append(1000 * (time.perf_counter() - began) / told.batch)
+            if number >= WARM_UP:
+                times[name].append(1000 * (time.perf_counter() - began) / options.batch)
+
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
-        print(f"{name:28}{value:7.2f} ms a face   x {value / medians['plain']:.2f}")
-    figures = {f"{name}_ms": value for name, value in medians.items()}
-    figures |= {f"{name}_over_plain": value / medians["plain"] for name, value in medians.items()}
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+        print(f"{name:28}{value:7.2f} ms per face   x {value / medians['plain']:.2f}")
+    metrics = {f"{name}_ms": value for name, value in medians.items()}
+    metrics |= {f"{name}_over_plain": value / medians["plain"] for name, value in medians.items()}
+    print(json.dumps({name: round(value, 3) for name, value in metrics.items()}))
 
 
 if __name__ == "__main__":
