@@ -92,7 +92,7 @@ def test_a_detector_works_again_after_an_error(images: list[np.ndarray]) -> None
 @pytest.mark.parametrize(
     "copied",
     [copy.copy, copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))],
-    ids=str,
+    ids=["copy", "deepcopy", "pickle"],
 )
 def test_copies_answer_alike(
     predictor: Predictor, images: list[np.ndarray], copied: Callable[[Predictor], Predictor]
