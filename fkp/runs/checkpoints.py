@@ -93,11 +93,13 @@ def start_from(module: KeypointModule, path: str) -> None:
     network, recipe = rebuild(shipped() if path == "shipped" else Path(path))
     if recipe.markup.points != list(module.markup.points):
         theirs = f"{recipe.markup.name} ({len(recipe.markup.points)} points)"
-        raise FkpError(f"weights={path}: finds the points of {theirs}, not of {module.markup.name}")
+        raise FkpError(
+            f"start.from={path}: finds the points of {theirs}, not of {module.markup.name}"
+        )
 
     try:
         module.start_from(network)
     except RuntimeError as error:
         raise FkpError(
-            f"weights={path}: do not fit this network ({str(error).splitlines()[1].strip()})"
+            f"start.from={path}: do not fit this network ({str(error).splitlines()[1].strip()})"
         ) from None
