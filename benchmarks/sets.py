@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from fkp.data.table import FaceTable, Source
+from fkp.data.table import FaceTable, Source, evenly_spaced
 from fkp.geometry import face_box, overlap
 from fkp.inference.evaluation import SAME_FACE
 from fkp.runs import config
@@ -35,7 +35,7 @@ def nearest(faces: list[np.ndarray], box: np.ndarray) -> np.ndarray | None:
 
 def some(faces: FaceTable, count: int) -> FaceTable:
     """Select at most `count` evenly spaced faces."""
-    return faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+    return faces.select(evenly_spaced(len(faces), count))
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torchmetrics import MeanMetric
 
 from fkp.data.dataset import Batch, FacialKeypointsDataset
+from fkp.data.table import evenly_spaced
 from fkp.draw import as_image, visualize_output
 from fkp.files.images import write_image
 from fkp.files.reading import safe_cell
@@ -71,7 +72,7 @@ class FaceGrids(pl.Callback):
 
     def grid(self, dataset: FacialKeypointsDataset, module: KeypointModule) -> np.ndarray:
         """Draw `count` faces, spread evenly over a data set, as an RGB (H, W, 3) uint8 image."""
-        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).astype(int))
+        chosen = evenly_spaced(len(dataset), self.count)
         items = [dataset[int(face)] for face in chosen]
         images = torch.stack([item["image"] for item in items])  # (B, C, h, w)
 

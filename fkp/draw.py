@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fkp.data.table import evenly_spaced
 from fkp.face import Face
 from fkp.geometry import apply, rescaling
 from fkp.markup import IBUG68, Markup
@@ -124,7 +125,7 @@ def visualize_augmentations(
         RGB uint8.
     """
     images, labels = [], []
-    for face in np.unique(np.linspace(0, len(dataset) - 1, faces).astype(int)).tolist():
+    for face in evenly_spaced(len(dataset), faces).tolist():
         for key in (face, *((epoch, face) for epoch in range(draws))):
             item = dataset[key]
             images.append(as_image(item["image"]))

@@ -34,3 +34,8 @@ class FkpError(Exception):
     ):
         super().__init__(CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(message)))
         self.key, self.file, self.row, self.hint = key, file, row, hint
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message in one line of at most 300 characters, or its type."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fkp.errors import FkpError
+from fkp.errors import FkpError, one_line
 from fkp.markup import Markup
 
 if TYPE_CHECKING:
@@ -206,11 +206,6 @@ def current_names(values: dict[str, Any]) -> dict[str, Any]:
             spec = {old.get(key, key): value for key, value in spec.items()}
         renamed[OLD_STEPS.get(name, name)] = spec
     return {**values, "transforms": renamed}
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's message in one line of at most 300 characters, or its type."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _check_version(version: Any, file: Path) -> None:

@@ -33,6 +33,7 @@ OPTIONS = [
     "model.network.width=4",
     "augment.noise.std=0.02",
     "transforms.random_flip.p=0.5",
+    "callbacks=early_stopping",
     "callbacks.early_stopping.patience=3",
     "callbacks.last.minutes=0",
     "callbacks.progress=null",

@@ -17,7 +17,7 @@ import numpy as np
 from fkp.console import track
 from fkp.data.image_cache import face_boxes
 from fkp.data.shapes import CLEARLY, mean_shape, normalising_pair
-from fkp.data.table import FaceTable
+from fkp.data.table import FaceTable, evenly_spaced
 from fkp.detectors import HaarCascade
 from fkp.errors import FkpError
 from fkp.files.images import read_image
@@ -235,7 +235,7 @@ def _boxes(faces: FaceTable, shape: np.ndarray, markup: Markup) -> Boxes:
 def _detected(faces: FaceTable, markup: Markup) -> Boxes | None:
     """Detect the boxes of a sample of faces; None, with a warning, if too few are found."""
     chosen, boxes, shares, searched = [], [], [], 0
-    sample = np.unique(np.linspace(0, len(faces) - 1, SAMPLE).astype(int))
+    sample = evenly_spaced(len(faces), SAMPLE)
 
     for i, detected, size in _detections(faces, sample):
         searched += 1

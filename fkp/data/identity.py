@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fkp.data.columns import Texts
-from fkp.data.table import FaceTable
+from fkp.data.table import FaceTable, evenly_spaced
 from fkp.errors import FkpError
 from fkp.files.images import BYTES, header
 from fkp.files.reading import read_bytes
@@ -137,7 +137,7 @@ def _neighbours(table: FaceTable) -> Iterator[tuple[Path, Path]]:
     """Yield pairs of files with close numbers, where each file is a person of its own."""
     if not len(table):
         return
-    for i in np.unique(np.linspace(0, len(table) - 1, PAIRS).astype(int)):
+    for i in evenly_spaced(len(table), PAIRS):
         path = table.paths[i]
         number = NUMBER.search(path.stem)
         if number is None or path.stem not in table.identity[i]:

@@ -37,7 +37,7 @@ class PtsFolders(Source):
         identity: regular expression; group 1 of a file's path is the person, or the photo, as the
             faces of one photo must not be shared between splits either.
         same: lists of names, as `identity` gives them, of the same photo: each list counts as its
-            first name.
+            first name. `lfpw` is the list of `lfpw_duplicates`.
         protocol: `identity` or `strict`, which are the same here: these sets have no official test
             split.
         markup: name of a markup that comes with fkp, or path of a YAML file.
@@ -48,7 +48,7 @@ class PtsFolders(Source):
         self,
         root: str,
         identity: str = IDENTITY,
-        same: list[list[str]] | None = None,
+        same: list[list[str]] | Literal["lfpw"] | None = None,
         protocol: Literal["identity", "strict"] = "identity",
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
@@ -56,7 +56,8 @@ class PtsFolders(Source):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
         self.identity = person_pattern(identity)
         self.markup = load_markup(markup)
-        self.same_as = {name: names[0] for names in same or [] for name in names}
+        groups = lfpw_duplicates() if same == "lfpw" else same or []
+        self.same_as = {name: names[0] for names in groups for name in names}
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """Read all faces, in the order of their paths.
@@ -190,3 +191,13 @@ def write_pts(file: Path, points: np.ndarray) -> None:
     lines = [f"{x + 1:.3f} {y + 1:.3f}" for x, y in points]
     header = ["version: 1", f"n_points: {len(points)}"]
     write_whole(file, "\n".join([*header, "{", *lines, "}"]) + "\n")
+
+
+def lfpw_duplicates() -> list[list[str]]:
+    """Return the names of LFPW's photos that show the same image, one list per image.
+
+    LFPW was collected twice, so it holds photos under several names; `python -m fkp.doctor` found
+    them by comparing images.
+    """
+    text = Path(__file__).with_name("lfpw_duplicates.csv").read_text(encoding="utf-8")
+    return [line.split(",") for line in text.splitlines()]

@@ -226,3 +226,12 @@ def _place(identity: str) -> float:
     """Return a number in [0, 1) that depends on the name alone."""
     digest = hashlib.sha256(identity.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def evenly_spaced(total: int, count: int) -> np.ndarray:
+    """Return at most `count` indices below `total`, evenly spaced, the first and last among them.
+
+    >>> evenly_spaced(10, 4).tolist(), evenly_spaced(2, 4).tolist()
+    ([0, 3, 6, 9], [0, 1])
+    """
+    return np.unique(np.linspace(0, total - 1, count).astype(int)) if total else np.zeros(0, int)

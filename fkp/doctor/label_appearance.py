@@ -9,7 +9,7 @@ import numpy as np
 
 from fkp.data.image_cache import ImageCache
 from fkp.data.shapes import onto
-from fkp.data.table import FaceTable
+from fkp.data.table import FaceTable, evenly_spaced
 from fkp.doctor.findings import Finding, Suspect
 from fkp.geometry import apply, compose, invert
 from fkp.markup import Markup
@@ -149,7 +149,7 @@ def _group_means(identity: Sequence[str], patches: Iterator[np.ndarray]) -> list
 
 def _template(cache: ImageCache, affines: np.ndarray) -> np.ndarray:
     """Compute the mean face (SIDE, SIDE), up to a factor."""
-    sample = np.unique(np.linspace(0, len(cache) - 1, MAX_FACES).astype(int))
+    sample = evenly_spaced(len(cache), MAX_FACES)
     template = np.zeros((SIDE, SIDE), np.float32)
     for patch in _patches(cache, affines, sample):
         inner = _flattened(patch)[REACH:-REACH, REACH:-REACH]

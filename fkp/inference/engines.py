@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fkp.errors import FkpError
-from fkp.recipe import LIMITS, Recipe, one_line
+from fkp.errors import FkpError, one_line
+from fkp.recipe import LIMITS, Recipe
 from fkp.transforms import Crops, run
 
 # Two face boxes in images of two sizes, (2, 4) and (2, 2): crops of both must have one size.

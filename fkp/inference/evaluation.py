@@ -10,7 +10,7 @@ import numpy as np
 from fkp.console import track
 from fkp.data.framing import boxed
 from fkp.data.image_cache import face_boxes
-from fkp.data.table import FaceTable, Fault, Source
+from fkp.data.table import FaceTable, Fault, Source, evenly_spaced
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.images import read_image, to_gray
@@ -187,7 +187,7 @@ def _validation_faces(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return images and face boxes (4,) of evenly spaced faces of the validation split."""
     faces = source.read().split(source.protocol)["val"]
-    faces = faces.select(np.unique(np.linspace(0, len(faces) - 1, count).astype(int)))
+    faces = faces.select(evenly_spaced(len(faces), count))
     faces = boxed(faces, predictor.markup)
     boxes = face_boxes(faces, predictor.markup)
     return [

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fkp.errors import FkpError
-from fkp.recipe import KEY, Recipe, one_line
+from fkp.errors import FkpError, one_line
+from fkp.recipe import KEY, Recipe
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from fkp.codecs import Codec
-from fkp.errors import FkpError
+from fkp.errors import FkpError, one_line
 from fkp.files.torch_archive import read
 from fkp.networks import fused
-from fkp.recipe import KEY, Recipe, one_line
+from fkp.recipe import KEY, Recipe
 from fkp.transforms import Normalize, ToTensor
 
 
