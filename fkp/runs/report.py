@@ -1,4 +1,4 @@
-"""Report a sweep, at its end and by `python -m fkp.runs.report sweep=FOLDER` at any time."""
+"""Report a sweep, at its end and by `python -m fkp.report sweep=FOLDER` at any time."""
 
 from __future__ import annotations
 
