@@ -1,11 +1,12 @@
-"""Kill trainings at random moments, let them go on, and compare what they come to with a training never stopped.
+"""Kill training runs at random moments, resume them, and compare them with an uninterrupted run.
 
     python benchmarks/reliability/kills.py [--kills 20] [--seed 0] [--signal KILL]
 
-trains on a few drawn faces, with dropout, augmentations, averaged weights and early stopping, and keeps a checkpoint
-after every step, so that some kills fall on one being written. Each training is killed at a random moment of the time
-that a whole one takes once it has begun, then resumed to its end. Compared bit for bit: weights, averaged
-weights, optimizer, schedule, callbacks' and loops' states, the test figures, and TensorBoard's curves, point by point.
+Trains on a few synthetic faces, with dropout, augmentations, averaged weights and early stopping,
+and writes a checkpoint after every step, so that some kills interrupt the writing of one. Each run
+is killed at a random moment of the time that a whole run takes once it has begun, then resumed to
+its end. Compared bit for bit: weights, averaged weights, optimizer, schedule, the states of
+callbacks and loops, the test metrics, and TensorBoard's curves, point by point.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def plain(value: Any, folder: str) -> Any:
     if isinstance(value, torch.Tensor):
         return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
     if isinstance(value, dict):
-        # Lightning keeps the score of the last improvement in mind, but neither restores nor needs it.
+        # Lightning saves the score of the last improvement, but neither restores nor needs it.
         return {
             plain(key, folder): plain(part, folder)
             for key, part in value.items()
@@ -95,7 +96,7 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [where]
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915
     """Kill, resume, compare, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

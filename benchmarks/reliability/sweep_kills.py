@@ -1,9 +1,9 @@
-"""Kill a sweep at random moments, its driver or one of its jobs, give the same command again, and compare what it comes
-to with a sweep never stopped.
+"""Kill sweeps at random moments, repeat their command, and compare with an uninterrupted sweep.
 
     python benchmarks/reliability/sweep_kills.py [--kills 10] [--seed 0] [--launcher basic]
 
-Jobs are those of `kills.py`, with three seeds; they are compared bit for bit, as there.
+Either the driver of the sweep or one of its jobs is killed. The jobs are those of `kills.py`, with
+three seeds; they are compared bit for bit, as there.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915
     """Kill, repeat, compare, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
