@@ -1,8 +1,13 @@
-"""Other people's key points, for comparison on the same photos. None of them is a dependency of fkp.
+"""Run other key point detectors for comparison on the same photos.
 
-dlib (dlib-bin, face-recognition-models 0.3.0) and MediaPipe (0.10.21) want environments of their own, so each runs as a
-child process in its own Python: a line of JSON in, {"path": …, "box": [4] or null, "upsampling": 1}, a line out,
-{"points": [[68, 2] of each face it finds], "detect_ms": …, "points_ms": …}. As a script, this file is that child:
+dlib (dlib-bin, face-recognition-models 0.3.0) and MediaPipe (0.10.21) are not dependencies of fkp.
+They need environments of their own, so each runs as a child process of its own Python interpreter.
+The child reads requests, one line of JSON each, from its standard input:
+    {"path": …, "box": [4] or null, "upsampling": 1}
+and answers with one line of JSON each:
+    {"points": [[68, 2] for each face], "boxes": …, "detect_ms": …, "points_ms": …}
+
+As a script, this file is the child process:
 
     python peers.py dlib|mediapipe
 """
@@ -16,7 +21,9 @@ import sys
 import time
 from typing import Any
 
-# Which of FaceMesh's 468 points lies where each of the 68 does: jaw, brows, nose, eyes, lips.
+PEERS = ("dlib", "mediapipe")
+
+# The indices of FaceMesh's 468 points that lie at the 68 points: jaw, brows, nose, eyes, lips.
 MESH = [
     *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
     *(71, 63, 105, 66, 107, 336, 296, 334, 293, 301),
@@ -27,18 +34,15 @@ MESH = [
 ]
 
 
-PEERS = ("dlib", "mediapipe")
-
-
 class Peer:
-    """A peer in a Python of its own.
+    """Run a peer in its own Python interpreter.
 
     Args:
         name: `dlib` or `mediapipe`.
         python: the interpreter that has it.
 
     Raises:
-        RuntimeError: it does not start there.
+        RuntimeError: the peer does not start there.
     """
 
     def __init__(self, name: str, python: str):
@@ -48,9 +52,8 @@ class Peer:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONWARNINGS": "ignore",
         }
-        command = [python, __file__, name]
         self.child = subprocess.Popen(
-            command,
+            [python, __file__, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -58,38 +61,55 @@ class Peer:
             env=quiet,
         )
         assert self.child.stdin is not None and self.child.stdout is not None
-        self.to, self.out = self.child.stdin, self.child.stdout
-        if self.out.readline().strip() != "ready":
+        self.requests, self.answers = self.child.stdin, self.child.stdout
+        if self.answers.readline().strip() != "ready":
             raise RuntimeError(f"{name} does not start in {python}")
 
     def __call__(
         self, image: str, box: list[float] | None = None, upsampling: int = 1
     ) -> dict[str, Any]:
-        """Points (68, 2) of each face found in a picture, or of the one in a box, IMAGE pixels; and the times. dlib
-        doubles the picture's size `upsampling` times before it looks for faces."""
-        self.to.write(json.dumps({"path": image, "box": box, "upsampling": upsampling}) + "\n")
-        self.to.flush()
-        return json.loads(self.out.readline())
+        """Find the points (68, 2) of each face in an image, or of the face in a box, IMAGE pixels.
+
+        Args:
+            image: the path of the image.
+            box: left, top, right, bottom; MediaPipe ignores it.
+            upsampling: how often dlib doubles the size of the image before it detects faces.
+
+        Returns:
+            The points, the boxes, and the times of detection and prediction in milliseconds.
+        """
+        request = {"path": image, "box": box, "upsampling": upsampling}
+        self.requests.write(json.dumps(request) + "\n")
+        self.requests.flush()
+        return json.loads(self.answers.readline())
 
 
 def available(pythons: dict[str, str]) -> dict[str, Peer]:
-    """The peers that start in the Pythons named for them; a message on stderr for each that does not."""
+    """Start the peers that are installed; print a message on stderr for each that is not.
+
+    Args:
+        pythons: the Python interpreter of each peer.
+    """
     peers = {}
     for name, python in pythons.items():
         try:
             peers[name] = Peer(name, python)
         except (RuntimeError, OSError) as error:
-            print(f"{name}: skipped; {error}; --{name} names a Python that has it", file=sys.stderr)
+            print(
+                f"{name}: skipped; {error}; give a Python that has it by --{name}", file=sys.stderr
+            )
     return peers
 
 
-def _rgb(path: str) -> Any:
+def _read_rgb(path: str) -> Any:
+    """Read an image as RGB, (H, W, 3) uint8."""
     import cv2
 
     return cv2.imread(path, cv2.IMREAD_COLOR)[:, :, ::-1].copy()  # type: ignore[index]
 
 
 def _dlib() -> Any:
+    """Load dlib's HOG detector and its 68-point predictor."""
     from pathlib import Path
 
     import dlib
@@ -100,29 +120,30 @@ def _dlib() -> Any:
     predictor = dlib.shape_predictor(str(Path(models.__file__).parent / file))
 
     def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
-        image = _rgb(path)
+        image = _read_rgb(path)
+
+        # Detect, unless a box is given.
         began = time.perf_counter()
-        boxes = (
-            detector(image, upsampling)
-            if box is None
-            else [dlib.rectangle(*(round(edge) for edge in box))]
-        )
-        found = time.perf_counter()
+        if box is None:
+            boxes = detector(image, upsampling)
+        else:
+            boxes = [dlib.rectangle(*(round(edge) for edge in box))]
+        detected = time.perf_counter()
+
         shapes = [predictor(image, face) for face in boxes]
         ended = time.perf_counter()
-        points = [[[point.x, point.y] for point in shape.parts()] for shape in shapes]
-        edges = [[face.left(), face.top(), face.right(), face.bottom()] for face in boxes]
         return {
-            "points": points,
-            "boxes": edges,
-            "detect_ms": 1000 * (found - began),
-            "points_ms": 1000 * (ended - found),
+            "points": [[[point.x, point.y] for point in shape.parts()] for shape in shapes],
+            "boxes": [[face.left(), face.top(), face.right(), face.bottom()] for face in boxes],
+            "detect_ms": 1000 * (detected - began),
+            "points_ms": 1000 * (ended - detected),
         }
 
     return find
 
 
 def _mediapipe() -> Any:
+    """Load MediaPipe's FaceMesh, which detects and predicts in one call."""
     import mediapipe
 
     mesh = mediapipe.solutions.face_mesh.FaceMesh(
@@ -130,31 +151,34 @@ def _mediapipe() -> Any:
     )
 
     def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
-        image = _rgb(path)
+        image = _read_rgb(path)
         height, width = image.shape[:2]
         began = time.perf_counter()
         faces = mesh.process(image).multi_face_landmarks or []
-        both = 1000 * (time.perf_counter() - began)
+        ms = 1000 * (time.perf_counter() - began)
+
         # Its coordinates run from 0 to 1 over the edges of the pixels.
         points = [
             [[f.landmark[i].x * width - 0.5, f.landmark[i].y * height - 0.5] for i in MESH]
             for f in faces
         ]
-        return {
-            "points": points,
-            "boxes": [],
-            "detect_ms": 0.0,
-            "points_ms": both,
-        }  # it cannot be told a box
+        return {"points": points, "boxes": [], "detect_ms": 0.0, "points_ms": ms}
 
     return find
 
 
-if __name__ == "__main__":
-    finder = {"dlib": _dlib, "mediapipe": _mediapipe}[sys.argv[1]]()
+def serve(name: str) -> None:
+    """Answer the requests on standard input until it ends."""
+    find = {"dlib": _dlib, "mediapipe": _mediapipe}[name]()
+
+    # What the libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the libraries print is no answer
+    os.dup2(2, 1)
+
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        print(json.dumps(finder(**asked)), file=answers, flush=True)
+        print(json.dumps(find(**json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

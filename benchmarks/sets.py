@@ -1,4 +1,4 @@
-"""The real sets that the benchmarks read, and what their command lines share."""
+"""Read the real sets of the benchmarks, and define the options that the benchmarks share."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def source(name: str, folder: Path = FOLDER, data: str = "joined") -> Source:
 
 
 def nearest(faces: list[np.ndarray], box: np.ndarray) -> np.ndarray | None:
-    """Return the points (K, 2) of the one of several faces that lies in a face box; None if none."""
+    """Return the points (K, 2) of the face that lies in a face box; None if there is none."""
     overlaps = [overlap(face_box(points), box) for points in faces]
     best = int(np.argmax(overlaps)) if overlaps else -1
     return faces[best] if overlaps and overlaps[best] >= SAME_FACE else None
@@ -50,9 +50,8 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def last_line(metrics: dict[str, float], digits: int = 4) -> str:
     """Format metrics as one line of JSON, with null for what is not finite."""
-    return json.dumps(
-        {
-            name: round(value, digits) if math.isfinite(value) else None
-            for name, value in metrics.items()
-        }
-    )
+    finite = {
+        name: round(value, digits) if math.isfinite(value) else None
+        for name, value in metrics.items()
+    }
+    return json.dumps(finite)

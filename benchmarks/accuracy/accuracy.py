@@ -223,7 +223,7 @@ def score(points: np.ndarray, faces: FaceTable, offsets: np.ndarray) -> dict[str
     """Compute the metrics of points (F, 68, 2), raw and corrected by offsets (68, 2)."""
     raw = nme(points, faces.points, IBUG68)
     fitted = nme(corrected(points, offsets), faces.points, IBUG68)
-    low, high = (100 * edge for edge in interval(fitted, faces.identity))
+    low, high = (100 * edge for edge in interval(fitted, np.asarray(faces.identity)))
     before, after = summary(raw), summary(fitted)
     return {
         "nme_raw": before["nme"],
@@ -341,7 +341,7 @@ def headline(
     scores: dict[str, dict[str, dict[str, float]]], times: dict[str, list[float]]
 ) -> dict[str, float]:
     """Select the metrics that the documentation quotes, by their short names."""
-    short = {}
+    short: dict[str, float] = {}
     for name, end in (("fkp", ""), ("dlib", "_dlib"), ("mediapipe", "_mediapipe")):
         if name not in times:
             continue

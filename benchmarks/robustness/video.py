@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def lag_of(points: np.ndarray, first: Face, path: np.ndarray, speed: np.ndarray)
     return 1000 * float((distance * speed)[found].sum() / (speed**2)[found].sum())
 
 
-def measure(photo: Path, predictor: Predictor, filters: dict[str, float]) -> dict[str, float]:
+def measure(photo: Path, predictor: Predictor, filters: dict[str, Any]) -> dict[str, float]:
     """Measure jitter and lag on the videos of one photo."""
     image = read_image(photo)
     first = max(predictor(image), key=lambda face: face.score)

@@ -1,13 +1,14 @@
-"""How much of a training epoch is the network's: `python benchmarks/speed/training.py path/to/youtube_faces`.
+"""Compare the time of a training epoch with that of a bare loop.
 
-For each experiment, after an epoch to warm up and then in turn, within one run:
-  trainer    a training epoch through the Trainer: loading, resampling, augmenting, logging
-  bare       the same network, the same batches, on tensors already in memory, in a loop of five lines
-  published  the same network on the published system's own loader: each picture read by matplotlib when its turn
-             comes, Rescale, RandomCrop, Normalize, ToTensor, 4 processes
-Then epochs with 0, 1 and 2 loader processes in turn. Prints medians, and memory after each epoch.
+    python benchmarks/speed/training.py path/to/youtube_faces
 
-    --experiments seed heatmap --rounds 3 --workers 0 1 2
+Measures for each experiment, after an epoch to warm up, in turn within one run:
+  trainer    a training epoch through the Trainer: loading, resampling, augmentation, logging
+  bare       the same network on the same batches, already in memory, in a loop of five lines
+  published  the same network on the loader of the published system: each image is read by
+             matplotlib when it is needed; Rescale, RandomCrop, Normalize, ToTensor; 4 processes
+Then epochs with 0, 1 and 2 worker processes, in turn. Prints medians, and the memory after each
+epoch.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from hydra import compose, initialize_config_dir
 
 from fkp.runs import command_line, config
 
-command_line.tune_threads_and_malloc()  # as the scripts do, before torch comes
+# As the entry scripts do, before torch is imported.
+command_line.tune_threads_and_malloc()
 
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
@@ -42,16 +44,19 @@ from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from fkp.data.dataset import FacialKeypointsDataset  # noqa: E402
 from fkp.module import to_crop_space  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # what benchmarks share
+# The modules that the benchmarks share.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from sets import FOLDER  # noqa: E402
 
 CONF = Path(__file__).parents[2] / "conf"
 QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false"]
-Pair = tuple[Tensor, Tensor]  # images (B, C, h, w) and points (B, K, 2) in CROP pixels
+
+# Images (B, C, h, w) and points (B, K, 2) in CROP pixels.
+Pair = tuple[Tensor, Tensor]
 
 
 class Published(Dataset[Pair]):
-    """The published system's data set, read as it read it."""
+    """Read the data set as the published system does."""
 
     def __init__(self, faces: FacialKeypointsDataset, size: int):
         self.paths, self.points, self.size = faces.table.paths, faces.table.points, size
@@ -62,59 +67,71 @@ class Published(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         from matplotlib.image import imread
 
+        # Rescale
         image, points = np.asarray(imread(self.paths[index]))[:, :, :3], self.points[index]
         factor = self.size * 250 / 224 / min(image.shape[:2])
         image = cv2.resize(image, None, fx=factor, fy=factor)
+
+        # RandomCrop
         top, left = (np.random.randint(0, max(1, side - self.size)) for side in image.shape[:2])
         image = image[top : top + self.size, left : left + self.size]
+
+        # Normalize, ToTensor
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
         return torch.from_numpy(gray)[None], torch.from_numpy(points * factor - (left, top)).float()
 
 
 class Interleaved(pl.Callback):
-    """Times each training epoch of the Trainer, and after it an epoch of each of the others."""
+    """Time each training epoch of the Trainer, and after it an epoch of each alternative.
 
-    def __init__(self, others: bool):
-        self.others, self.seconds = others, defaultdict[str, list[float]](list)
+    Args:
+        alternatives: time the bare loop and the published loader, too.
+    """
+
+    def __init__(self, alternatives: bool):
+        self.alternatives = alternatives
+        self.seconds = defaultdict[str, list[float]](list)
         self.memory: list[float] = []
-        self.rivals: dict[str, Callable[[], object]] = {}
+        self.epochs: dict[str, Callable[[], object]] = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
-        """Remember when."""
+        """Start the clock."""
         gc.collect()
         self.began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int
     ) -> None:
-        """After the last batch: the epoch is over, validation follows."""
+        """Stop the clock after the last batch, before validation; run the alternatives."""
         if index + 1 < trainer.num_training_batches:
             return
         self.seconds["trainer"].append(time.perf_counter() - self.began)
         self.memory.append(_memory())
-        if self.others and not self.rivals:
-            self.rivals = self._rivals(trainer, module)
-        for name, run in self.rivals.items():
+
+        if self.alternatives and not self.epochs:
+            self.epochs = _alternatives(trainer, module)
+        for name, run_epoch in self.epochs.items():
             began = time.perf_counter()
-            run()
+            run_epoch()
             self.seconds[name].append(time.perf_counter() - began)
 
-    def _rivals(self, trainer: pl.Trainer, module: Any) -> dict[str, Callable[[], object]]:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        faces = data.splits["train"]
-        loader = DataLoader(
-            Published(faces, faces.crops([0]).size[0]), data.batch_size, shuffle=True, num_workers=4
-        )
-        clip = trainer.gradient_clip_val
-        ready = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
-        pairs = [
-            (batch["image"], to_crop_space(batch["points"], batch["to_crop"])) for batch in ready
-        ]
-        return {"bare": _loop(module, pairs, clip), "published": _loop(module, loader, clip)}
+
+def _alternatives(trainer: pl.Trainer, module: Any) -> dict[str, Callable[[], object]]:
+    """Make the functions that run an epoch without the Trainer."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    faces, clip = data.splits["train"], trainer.gradient_clip_val
+    published = Published(faces, faces.crops([0]).size[0])
+    loader = DataLoader(published, data.batch_size, shuffle=True, num_workers=4)
+
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+    pairs = [
+        (batch["image"], to_crop_space(batch["points"], batch["to_crop"])) for batch in batches
+    ]
+    return {"bare": _loop(module, pairs, clip), "published": _loop(module, loader, clip)}
 
 
 def _loop(module: Any, batches: Iterable[Pair], clip: float | None) -> Callable[[], object]:
-    """An epoch in bare PyTorch, on a copy of the network."""
+    """Make an epoch in bare PyTorch, on a copy of the network."""
     network, codec, criterion = copy.deepcopy(module.network).train(), module.codec, module.loss
     optimizer = module.optimizer(network.parameters())
 
@@ -129,26 +146,27 @@ def _loop(module: Any, batches: Iterable[Pair], clip: float | None) -> Callable[
     return epoch
 
 
-def run(experiment: str, root: str, epochs: int, workers: int, others: bool) -> Interleaved:
+def run(experiment: str, root: str, epochs: int, workers: int, alternatives: bool) -> Interleaved:
     """Train as `train.py` does, and time it."""
     with (
         tempfile.TemporaryDirectory() as folder,
         initialize_config_dir(str(CONF), version_base="1.3"),
     ):
-        told = [
+        overrides = [
             f"experiment={experiment}",
             "data=youtube_faces",
             f"data.root={root}",
             f"run_dir={folder}",
+            f"trainer.max_epochs={epochs}",
+            f"datamodule.num_workers={workers}",
+            *QUIET,
         ]
-        cfg = compose(
-            "train",
-            [*told, f"trainer.max_epochs={epochs}", f"datamodule.num_workers={workers}", *QUIET],
-        )
+        cfg = compose("train", overrides)
         pl.seed_everything(0, workers=True, verbose=False)
         data = config.build(cfg.datamodule)
         module = config.build(cfg.model, markup=data.source.markup)
-        timer = Interleaved(others)
+
+        timer = Interleaved(alternatives)
         callbacks = [
             config.build(callback) for name, callback in cfg.callbacks.items() if name != "progress"
         ]
@@ -159,13 +177,49 @@ def run(experiment: str, root: str, epochs: int, workers: int, others: bool) -> 
 
 
 def _memory() -> float:
-    """Resident memory of this process, MiB."""
+    """Return the resident memory of this process, MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def compare(experiment: str, root: str, rounds: int) -> dict[str, Any]:
+    """Time an experiment through the Trainer and through the alternatives."""
+    seconds = run(experiment, root, 1 + rounds, 0, alternatives=True).seconds
+    rounded = {name: [round(value, 2) for value in values] for name, values in seconds.items()}
+    print(f"{experiment}: seconds per epoch {rounded}")
+
+    # Ratios within each round, without the first, which warms up.
+    timed = {name: values[1:] for name, values in seconds.items()}
+    over = [a / b for a, b in zip(timed["trainer"], timed["bare"], strict=True)]
+    gain = [a / b for a, b in zip(timed["published"], timed["trainer"], strict=True)]
+    medians = {name: statistics.median(values) for name, values in timed.items()}
+    return {
+        **{f"{experiment}_{name}_s": round(value, 2) for name, value in medians.items()},
+        f"{experiment}_trainer_over_bare": round(statistics.median(over), 3),
+        f"{experiment}_published_over_fkp": round(statistics.median(gain), 2),
+    }
+
+
+def compare_workers(experiment: str, root: str, rounds: int, counts: list[int]) -> dict[str, Any]:
+    """Time an experiment with several numbers of worker processes, in turn."""
+    metrics: dict[str, Any] = {}
+    seconds: dict[int, list[float]] = defaultdict(list)
+    for _ in range(rounds if counts else 0):
+        for count in counts:
+            timer = run(experiment, root, 3, count, alternatives=False)
+            seconds[count] += timer.seconds["trainer"][1:]
+            metrics[f"{experiment}_workers{count}_mib"] = [round(mib) for mib in timer.memory]
+
+    for count, values in seconds.items():
+        metrics[f"{experiment}_workers{count}_s"] = round(statistics.median(values), 2)
+        rounded = [round(value, 2) for value in values]
+        print(f"{experiment}: {count} worker processes: seconds per epoch {rounded}")
+        print(f"  MiB after each epoch: {metrics[f'{experiment}_workers{count}_mib']}")
+    return metrics
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure each experiment and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,47 +227,19 @@ def main() -> None:
     parser.add_argument("--experiments", nargs="+", default=["seed", "heatmap"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
 
-    figures: dict[str, Any] = {"threads": torch.get_num_threads()}
-    for experiment in arguments.experiments:
-        timer = run(experiment, arguments.root, 1 + arguments.rounds, 0, others=True)
-        seconds = {name: statistics.median(times[1:]) for name, times in timer.seconds.items()}
-        figures |= {f"{experiment}_{name}_s": round(value, 2) for name, value in seconds.items()}
-        pairs = list(
-            zip(
-                *(timer.seconds[name][1:] for name in ("trainer", "bare", "published")), strict=True
-            )
-        )
-        over = statistics.median(ours / bare for ours, bare, _ in pairs)
-        gain = statistics.median(theirs / ours for ours, _, theirs in pairs)
-        figures |= {f"{experiment}_trainer_over_bare": round(over, 3)}
-        figures |= {f"{experiment}_published_over_fkp": round(gain, 2)}
-        print(
-            f"{experiment}: s an epoch",
-            {name: [round(t, 2) for t in ts] for name, ts in timer.seconds.items()},
-        )
+    metrics: dict[str, Any] = {"threads": torch.get_num_threads()}
+    for experiment in options.experiments:
+        metrics |= compare(experiment, options.root, options.rounds)
+        metrics |= compare_workers(experiment, options.root, options.rounds, options.workers)
 
-        by_count: dict[int, list[float]] = defaultdict(list)
-        for _ in range(arguments.rounds if arguments.workers else 0):
-            for count in arguments.workers:
-                timer = run(experiment, arguments.root, 3, count, others=False)
-                by_count[count] += timer.seconds["trainer"][1:]
-                figures[f"{experiment}_workers{count}_mib"] = [round(m) for m in timer.memory]
-        for count, times in by_count.items():
-            figures[f"{experiment}_workers{count}_s"] = round(statistics.median(times), 2)
-            print(
-                f"{experiment}: {count} loader processes: s an epoch {[round(t, 2) for t in times]}"
-            )
-            print(
-                f"  MiB of the process after each epoch {figures[f'{experiment}_workers{count}_mib']}"
-            )
-    first = arguments.experiments[0]
+    # The first experiment's ratios also have short names.
     for name in ("trainer_over_bare", "published_over_fkp"):
-        figures[name] = figures[f"{first}_{name}"]
-    print(json.dumps(figures))
+        metrics[name] = metrics[f"{options.experiments[0]}_{name}"]
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":
