@@ -1,12 +1,12 @@
-"""Kill training runs at random moments, resume them, and compare them with an uninterrupted run.
+"""Kill trainings at random moments, resume them, and compare with an uninterrupted training.
 
     python benchmarks/reliability/kills.py [--kills 20] [--seed 0] [--signal KILL]
 
-Trains on a few synthetic faces, with dropout, augmentations, averaged weights and early stopping,
-and writes a checkpoint after every step, so that some kills interrupt the writing of one. Each run
-is killed at a random moment of the time that a whole run takes once it has begun, then resumed to
-its end. Compared bit for bit: weights, averaged weights, optimizer, schedule, the states of
-callbacks and loops, the test metrics, and TensorBoard's curves, point by point.
+It trains on a few drawn faces, with dropout, augmentations, averaged weights and early stopping. A
+checkpoint is written after every step, so that some kills hit one being written. Each training is
+killed at a random moment of the time that a whole one takes, then resumed to its end. Compared bit
+for bit: weights, averaged weights, optimizer, schedule, states of callbacks and loops, test
+metrics, and TensorBoard's curves.
 """
 
 import argparse
@@ -96,8 +96,33 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [where]
 
 
-def main() -> None:  # noqa: PLR0915
-    """Kill, resume, compare, print."""
+def uninterrupted(work: Path) -> tuple[dict[str, Any], float]:
+    """Train without interruption; return the outcome and the seconds of the training."""
+    for name in ("first", "whole"):  # the first also draws the faces
+        process = train(work / name, *OPTIONS, f"run_dir={work / name}")
+        assert process.wait() == 0, (work / f"{name}.log").read_text()
+    begin, end = ((work / "whole" / name).stat().st_mtime for name in ("run.yaml", "metrics.json"))
+    return outcome(work / "whole"), end - begin
+
+
+def start_and_kill(run: Path, delay: float, number: int) -> bool:
+    """Start a training and send it a signal some seconds after it has begun.
+
+    Returns:
+        False if the training had finished before.
+    """
+    shutil.rmtree(run, ignore_errors=True)
+    process = train(run, *OPTIONS, f"run_dir={run}")
+    while not (run / "run.yaml").exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(number)
+    process.wait()
+    return not (run / "metrics.json").exists()
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""Kill sweeps at random moments, repeat their command, and compare with an uninterrupted sweep.
+"""Kill sweeps at random moments, repeat the command, and compare with an uninterrupted sweep.
 
     python benchmarks/reliability/sweep_kills.py [--kills 10] [--seed 0] [--launcher basic]
 
-Either the driver of the sweep or one of its jobs is killed. The jobs are those of `kills.py`, with
-three seeds; they are compared bit for bit, as there.
+The jobs are those of `kills.py` with three seeds, and are compared bit for bit as there. Each kill
+hits the driver or one of its jobs.
 """
 
 import argparse
@@ -46,8 +46,29 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-def main() -> None:  # noqa: PLR0915
-    """Kill, repeat, compare, print."""
+def uninterrupted(work: Path, options: list[str]) -> tuple[dict[str, Any], float]:
+    """Run a sweep without interruption; return the outcome of each job and the seconds."""
+    # Draw the faces first: they are no part of the time.
+    assert train(work / "first", *OPTIONS, f"run_dir={work / 'first'}").wait() == 0
+    start = time.monotonic()
+    assert train(work / "whole", *options, f"hydra.sweep.dir={work / 'whole'}").wait() == 0
+    seconds = time.monotonic() - start
+    folders = [file.parent for file in (work / "whole").glob("*/metrics.json")]
+    return {folder.name: outcome(folder) for folder in folders}, seconds
+
+
+def kill_one(driver: "subprocess.Popen[bytes]", rng: random.Random) -> str | None:
+    """Kill the driver or one of its jobs; return which, or None if no job is running."""
+    running = jobs(driver)
+    if driver.poll() is not None or not running:
+        return None
+    which = rng.choice(("of_drivers", "of_jobs"))
+    os.kill(driver.pid if which == "of_drivers" else rng.choice(running), signal.SIGKILL)
+    return which
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
