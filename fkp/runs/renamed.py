@@ -101,5 +101,6 @@ def _leaves(prefix: str, node: object) -> Iterator[str]:
     if node._is_missing():
         yield prefix
         return
-    for key in map(str, node):
-        yield from _leaves(f"{prefix}.{key}" if prefix else key, node._get_node(key))
+    for key in node:
+        name = str(key)  # of any type that YAML has
+        yield from _leaves(f"{prefix}.{name}" if prefix else name, node._get_node(key))

@@ -134,7 +134,8 @@ def test_a_run_that_validates_every_second_epoch_resumes_exactly(
 
 def test_a_run_starts_from_other_weights(trained: Run, faces_folder: Path, tmp_path: Path) -> None:
     best = trained[0] / "checkpoints/best.ckpt"
-    one_tiny_step = [f"weights={best}", "trainer.max_epochs=1", "model.optimizer.lr=1e-9"]
+    one_tiny_step = [f"start.from={best}", "start.mode=finetune"]
+    one_tiny_step += ["trainer.max_epochs=1", "model.optimizer.lr=1e-9"]
     done = call("train.py", *TINY, f"data.root={faces_folder}", *one_tiny_step, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = torch.load(next(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")), weights_only=True)
