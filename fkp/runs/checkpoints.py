@@ -7,35 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fkp.errors import FkpError
-from fkp.runs.provenance import LAST
+from fkp.runs.provenance import CHECKPOINT, LAST, last_checkpoint
 from fkp.weights import EXPORTED, FILE, shipped
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from fkp.module import KeypointModule
-
-OUTPUTS = Path("outputs")
-# Of a run, in its folder.
-CHECKPOINT = "checkpoints/best.ckpt"
-
-
-def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
-    """Find the best checkpoint of the newest run.
-
-    Args:
-        outputs: the folder of all runs.
-
-    Raises:
-        FkpError: it holds no checkpoint.
-    """
-    made = sorted(outputs.rglob(CHECKPOINT), key=lambda path: path.stat().st_mtime)
-    if not made:
-        raise FkpError(
-            f"no trained model in {outputs.resolve()}; "
-            "train one with `python train.py`, or give ckpt=…"
-        )
-    return made[-1]
 
 
 def resolve_checkpoint(ckpt: str | None, predicting: bool = False) -> Path:

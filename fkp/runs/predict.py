@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fkp.runs import command_line, config
+from fkp.runs import command_line, config, provenance
 
 
 @command_line.main("predict")
@@ -28,7 +28,7 @@ def predict(cfg: DictConfig) -> None:
     from fkp.runs import checkpoints, results
 
     # Input and model
-    image = find(cfg.image, without=checkpoints.OUTPUTS)
+    image = find(cfg.image, without=provenance.OUTPUTS)
     ckpt = checkpoints.resolve_checkpoint(cfg.ckpt, predicting=cfg.device is None)
     predictor = Predictor.load(
         ckpt, config.build(cfg.detector), cfg.device, cfg.refine_steps, cfg.min_confidence

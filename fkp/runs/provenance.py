@@ -21,7 +21,10 @@ from fkp.runs import start
 from fkp.runs.overrides import text
 from fkp.runs.start import Start
 
+OUTPUTS = Path("outputs")
+# Files of a run, in its folder.
 FILE = "run.yaml"
+CHECKPOINT = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
 LOCK = ".run.lock"
 # Seconds to wait for the lock: a report holds it for a moment, and a job whose driver was killed is
@@ -44,7 +47,7 @@ PACKAGES = (
 SHOWN = 20  # differences that an error lists
 
 
-def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str]:
+def arguments(given: Sequence[str], outputs: Path = OUTPUTS) -> list[str]:
     """Complete the command line of a run that is resumed or repeated.
 
     Args:
@@ -71,8 +74,6 @@ def arguments(given: Sequence[str], outputs: Path = Path("outputs")) -> list[str
 def _of_run(given: Sequence[str], outputs: Path) -> list[str]:
     begin, given = start.read(given), [one for one in given if key(one) != start.SHORT]
     if begin.weights == "last":
-        from fkp.runs.checkpoints import last_checkpoint
-
         return [*given, f"start.from={last_checkpoint(outputs).resolve()}"]
     if begin.run is None:
         return list(given)
@@ -114,6 +115,24 @@ def _read(folder: Path) -> dict[str, Any]:
         raise FkpError(f"{folder}: not the folder of a run (it has no {FILE})") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
         raise FkpError(f"{folder / FILE}: cannot be read as the record of a run") from None
+
+
+def last_checkpoint(outputs: Path = OUTPUTS) -> Path:
+    """Find the best checkpoint of the newest run.
+
+    Args:
+        outputs: the folder of all runs.
+
+    Raises:
+        FkpError: it holds no checkpoint.
+    """
+    made = sorted(outputs.rglob(CHECKPOINT), key=lambda path: path.stat().st_mtime)
+    if not made:
+        raise FkpError(
+            f"no trained model in {outputs.resolve()}; "
+            "train one with `python train.py`, or give ckpt=…"
+        )
+    return made[-1]
 
 
 @dataclass

@@ -13,8 +13,7 @@ import yaml
 from rich.table import Table
 
 from fkp.console import CONSOLE, print_line, relative_path
-from fkp.runs.checkpoints import CHECKPOINT
-from fkp.runs.provenance import is_rank_zero
+from fkp.runs.provenance import CHECKPOINT, is_rank_zero
 
 if TYPE_CHECKING:
     from fkp.data.datamodule import FacesDataModule
