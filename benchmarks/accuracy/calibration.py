@@ -56,7 +56,11 @@ def main() -> None:
 
     metrics: dict[str, float] = {}
     for name in ("300w", "youtube_faces"):
-        faces = source(name, options.data, data="real").read().split("strict")[options.part]
+        faces = (
+            source(name, options.data, data="youtube_faces_300w")
+            .read()
+            .split("strict")[options.part]
+        )
         confidence, error = measure(predictor, faces, name)
         bins = reliability(torch.tensor(confidence), torch.tensor(error) < WITHIN)
 

@@ -314,7 +314,7 @@ def test_yunet_reports_missing_and_bad_models(
         YuNet(str(tmp_path / "bad.onnx"))(np.zeros((50, 50), np.uint8))
     monkeypatch.setenv("FKP_CACHE", str(tmp_path))
     monkeypatch.setattr("fkp.detectors.YUNET", "http://127.0.0.1:9/none.onnx")
-    monkeypatch.setattr("fkp.files.download.BACKOFF_S", 0.001)
+    monkeypatch.setattr("fkp.files.transfer.BACKOFF_S", 0.001)
     with pytest.raises(FkpError, match=r"none.onnx elsewhere and set detector.model"):
         YuNet()(np.zeros((50, 50), np.uint8))
 

@@ -39,9 +39,9 @@ def faults(script: str, *overrides: str) -> list[str]:
         ("train", ["+detector=haar"], "detector", "no such key"),
         (
             "train",
-            ["+callbacks.early_stoping.patience=3"],
-            "callbacks.early_stoping",
-            "callbacks.early_stopping",
+            ["+callbacks.face_grid.count=3"],
+            "callbacks.face_grid",
+            "callbacks.face_grids",
         ),
         ("train", ["+augment.blurr.p=0.1"], "augment.blurr", "augment.blur"),
         ("train", ["~model"], "model", "no option"),
