@@ -105,7 +105,9 @@ def _read_rgb(path: str) -> Any:
     """Read an image as RGB, (H, W, 3) uint8."""
     import cv2
 
-    return cv2.imread(path, cv2.IMREAD_COLOR)[:, :, ::-1].copy()  # type: ignore[index]
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    assert image is not None
+    return image[:, :, ::-1].copy()
 
 
 def _dlib() -> Any:

@@ -42,7 +42,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from fkp.data.dataset import FacialKeypointsDataset  # noqa: E402
-from fkp.module import to_crop_space  # noqa: E402
+from fkp.module import data_of, to_crop_space  # noqa: E402
 
 # The modules that the benchmarks share.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -118,7 +118,7 @@ class Interleaved(pl.Callback):
 
 def _alternatives(trainer: pl.Trainer, module: Any) -> dict[str, Callable[[], object]]:
     """Make the functions that run an epoch without the Trainer."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer)
     faces, clip = data.splits["train"], trainer.gradient_clip_val
     published = Published(faces, faces.crops([0]).size[0])
     loader = DataLoader(published, data.batch_size, shuffle=True, num_workers=4)

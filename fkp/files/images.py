@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -247,7 +247,8 @@ def _reason(kind: str, error: Exception, size: int) -> str:
 
 def _is_signed(tiff: ImageFile) -> bool:
     """Return whether a TIFF holds signed or 32-bit integers."""
-    formats = tiff.tag_v2.get(SAMPLE_FORMAT, 1)  # type: ignore[attr-defined]
+    tags: Any = vars(tiff)["tag_v2"]
+    formats = tags.get(SAMPLE_FORMAT, 1)
     signed = SIGNED in (formats if isinstance(formats, tuple) else (formats,))
     return signed or tiff.mode == "I"
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -190,8 +191,8 @@ def open_video(path: Path, *settings: int) -> cv2.VideoCapture:
     try:
         # The path is absolute, so that FFmpeg does not take a file called concat:a|b for a
         # protocol; and in bytes, as OpenCV aborts the process on a name that is not valid UTF-8.
-        name = os.fsencode(path.absolute())
-        return cv2.VideoCapture(name, cv2.CAP_FFMPEG, [*timeouts, *settings])  # type: ignore[call-overload]
+        name: Any = os.fsencode(path.absolute())
+        return cv2.VideoCapture(name, cv2.CAP_FFMPEG, [*timeouts, *settings])
     finally:
         for option in options:
             del os.environ[option]

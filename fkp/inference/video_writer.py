@@ -233,8 +233,8 @@ def _default_name(video: Video) -> Path:
 
 def _open_writer(file: Path, rate: float, size: tuple[int, ...]) -> cv2.VideoWriter:
     # In bytes: OpenCV aborts the process on a name that is not valid UTF-8.
-    name, codec = os.fsencode(file), cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(name, codec, rate, size)  # type: ignore[call-overload]
+    name: Any = os.fsencode(file)
+    writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
     if not writer.isOpened():
         raise FkpError(
             f"{file}: this OpenCV cannot write videos; drawn=null writes the table alone"

@@ -41,6 +41,8 @@ def keep_best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
     Returns:
         the checkpoint, and its validation NME, percent; NaN without validation.
     """
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
     from fkp.runs.resume import LastCheckpoint
 
     # `resume=…` needs last.ckpt, with or without callbacks.
@@ -49,9 +51,8 @@ def keep_best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
         trainer.save_checkpoint(folder / LAST, weights_only=False)
 
     for callback in callbacks:
-        score = getattr(callback, "best_model_score", None)
-        if score is not None:
-            return Path(callback.best_model_path), float(score)  # type: ignore[attr-defined]
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
+            return Path(callback.best_model_path), float(callback.best_model_score)
     trainer.save_checkpoint(folder / CHECKPOINT, weights_only=False)
     return folder / CHECKPOINT, float(trainer.callback_metrics.get("val/nme", math.nan))
 

@@ -87,7 +87,7 @@ def _fit_and_test(
 
     with resume.readable_errors(run.last), launch.launch(trainer, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if getattr(trainer, "fast_dev_run", False):
             return {}
         checkpoint, nme = checkpoints.keep_best(trainer, run.folder)
         tested = trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
