@@ -83,7 +83,9 @@ def test_a_detector_that_fails_in_one_thread_goes_on(images: list[np.ndarray]) -
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))], ids=str
+    "copied",
+    [copy.copy, copy.deepcopy, lambda predictor: pickle.loads(pickle.dumps(predictor))],
+    ids=["copy", "deepcopy", "pickle"],
 )
 def test_copies_answer_alike(
     predictor: Predictor, images: list[np.ndarray], copied: Callable[[Predictor], Predictor]

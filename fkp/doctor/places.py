@@ -17,8 +17,8 @@ from fkp.sources.table import FaceTable
 
 SOME, ALL = 400, 4000  # images that are searched; and if a kind of wrong labels was found in these
 PREDICTED = 40  # faces whose labels are compared with the shipped weights' points
-# Of the points' extent, in the median: a label further than this from where the shipped weights find its point belongs to
-# another point.
+# Of the points' extent, in the median: a label further than this from where the shipped weights find its point
+# belongs to another point.
 ELSEWHERE = 0.2
 SURE = 0.5  # mean confidence of the weights, below which they cannot tell
 

@@ -181,8 +181,8 @@ class Source(ABC):
 def _warn_of_ranks(rule: str, people: int) -> None:
     """Once: a table is split more than once on the way to a training."""
     log.warning(
-        "data.split=%s: the hash of the names would leave a part empty, so the %d people are split by its order: the part"
-        " of a person depends on who else is in the table",
+        "data.split=%s: the hash of the names would leave a part empty, so the %d people are split by its order:"
+        " the part of a person depends on who else is in the table",
         rule,
         people,
     )
