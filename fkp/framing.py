@@ -30,6 +30,7 @@ PLACED = 0.35  # the same, from where the measured frame wants the box
 LEVEL = 20.0  # degrees that the normalising pair may be off the horizontal in the mean face
 FLAT = 0.02  # of the size of the mean face: its points lie on one line, and have no width x height
 ROLLED = 25.0  # degrees: if the median face seems to be turned further, the points do not tell how far faces are turned
+SHIFT, ZOOM = 0.04, 0.08  # how detectors' boxes scatter (benchmarks/boxes.py), in box sides, and of the log of the side
 EXTENT = 1.5  # the side of the box without any measurement, in units of the points' longer extent
 
 log = logging.getLogger(__name__)
@@ -85,13 +86,22 @@ def frame(points: np.ndarray, boxes: np.ndarray, markup: Markup) -> dict[str, An
     shape = middle + (shape - middle) * (factor if factor > 0 else 1.0)
 
     # Place, with the size and tilt that will be taken from the points.
-    found, _, _, _ = placed(points, replace(markup, frame=_plain(shape, roll)))
+    found, said, _, reach = placed(points, replace(markup, frame=_plain(shape, roll)))
+    zoom = np.log(np.where(said > 0, said, np.nan) / side) if reach.any() else np.zeros(len(side))
     off = (np.stack([x, y], -1) - found) / side[:, None]
-    return _plain(shape - np.nanmedian(off, 0), roll)
+    return _plain(shape - np.nanmedian(off, 0), roll) | {"trust": [_trust(off, SHIFT), _trust(zoom[:, None], ZOOM)]}
+
+
+def _trust(off: np.ndarray, usual: float) -> float:
+    """How much of a step from a detector's box to the frame's to take, if frames (F, D) are so far off boxes and boxes
+    scatter by `usual` themselves: all of it, where frames scatter no more."""
+    low, high = np.nanpercentile(off, [25, 75], axis=0)
+    scatter = float(np.sqrt(np.mean(((high - low) / 1.349) ** 2)))  # a normal's standard deviation
+    return round(min(1.0, (usual / max(scatter, 1e-9)) ** 2), 4)
 
 
 def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
-    """A table whose faces all have boxes: where neither it nor the points tell one, as a single point does not, the
+    """A table whose faces all have boxes: where neither it nor the points tell one, as one or two points do not, the
     detector's, or else one of the measured share of the image round the points.
 
     Only a markup with a measured `frame` comes to that.
@@ -103,12 +113,16 @@ def boxed(faces: FaceTable, markup: Markup) -> FaceTable:
     for i, found, size in _detections(faces, lacking):
         points = faces.points[i : i + 1]
         side = markup.frame["share"] * min(size)
-        candidates = np.concatenate([found, square(0, 0, np.array([side]))])
-        wanted, _ = reframed(np.repeat(points, len(candidates), 0), candidates, np.zeros(len(candidates)), markup)
-        (x, y, _), (wanted_x, wanted_y, sides) = centre_and_side(candidates), centre_and_side(wanted)
-        off = np.hypot(x - wanted_x, y - wanted_y)[:-1] / sides[:-1]
+        x, y, sides = centre_and_side(found)
+        wanted = placed(np.repeat(points, len(found), 0), markup, sides, np.zeros(len(found)))[0]
+        off = np.hypot(x - wanted[:, 0], y - wanted[:, 1]) / sides
         near = bool((off < PLACED).any())
-        boxes[i] = candidates[off.argmin()] if near else wanted[-1]
+        if near:
+            boxes[i] = found[off.argmin()]
+        else:
+            centre = placed(points, markup, np.array([side]), np.zeros(1))[0]
+            guess = square(centre[:, 0], centre[:, 1], np.array([side]))
+            boxes[i] = reframed(points, guess, np.zeros(1), markup)[0][0]
         guessed += not near
     if guessed:
         log.warning(

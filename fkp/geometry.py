@@ -15,9 +15,10 @@ from fkp.markup import IBUG68, Markup
 
 Array = NDArray[np.float64]
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-# Of how far points reach, in box sides: below LEAST they do not tell a face's size; and at DOUBT what found points tell
-# of it is as uncertain as the detector's box is (points err by about 2 % of a box, and boxes by 8 %).
-LEAST, DOUBT = 0.1, 0.2
+# Boxes are drawn round FEWEST points or more: those drawn round two have them always at one place, so that a network
+# would learn nothing. Of how far points reach, in box sides: below LEAST they do not tell a face's size; and at DOUBT
+# what found points tell of it is as uncertain as the detector's box (points err by 2 % of a box, and boxes by 8 %).
+FEWEST, LEAST, DOUBT = 3, 0.1, 0.2
 FAR = 4.0  # a box so much smaller or larger than another shows another thing
 
 
@@ -100,13 +101,14 @@ def face_box(points: ArrayLike, markup: Markup = IBUG68) -> NDArray[np.float32]:
         points: (K, 2), IMAGE pixels; NaN where a point is not labelled.
 
     Returns:
-        (4,) float32: left, top, right, bottom, IMAGE pixels; NaN where the points do not tell the size of a face, as
-        one alone does not.
+        (4,) float32: left, top, right, bottom, IMAGE pixels; NaN with a `frame` where the points do not tell the
+        size of a face well, as one or two do not.
     """
     points = np.asarray(points, float)
     if markup.frame is not None:
         centre, side, _, reach = placed(points[None], markup)
-        return square(centre[0, 0], centre[0, 1], side[0] if reach[0] >= LEAST else np.nan).astype(np.float32)
+        enough = reach[0] >= LEAST and np.isfinite(points).all(1).sum() >= FEWEST
+        return square(centre[0, 0], centre[0, 1], side[0] if enough else np.nan).astype(np.float32)
     up, size = (0.0, 1.5) if markup.box is None else (markup.box["up"], markup.box["side"])
     unit = float(np.sqrt(np.prod(np.nanmax(points, 0) - np.nanmin(points, 0))))
     x, y = np.nanmean(points, 0) - (0.0, up * unit)
@@ -142,7 +144,8 @@ def reframed(points: np.ndarray, boxes: np.ndarray, tilts: np.ndarray, markup: M
     """The boxes and tilts for another look at faces whose points have been found.
 
     They are those of `tilted_box`. With a measured `frame`, points that lie near to each other say little of the size
-    and tilt of a face, and one alone nothing: what they do not say stays as it was.
+    and tilt of a face, and one alone nothing; and few points say less than a detector of where its box is, as the
+    frame's `trust` tells. What they do not say stays as it was.
 
     Args:
         points: (F, K, 2), IMAGE pixels.
@@ -155,11 +158,15 @@ def reframed(points: np.ndarray, boxes: np.ndarray, tilts: np.ndarray, markup: M
     if markup.frame is None or not len(points):
         frames = [tilted_box(face, markup) for face in points]
         return np.array([box for box, _ in frames]).reshape(-1, 4), np.array([tilt for _, tilt in frames])
-    before, (_, said, turned, reach) = centre_and_side(boxes)[2], placed(points, markup)
+    x, y, before = centre_and_side(boxes)
+    _, said, turned, reach = placed(points, markup)
+    of_centre, of_side = markup.frame.get("trust", (1.0, 1.0))
     trust = reach**2 / (reach**2 + DOUBT**2)
-    side = before ** (1 - trust) * said**trust
+
+    side = before ** (1 - of_side * trust) * said ** (of_side * trust)
     tilts = tilts + trust * ((turned - tilts + 180) % 360 - 180)
-    centre = placed(points, markup, side, tilts)[0]
+    centre = np.stack([x, y], -1)
+    centre = centre + of_centre * (placed(points, markup, side, tilts)[0] - centre)
     return square(centre[:, 0], centre[:, 1], side).astype(np.float32), tilts
 
 

@@ -39,7 +39,8 @@ class Markup:
         mirror: false where no pairs are known: faces are then never flipped.
         frame: measured in a training, see `fkp.framing`: `points`, the K points of the median face from the centre of
             its box, in box sides (null for a point that was never labelled), and `roll`, whether the points tell how
-            far a face is turned in the image; `share`, the side of a box as a share of the image's shorter side.
+            far a face is turned in the image; `trust`, how much of a refinement step's move and zoom to take; `share`,
+            the side of a box as a share of the image's shorter side.
     """
 
     name: str
@@ -182,7 +183,9 @@ def _numbers(values: Any) -> bool:
 
 def _check_frame(frame: dict[str, Any], name: str, count: int) -> None:
     points, share, roll = frame.get("points"), frame.get("share"), frame.get("roll")
-    good = isinstance(points, list) and len(points) == count and isinstance(roll, bool) and _numbers([share])
+    trust = frame.get("trust", [1.0, 1.0])
+    numbers = isinstance(trust, list) and len(trust) == 2 and _numbers([share, *trust])
+    good = isinstance(points, list) and len(points) == count and isinstance(roll, bool) and numbers
     if not good or not all(p is None or (len(p) == 2 and _numbers(p)) for p in points or []) or not any(points or []):
         raise FkpError(f"markup {name}: frame is measured by a training, with points [x, y], share and roll")
 

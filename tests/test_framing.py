@@ -183,7 +183,7 @@ def test_the_detectors_boxes_are_as_good_as_the_labels(kind: str, faces: FaceTab
 
 
 def test_the_frame_is_right_on_median_for_boxes_of_any_convention(faces: FaceTable) -> None:
-    for kind in ("face5", "two points", "forehead", "98 points"):
+    for kind in ("face5", "four points on one line", "forehead", "98 points"):
         table = own(faces, kind).select(slice(TRAIN))
         wanted = np.array([face_box(points) for points in faces.points[:TRAIN]]) * 1.0
         x, y, side = centre_and_side(wanted)
@@ -229,7 +229,9 @@ def test_what_points_do_not_tell_of_size_and_tilt_stays_as_it_was(faces: FaceTab
     boxes, tilts = np.array([[10.0, 20, 110, 120]]), np.array([12.0])
     one = measured(own(faces, "one point"), markup_of("one point"))
     (box,), (tilt,) = reframed(np.array([[[300.0, 200]]]), boxes, tilts, one)
-    assert tilt == 12 and centre_and_side(box)[2] == pytest.approx(100) and box[0] > 200
+    assert tilt == 12 and centre_and_side(box)[2] == pytest.approx(100)
+    # A head that turns moves its nose in the detector's box, which therefore follows the nose a little only.
+    assert 10 < box[0] < 150
     two = measured(own(faces, "nostrils, near each other"), markup_of("nostrils, near each other"))
     (box,), (tilt,) = reframed(np.array([[[60.0, 90], [60, 90.5]]]), boxes, 0 * tilts, two)
     assert 0.4 * 100 < centre_and_side(box)[2] < 110 and abs(tilt) < 25
