@@ -142,7 +142,7 @@ def fit(frames: Frames, boxes: Sequence[np.ndarray], usual: np.ndarray, scaled: 
 def usual_place(markup: Markup, frames: Frames, boxes: Sequence[np.ndarray]) -> np.ndarray:
     """(3,) where the markup's points lie in a detector's box, as `fit` takes it: known, or medians over these faces."""
     for known in KNOWN:
-        if markup.points == known.points:
+        if markup.points == known.points and known.box is not None:
             return np.array([0.0, known.box["up"] / known.box["side"], np.log(2**0.5 / known.box["side"])])
     own = fit(frames, boxes, np.array([0.0, 0.0, 0.0 if (frames.extents > 0).all() else np.nan]))
     x, y = (float(value) for value in np.median(own.off, 0))
