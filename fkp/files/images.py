@@ -177,7 +177,7 @@ def reads_heic() -> bool:
     return find_spec("pillow_heif") is not None
 
 
-def is_picture(start: bytes) -> bool:
+def is_image_file(start: bytes) -> bool:
     """Return whether a file is an image, given its first 16 bytes or more."""
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     return webp or bool(_brands(start)) or any(map(start.startswith, KINDS))

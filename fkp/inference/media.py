@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from fkp.errors import FkpError
-from fkp.files.images import IMAGE_ENDINGS, VIDEO_ENDINGS, is_picture
+from fkp.files.images import IMAGE_ENDINGS, VIDEO_ENDINGS, is_image_file
 from fkp.files.reading import read_text
 from fkp.inference.video import Video, open_video
 
@@ -115,7 +115,7 @@ def _kind_by_ending(path: Path) -> Kind:
 def _kind_by_content(path: Path) -> Kind:
     try:
         with path.open("rb") as file:
-            if is_picture(file.read(256)):
+            if is_image_file(file.read(256)):
                 return "image"
     except OSError:
         return ""

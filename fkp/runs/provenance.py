@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from fkp.errors import FkpError
 from fkp.files.writing import write_whole
 from fkp.runs import start
-from fkp.runs.overrides import text
+from fkp.runs.overrides import key, text
 from fkp.runs.start import Start
 
 OUTPUTS = Path("outputs")
@@ -272,11 +272,6 @@ def _locked(folder: Path, resuming: bool, allow_changes: bool) -> FileLock:
     return lock
 
 
-def key(override: str) -> str:
-    """Return the key of an override."""
-    return override.lstrip("+~").partition("=")[0]
-
-
 def is_rank_zero() -> bool:
     """Return whether this process has rank zero of all that train together: it alone writes.
 
@@ -303,9 +298,9 @@ def _anywhere(value: Any, folder: str) -> Any:
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """List how configuration and data differ, one line per key."""
     old, new = dict(_flat("", before["config"])), dict(_flat("", now["config"]))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            yield f"{key}: {old.get(key)!r} then, {new.get(key)!r} now"
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            yield f"{name}: {old.get(name)!r} then, {new.get(name)!r} now"
     if before.get("data") not in (None, now["data"]):
         yield "data: the images, labels or identities have changed"
 

@@ -1,7 +1,7 @@
 """Read the jobs of a sweep and compare its settings.
 
 Settings are compared on the validation faces. Only the best setting gets a test metric, so that
-nobody chooses by it.
+test faces do not choose the setting.
 """
 
 from __future__ import annotations

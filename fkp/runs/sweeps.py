@@ -25,6 +25,7 @@ from typing import Any
 from fkp.errors import FkpError
 from fkp.files.writing import write_whole
 from fkp.runs import provenance
+from fkp.runs.overrides import key
 
 FOLDER = Path("outputs/sweeps")
 METRICS = "metrics.json"  # of a finished job
@@ -56,18 +57,17 @@ def arguments(given: Sequence[str]) -> list[str]:
             "start it without torchrun or srun"
         )
     for override in given:
-        if provenance.key(override) in ("resume", "repeat", "run_dir"):
+        single = key(override) in ("resume", "repeat", "run_dir")
+        if single or override.lstrip("+") == "start.mode=repeat":
             raise FkpError(
                 f"{override}: not for a sweep; the same command again resumes unfinished jobs"
             )
-    if any(provenance.key(override) == "hydra.sweep.dir" for override in given):
+    if any(key(override) == "hydra.sweep.dir" for override in given):
         return list(given)
 
     # The folder depends on the overrides of the jobs only.
     overrides = [
-        one
-        for one in given
-        if one not in ("-m", "--multirun") and not provenance.key(one).startswith("hydra")
+        one for one in given if one not in ("-m", "--multirun") and not key(one).startswith("hydra")
     ]
     folder = FOLDER / folder_name(overrides, _swept_keys(overrides), values=False)
 
@@ -104,9 +104,9 @@ def folder_name(overrides: Sequence[str], shown: Collection[str], values: bool =
     """
     words = []
     for override in overrides:
-        key, _, value = override.partition("=")
-        if key.lstrip("+~") in shown:
-            last = key.rpartition(".")[2].lstrip("+~")
+        name, value = key(override), override.partition("=")[2]
+        if name in shown:
+            last = name.rpartition(".")[2]
             words.append(f"{last}-{value}" if values else last)
     readable = re.sub(r"[^\w.+-]+", "-", "_".join(words) or "sweep")[:LONGEST]
     digest = hashlib.sha256("\0".join(sorted(overrides)).encode()).hexdigest()

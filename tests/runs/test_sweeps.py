@@ -64,7 +64,7 @@ def test_the_same_command_means_the_same_sweep() -> None:
     own_folder = ["-m", "seed=0,1", "hydra.sweep.dir=mine"]
     assert sweeps.arguments(own_folder) == own_folder
     assert sweeps.arguments(["seed=1"]) == ["seed=1"]  # no sweep
-    for single in ("resume=true", "repeat=x", "run_dir=y"):
+    for single in ("resume=true", "repeat=x", "start.mode=repeat", "run_dir=y"):
         with pytest.raises(FkpError, match=single.split("=")[0]):
             sweeps.arguments(["-m", single, "seed=0,1"])
 
