@@ -101,8 +101,8 @@ class HeatMaps(nn.Module):
         )
         self.maps = nn.Conv2d(w2, points, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map images (B, C, h, w) in [0, 1] to logits (B, K, h / 4, w / 4)."""
+    def features(self, image: Tensor) -> Tensor:
+        """Map images (B, C, h, w) in [0, 1] to features (B, 4 width, h / 4, w / 4)."""
         # Standardise the crop. `Tensor.std` would be a dozen nodes in ONNX.
         centred = image - image.mean((2, 3), keepdim=True)
         std = centred.square().mean((2, 3), keepdim=True).sqrt()
@@ -118,9 +118,12 @@ class HeatMaps(nn.Module):
             # Plain numbers, so that ONNX does not compute the size for each batch.
             size = [int(side) for side in finer.shape[2:]]
             features = lateral(finer) + F.interpolate(features, size=size, mode="bilinear")
+        return self.smooth(F.relu(features))
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (B, C, h, w) in [0, 1] to logits (B, K, h / 4, w / 4)."""
         # Contiguous maps: codecs sum over each map, and would copy them with channels last.
-        return self.maps(self.smooth(F.relu(features))).contiguous()
+        return self.maps(self.features(image)).contiguous()
 
 
 class Transfer(nn.Module):

@@ -16,8 +16,9 @@ from fkp.errors import FkpError
 from fkp.markup import Markup
 
 BOX = ["box_left", "box_top", "box_right", "box_bottom"]
-# Columns that predict.py adds to its tables, which can be read as labels once they are corrected.
-PREDICTED = ["score", "confidence"]
+# Columns that say how sure labels are: predict.py adds them to its tables, which can be read as
+# labels once they are corrected; `spread` is the disagreement of several teachers.
+PREDICTED = ["score", "confidence", "spread"]
 # Names, in lower case, of the column of file names, of row numbers, and of no meaning.
 IMAGE = re.compile(r"(image|img|file|picture|photo|frame)?[ _-]?(file)?[ _-]?(name|path|id)?")
 INDEX = re.compile(r"|#|index|id|no\.?|nr\.?|row|unnamed: .*|level_0")

@@ -9,14 +9,15 @@ from typing import Literal
 import numpy as np
 
 from fkp.data.columns import Texts
-from fkp.data.table import FaceTable, Fault, OnBad, Source
+from fkp.data.table import EXTRA, FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
 
 
 class Joined(Source):
     """The faces of several sources in one set.
 
-    The split (train, val, test) of a person is the same as in the source alone.
+    The split (train, val, test) of a person is the same as in the source alone. Faces of a source
+    with `protocol: train` are for training only.
 
     Args:
         sources: names of the sources that are read, out of `known`.
@@ -62,7 +63,9 @@ class Joined(Source):
         for (name, source), weight in zip(self.sources.items(), self.weights, strict=True):
             table, bad = source.survey()
             table.rows = Texts.of((f"{name}/{row}" for row in table.rows), str)
-            table.weights = np.full(len(table), float(weight))
+            table.weights = table.weights * weight
+            if source.protocol == "train":
+                table.official = np.full(len(table), EXTRA)
             tables.append(table)
             faults += [Fault(f"{name}/{fault.row}", fault.what) for fault in bad]
         return FaceTable.joined(tables), faults

@@ -55,7 +55,8 @@ class LabelledCsv(Source):
         identity: regular expression; group 1 of a file name is the person, where no column says
             it. The whole name is the person if the expression does not match, or if the default
             would make most of the set one person.
-        protocol: `identity`; `official` and `strict` need test_file.
+        protocol: `identity`; `official` and `strict` need test_file; `train`, as a source of
+            `Joined`, is for training only.
         test_file: a second CSV with the publisher's test rows, if there is one.
         test_images: the folder of its images, if it is another.
         markup: name of a markup that comes with fkp, or path of a YAML file.
@@ -68,7 +69,7 @@ class LabelledCsv(Source):
         file: str = "keypoints.csv",
         images: str = "images",
         identity: str = IDENTITY,
-        protocol: Literal["official", "identity", "strict"] = "identity",
+        protocol: Literal["official", "identity", "strict", "train"] = "identity",
         test_file: str | None = None,
         test_images: str | None = None,
         markup: str = "ibug68",

@@ -19,6 +19,7 @@ from fkp.errors import FkpError
 from fkp.markup import Markup
 
 PROTOCOLS = ("official", "identity", "strict")
+EXTRA = "extra"  # instead of the publisher's split: a face for training only, under any protocol
 SPLITS = ("train", "val", "test")
 
 # Fractions of people in two splits. A hash of the name decides, so it is the same on every machine.
@@ -60,7 +61,8 @@ class FaceTable:
         points: (F, K, 2) float64, IMAGE pixels; NaN where a point is not labelled.
         identity: F names of people; faces of one name never fall into different splits.
         rows: F places that the labels were read from, `file:row`, for messages.
-        official: F names of the publisher's splits, "train" or "test"; None for all "train".
+        official: F names of the publisher's splits, "train" or "test", or `EXTRA` for faces that
+            are for training only; None for all "train".
         boxes: (F, 4) face boxes, IMAGE pixels; NaN for a face, or None for all, to derive them
             from the points.
         weights: (F,) how often an epoch shows each face; None for once.
@@ -108,6 +110,8 @@ class FaceTable:
         - `strict`: as identity, but publisher's test faces of people in train or val are left out.
           So one model can be scored both on unseen people and on the publisher's test faces.
 
+        Faces for training only (`EXTRA`) are in train, but for people of val or test.
+
         Raises:
             FkpError: unknown protocol, or a split that would be empty.
         """
@@ -121,9 +125,9 @@ class FaceTable:
         if not all(mask.any() for mask in masks.values()):
             # There are few people, or they were selected by this same hash, as are the people of
             # another table's train split. Then use their rank by the hash instead.
-            _, rank = np.unique(place, return_inverse=True)
-            people = int(rank.max(initial=0)) + 1
-            masks = self._masks(protocol, (rank + 0.5) / people)
+            pooled = np.unique(place[self.official != EXTRA])
+            people = max(1, len(pooled))
+            masks = self._masks(protocol, (np.searchsorted(pooled, place) + 0.5) / people)
             if empty := [name for name, mask in masks.items() if not mask.any()]:
                 raise FkpError(self._too_few(protocol, empty))
             _warn_of_ranks(protocol, people)
@@ -131,10 +135,12 @@ class FaceTable:
 
     def _masks(self, protocol: str, place: np.ndarray) -> dict[str, np.ndarray]:
         """Return a mask (F,) per split; place: (F,) in [0, 1), a number for each face's person."""
-        official = self.official == "test"
-        test = official if protocol == "official" else place < TEST_SHARE
-        val = ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
+        official, pooled = self.official == "test", self.official != EXTRA
+        test = official if protocol == "official" else pooled & (place < TEST_SHARE)
+        val = pooled & ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
         left_out = official & (protocol == "strict")
+        # A person of val or test may also be among the faces for training only.
+        left_out |= ~pooled & np.isin(place, place[val | test])
         return {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
 
     def _too_few(self, protocol: str, empty: list[str]) -> str:

@@ -77,6 +77,24 @@ def test_weights_reach_the_table_and_its_splits(root: Path) -> None:
     assert (Joined(["csv", "pts"], known(), str(root)).read().weights == 1).all()
 
 
+@pytest.mark.parametrize("protocol", ["identity", "strict"])
+def test_a_source_for_training_only_gives_no_face_to_val_or_test(root: Path, protocol: str) -> None:
+    sources = known()
+    sources["other"] = LabelledCsv("other", protocol="train")
+    joined = Joined(["csv", "pts", "other"], sources, str(root), protocol=protocol)  # type: ignore[arg-type]
+    splits = joined.read().split(protocol)
+    alone = Joined(["csv", "pts"], known(), str(root)).read().split("identity")
+
+    for name in ("val", "test"):
+        assert splits[name].rows.tolist() == alone[name].rows.tolist()
+    held_out = {*splits["val"].identity, *splits["test"].identity}
+    extra = [row.startswith("other/") for row in splits["train"].rows]
+    expected = [who for who in LabelledCsv(str(root / "other")).read().identity]
+    assert sum(extra) == sum(who not in held_out for who in expected)
+    assert 0 < sum(extra) < len(expected)
+    assert not held_out & set(splits["train"].identity)
+
+
 @pytest.mark.parametrize(
     "sources, weights, message",
     [
