@@ -40,6 +40,19 @@ def translation(x: ArrayLike, y: ArrayLike) -> Array:
     return _affine(1.0, 0.0, x, 0.0, 1.0, y)
 
 
+def from_corner(pixels: ArrayLike) -> Array:
+    """Convert coordinates that count from the corner of the top-left pixel to IMAGE pixels.
+
+    Such files give the centre of that pixel as (0.5, 0.5), and the lower right edge as (w, h).
+    """
+    return np.asarray(pixels, float) - 0.5
+
+
+def to_corner(points: ArrayLike) -> Array:
+    """Convert IMAGE pixels to coordinates that count from the corner of the top-left pixel."""
+    return np.asarray(points, float) + 0.5
+
+
 def rescaling(factor: ArrayLike) -> Array:
     """Build the affine of resizing an image by `factor`; (..., 2, 3) for arrays (...).
 
