@@ -13,6 +13,8 @@ from fkp.errors import FkpError, one_line
 from fkp.markup import Markup, load_markup
 
 NO_BOX = (np.nan,) * 4
+# With fewer videos the split is by image: train, val and test each need one that is its own.
+VIDEOS = 6
 # What reading raises where a file has another structure than its format.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -153,6 +155,17 @@ def named_contents(name: str, faces: Sequence[NamedFace], file: Path) -> Content
             LabelledFace(face.image, points, face.row, face.box, face.person, fault=face.fault)
         )
     return Contents(name, names, labelled, file=file)
+
+
+def keep_videos_together(faces: Sequence[LabelledFace] | Sequence[NamedFace]) -> None:
+    """Keep the frames of one video in one split, if there are enough videos for three splits.
+
+    Args:
+        faces: `person` names their video; it is emptied if there are too few.
+    """
+    if len({face.person for face in faces}) < VIDEOS:
+        for face in faces:
+            face.person = ""
 
 
 def spans(edges: Iterable[tuple[int, int]], count: int) -> dict[str, list[list[int]]]:

@@ -70,8 +70,8 @@ class LabelStudio(LabelFormat):
         return named_contents(file.stem, faces, file)
 
     def alternatives(self, name: str) -> list[str]:
-        folder, slash, file = name.rpartition("/")
-        return [name, folder + slash + PREFIX.sub("", file)]
+        file = name.rpartition("/")[2]
+        return [name, file, PREFIX.sub("", file)]
 
 
 def _faces(task: dict[str, Any], row: str) -> list[NamedFace]:
