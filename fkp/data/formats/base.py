@@ -99,9 +99,7 @@ class LabelFormat(Source):
             raise FkpError(what, file=contents.file)
 
         faces, paths, faults, searched = self._usable(contents)
-        people = [
-            face.person or person(self.identity, _name(face.image, self.root)) for face in faces
-        ]
+        people = [face.person or self._person(face) for face in faces]
         boxes = [face.box if self.boxes == "file" else NO_BOX for face in faces]
         count = len(markup.points)
 
