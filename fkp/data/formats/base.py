@@ -139,7 +139,7 @@ class LabelFormat(Source):
         sample = [_name(face.image, self.root) for face in contents.faces[:SAMPLE]]
         folder: ImageFolder | None = None
         for face in contents.faces:
-            if what := fault(face, contents.points):
+            if what := fault(face, contents.points, self.boxes == "file"):
                 faults.append(Fault(face.row, what))
                 continue
 

@@ -200,8 +200,14 @@ def malformed(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else one_line(error)
 
 
-def fault(face: LabelledFace, names: Sequence[str]) -> str:
-    """Say what is wrong with the numbers of a face; empty if they can be used."""
+def fault(face: LabelledFace, names: Sequence[str], boxed: bool = True) -> str:
+    """Say what is wrong with the numbers of a face; empty if they can be used.
+
+    Args:
+        face: as the file gives it.
+        names: of the points.
+        boxed: whether its box will be used.
+    """
     points, box = face.points, np.asarray(face.box, float)
     if face.fault:
         return face.fault
@@ -213,6 +219,6 @@ def fault(face: LabelledFace, names: Sequence[str]) -> str:
         return f"{names[int(half.argmax())]} has one coordinate of two"
     if np.isnan(points).all():
         return "no point is labelled"
-    if np.isfinite(box).all() and (box[2:] <= box[:2]).any():
+    if boxed and np.isfinite(box).all() and (box[2:] <= box[:2]).any():
         return "its box has no area"
     return ""
