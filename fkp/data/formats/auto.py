@@ -50,7 +50,7 @@ def _pts(root: Path) -> list[Path]:
 
 # Name of the option of the group `data` -> its source, and the label files of its format in a
 # folder. A format of one's own is added here.
-FORMATS: dict[str, tuple[type[Source], Callable[[Path], list[Path]]]] = {
+FORMATS: dict[str, tuple[Callable[..., Source], Callable[[Path], list[Path]]]] = {
     "youtube_faces": (YoutubeFaces, _youtube_faces),
     "coco": (Coco, Coco.recognise),
     "labelstudio": (LabelStudio, LabelStudio.recognise),

@@ -84,7 +84,8 @@ class Coco(LabelFormat):
     def contents(self) -> Contents:
         kind = "COCO key points (JSON)"
         files = self.label_files(kind) if self.file else [self.label_file(kind)]
-        names, edges = None, []
+        names: list[str] | None = None
+        edges: list[tuple[int, int]] = []
         faces: list[LabelledFace] = []
         for file in files:
             data = read_json(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class NamedFace:
     """
 
     image: str | Path
-    points: dict[str, Sequence[float]]
+    points: Mapping[str, Sequence[float]]
     row: str
     box: Sequence[float] | np.ndarray = NO_BOX
     person: str = ""

@@ -117,7 +117,8 @@ def _numbers(line: str, count: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{len(values)} numbers, but {count} points have {5 + count * dims}")
     x, y, width, height = values[1:5]
     rows = values[5:].reshape(count, dims)
-    points, visible = rows[:, :2], rows[:, 2] > 0 if dims == 3 else (rows >= 0).all(1)
+    points = rows[:, :2]
+    visible = np.asarray(rows[:, 2] > 0 if dims == 3 else (rows >= 0).all(1))
     box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
     return np.where(visible[:, None], points, np.nan), box
 
