@@ -1,0 +1,140 @@
+"""Read data sets as their publishers ship them: what their formats have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fkp.data.formats.base import LabelFormat
+from fkp.data.formats.contents import NO_BOX, Contents, LabelledFace
+from fkp.data.table import OnBad
+from fkp.errors import FkpError
+from fkp.files.reading import inside, read_bytes, text_in
+from fkp.markup import load_markup
+
+# Bytes of a text with the points of one face, at most.
+MOST = 1 << 16
+NOTHING = np.zeros((0, 2))
+# Photos of 300-W in the names of the sets that were made from it: the name without the number of
+# the face, of the rendered pose and of the mirrored copy.
+PHOTO = (
+    r"(?:.*/)?((?:AFW|HELEN)_[0-9]+|IBUG_image_[0-9]+|LFPW_image_(?:train|test)_[0-9]+|[^/]+?)"
+    r"(?:_[0-9]+)*\.\w+(?:\.txt)?$"
+)
+
+
+class Published(LabelFormat):
+    """A data set in its publisher's layout and format; a subclass reads its files, in `faces`.
+
+    Args:
+        root: folder of the data set.
+        identity: regular expression; group 1 of an image's path below root is the person, or the
+            photo. The whole path is the person if the expression does not match.
+        protocol: the rule that splits the faces; `official` and `strict` need a publisher's test
+            split; `train`, as a source of `Joined`, is for training only.
+        markup: name of a markup that comes with fkp, or path of a YAML file: it chooses and orders
+            the points by their names. None takes the data set's own.
+        boxes: `points` measures the face boxes around the points; `file` takes those of the data
+            set, which must all follow the convention of the detector.
+        on_bad: `stop` or `skip`.
+        images: folder of the images, relative to root, where the data set names one.
+    """
+
+    # The markup of the data set, and what it is called in messages.
+    shipped: ClassVar[str]
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        root: str,
+        identity: str,
+        protocol: Literal["official", "identity", "strict", "train"] = "identity",
+        markup: str | None = None,
+        boxes: Literal["points", "file"] = "points",
+        on_bad: OnBad = "stop",
+        images: str | None = None,
+    ):
+        super().__init__(root, None, images, identity, protocol, markup, boxes, on_bad)
+        if markup is None:
+            # The meaning of the points is known before any file is read.
+            self._markup = load_markup(self.shipped)
+
+    @abstractmethod
+    def faces(self) -> list[LabelledFace]:
+        """Read all faces of the data set.
+
+        Raises:
+            FkpError: its files are missing, or are not of this format.
+        """
+
+    def contents(self) -> Contents:
+        """Read the data set."""
+        markup = load_markup(self.shipped)
+        faces = self.faces()
+        if self.protocol in ("official", "strict") and not any(f.split == "test" for f in faces):
+            raise FkpError(
+                f"data.protocol={self.protocol}: {self.root} has no test split of {self.kind}; "
+                "take data.protocol=identity",
+                key="data.protocol",
+                file=self.root,
+            )
+        return Contents(markup.name, markup.points, faces, file=self.root, markup=markup)
+
+    def face(
+        self, label: Path, points: np.ndarray, image: Path, split: str = "train", fault: str = ""
+    ) -> LabelledFace:
+        """Return the face of a label file that has one face; a missing image is its fault.
+
+        Args:
+            label: the label file.
+            points: (K, 2), IMAGE pixels.
+            image: the image file.
+            split: of the publisher.
+            fault: what is wrong with the label file.
+        """
+        fault = fault or self.image_fault(image)
+        return LabelledFace(image, points, self.below(label), NO_BOX, "", split, fault)
+
+    def image_fault(self, image: Path) -> str:
+        """Say what is wrong with an image's path; empty if it is a file below root."""
+        if not image.is_file():
+            return f"no image {self.below(image)}"
+        return "" if inside(self.root, image) else f"{self.below(image)} leads out of {self.root}"
+
+    def below(self, path: Path) -> str:
+        """Return a path relative to root, for messages."""
+        return path.relative_to(self.root).as_posix()
+
+
+def read_points(file: Path, count: int, header: int) -> np.ndarray:
+    """Read a text with one point, `x y`, a line.
+
+    Args:
+        file: the text.
+        count: of the points.
+        header: lines before them; the last line of a header that is a number is the count.
+
+    Returns:
+        (count, 2), as the file has them.
+
+    Raises:
+        FkpError: as `fkp.files.reading.read_bytes`; a line that is not two numbers, or another
+            number of points.
+    """
+    lines = text_in(read_bytes(file, MOST)).split("\n")
+    lines = [line.strip() for line in lines]
+    rows = [(i, line) for i, line in enumerate(lines, 1) if line and line not in ("{", "}")][header:]
+    points = []
+    for row, line in rows:
+        try:
+            x, y = map(float, line.split())
+        except ValueError:
+            what = f"{file}:{row}: not two numbers: {line[:60]!r}"
+            raise FkpError(what, file=file, row=row) from None
+        points.append((x, y))
+    if len(points) != count:
+        raise FkpError(f"{file}: {len(points)} points, but there must be {count}", file=file)
+    return np.array(points)
