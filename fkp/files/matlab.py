@@ -54,6 +54,9 @@ def read_mat(path: Path, names: Sequence[str], most: int = BYTES) -> dict[str, n
             if kind not in NUMBERS:
                 raise ValueError(f"{name} is of class {kind}, not of numbers")
         found = io.loadmat(BytesIO(plain), variable_names=[name for name, _ in kinds])
+        for name, _ in kinds:
+            if found[name].dtype.kind not in "uif":
+                raise ValueError(f"{name} has complex numbers")
     except Exception as error:  # scipy and zlib raise many kinds of errors on damaged files
         raise _not_read(path, f"not a MATLAB file of version 5 ({one_line(error)})") from None
     return {name: found[name] for name, _ in kinds}
@@ -148,7 +151,7 @@ def _named(file: Any, name: str) -> Any:
 
 
 def _checked(file: Any, found: Any, name: str, kinds: str, most: int) -> Any:
-    """Return an HDF5 data set if it may be read: of these kinds, in this file, and not too large."""
+    """Return an HDF5 data set if it may be read: of some kinds, in this file, and not too large."""
     h5py, path = import_module("h5py"), Path(file.filename)
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in kinds:
         raise _not_read(path, f"{name} holds no such array")

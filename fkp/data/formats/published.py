@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -10,6 +12,8 @@ import numpy as np
 
 from fkp.data.formats.base import LabelFormat
 from fkp.data.formats.contents import NO_BOX, Contents, LabelledFace
+from fkp.data.identity import person
+from fkp.data.pts_folders import lfpw_duplicates
 from fkp.data.table import OnBad
 from fkp.errors import FkpError
 from fkp.files.reading import inside, read_bytes, text_in
@@ -18,6 +22,7 @@ from fkp.markup import load_markup
 # Bytes of a text with the points of one face, at most.
 MOST = 1 << 16
 NOTHING = np.zeros((0, 2))
+Reader = Callable[[Path], np.ndarray]
 # Photos of 300-W in the names of the sets that were made from it: the name without the number of
 # the face, of the rendered pose and of the mirrored copy.
 PHOTO = (
@@ -86,7 +91,7 @@ class Published(LabelFormat):
     def face(
         self, label: Path, points: np.ndarray, image: Path, split: str = "train", fault: str = ""
     ) -> LabelledFace:
-        """Return the face of a label file that has one face; a missing image is its fault.
+        """Return the face of a label file that has one face.
 
         Args:
             label: the label file.
@@ -95,27 +100,39 @@ class Published(LabelFormat):
             split: of the publisher.
             fault: what is wrong with the label file.
         """
-        fault = fault or self.image_fault(image)
-        return LabelledFace(image, points, self.below(label), NO_BOX, "", split, fault)
+        if not fault and not inside(self.root, image):
+            fault = f"{self.below(image)} leads out of {self.root}; set data.root to a folder above"
+        who = person(self.identity, self.below(image))
+        who = _same_photos().get(who, who)
+        return LabelledFace(image, points, self.below(label), NO_BOX, who, split, fault)
 
-    def image_fault(self, image: Path) -> str:
-        """Say what is wrong with an image's path; empty if it is a file below root."""
-        if not image.is_file():
-            return f"no image {self.below(image)}"
-        return "" if inside(self.root, image) else f"{self.below(image)} leads out of {self.root}"
+    def read_face(self, label: Path, image: Path, split: str, reader: Reader) -> LabelledFace:
+        """Read a label file that has one face; what is wrong with it is the face's fault.
+
+        Args:
+            label: the label file.
+            image: the image file.
+            split: of the publisher.
+            reader: returns the points of a file (K, 2), IMAGE pixels, or raises an FkpError.
+        """
+        try:
+            return self.face(label, reader(label), image, split)
+        except FkpError as error:
+            what = str(error).removeprefix(f"{label}: ")
+            return self.face(label, NOTHING, image, split, what)
 
     def below(self, path: Path) -> str:
         """Return a path relative to root, for messages."""
         return path.relative_to(self.root).as_posix()
 
 
-def read_points(file: Path, count: int, header: int) -> np.ndarray:
+def read_points(file: Path, count: int, header: int = 1) -> np.ndarray:
     """Read a text with one point, `x y`, a line.
 
     Args:
         file: the text.
         count: of the points.
-        header: lines before them; the last line of a header that is a number is the count.
+        header: lines before the points.
 
     Returns:
         (count, 2), as the file has them.
@@ -124,17 +141,27 @@ def read_points(file: Path, count: int, header: int) -> np.ndarray:
         FkpError: as `fkp.files.reading.read_bytes`; a line that is not two numbers, or another
             number of points.
     """
-    lines = text_in(read_bytes(file, MOST)).split("\n")
-    lines = [line.strip() for line in lines]
-    rows = [(i, line) for i, line in enumerate(lines, 1) if line and line not in ("{", "}")][header:]
+    lines = text_in(read_bytes(file, MOST)).splitlines()
     points = []
-    for row, line in rows:
+    for row, line in enumerate(lines[header:], header + 1):
+        if not line.strip():
+            continue
         try:
             x, y = map(float, line.split())
         except ValueError:
-            what = f"{file}:{row}: not two numbers: {line[:60]!r}"
+            what = f"{file}:{row}: not two numbers: {line.strip()[:60]!r}"
             raise FkpError(what, file=file, row=row) from None
         points.append((x, y))
     if len(points) != count:
         raise FkpError(f"{file}: {len(points)} points, but there must be {count}", file=file)
     return np.array(points)
+
+
+@cache
+def _same_photos() -> dict[str, str]:
+    """Map the names of photos that LFPW has several times, as in 300W-LP, to the first of each."""
+    names = [
+        [name.replace("lfpw/", "LFPW_").replace("image_", "image_train_") for name in same]
+        for same in lfpw_duplicates()
+    ]
+    return {name: same[0] for same in names for name in same}

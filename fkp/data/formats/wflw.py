@@ -15,7 +15,7 @@ from fkp.data.formats.contents import NO_BOX, LabelledFace
 from fkp.data.formats.published import NOTHING, Published
 from fkp.data.table import OnBad
 from fkp.errors import FkpError
-from fkp.files.reading import inside, open_text
+from fkp.files.reading import open_text
 
 # Bytes of a list, at most: that of the training faces has 16 million.
 MOST = 1 << 28
@@ -24,8 +24,8 @@ Attribute = Literal["pose", "expression", "illumination", "make-up", "occlusion"
 ATTRIBUTES = get_args(Attribute)  # in the order of the lists
 NUMBERS = 2 * POINTS + 4 + len(ATTRIBUTES)  # in a line, before the image's name
 # Where the lists lie below root, and their names.
-FOLDERS = ("WFLW_annotations/list_98pt_rect_attr_train_test", "WFLW_annotations", ".")
-FOLDERS += ("list_98pt_rect_attr_train_test",)
+LISTED = "list_98pt_rect_attr_train_test"
+FOLDERS = (f"WFLW_annotations/{LISTED}", "WFLW_annotations", LISTED, ".")
 LISTS = {"train": "list_98pt_rect_attr_train.txt", "test": "list_98pt_rect_attr_test.txt"}
 
 
@@ -71,33 +71,33 @@ class Wflw(Published):
     @classmethod
     def recognise(cls, root: Path) -> list[Path]:
         """List the lists below a folder."""
-        places = [[root / folder / name for folder in FOLDERS] for name in LISTS.values()]
-        return [next(filter(Path.is_file, paths)) for paths in places if any(map(Path.is_file, paths))]
+        found = []
+        for name in LISTS.values():
+            paths = (root / folder / name for folder in FOLDERS)
+            found += [path for path in paths if path.is_file()][:1]
+        return found
 
     def faces(self) -> list[LabelledFace]:
         """Read the faces of both lists."""
         splits = {name: split for split, name in LISTS.items()}
         faces: list[LabelledFace] = []
         for file in self.label_files(f"list of WFLW ({', '.join(splits)})"):
-            faces += self._read(file, splits[file.name])
+            faces += self._listed(file, splits[file.name])
         return faces
 
-    def _read(self, file: Path, split: str) -> list[LabelledFace]:
+    def _listed(self, file: Path, split: str) -> list[LabelledFace]:
         """Read one list.
 
         Raises:
             FkpError: none of its lines has the format.
         """
         with open_text(file, MOST) as lines:
-            faces = [
-                face
-                for row, line in enumerate(lines, 1)
-                if line.strip() and (face := self._face(file, row, line, split))
-            ]
-        if faces and all(face.fault for face in faces):
-            what = f"{file}: not a list of WFLW; {faces[0].row}: {faces[0].fault}"
-            raise FkpError(what, file=file, row=1)
-        return faces
+            rows = [(row, line) for row, line in enumerate(lines, 1) if line.strip()]
+        faces = [self._face(file, row, line, split) for row, line in rows]
+        if all(face and face.fault for face in faces):
+            why = faces[0].fault if faces and faces[0] else "it is empty"
+            raise FkpError(f"{file}: not a list of WFLW: {why}", file=file)
+        return [face for face in faces if face]
 
     def _face(self, file: Path, row: int, line: str, split: str) -> LabelledFace | None:
         """Read one line; return None for a test face that is not in the subset."""
