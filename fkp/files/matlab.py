@@ -1,4 +1,7 @@
-"""Read arrays from MATLAB files of unknown origin: version 5 by scipy, and 7.3 (HDF5) by h5py."""
+"""Read arrays of numbers from MATLAB files of unknown origin: versions 5, and 7.3 (HDF5) by h5py.
+
+Version 5 is decoded here, as `scipy.io.loadmat` (1.17) ends the process on some damaged files.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,19 @@ from fkp.files.reading import read_bytes, read_start
 BYTES, UNPACKED = 1 << 20, 1 << 24
 # Bytes of a file of version 7.3, and of one array in it, at most.
 HDF5_BYTES, ARRAY_BYTES = 1 << 34, 1 << 30
-# The header of a file of version 5, and where it says the order of bytes; a compressed array.
-HEADER, ORDER, COMPRESSED = 128, slice(126, 128), 15
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Classes of arrays of numbers. Others (cells, structures, objects) are not read: they nest.
-NUMBERS = {"double", "single"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)}
+
+# Version 5: the header, where it says the order of bytes, and the types of elements.
+# Source: MathWorks, "MAT-File Format" (2024), chapter 1.
+HEADER, ORDER = 128, slice(126, 128)
+MATRIX, COMPRESSED = 14, 15
+# The numbers in an element, by its type; and in MATLAB, by the class of the array. Arrays of other
+# classes (text, cells, structures, objects) are not read.
+STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
+STORED |= {12: "i8", 13: "u8"}
+CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
+CLASSES |= {14: "i8", 15: "u8"}
+COMPLEX = 0x0800  # a flag of an array
 
 
 def read_mat(path: Path, names: Sequence[str], most: int = BYTES) -> dict[str, np.ndarray]:
@@ -40,53 +50,82 @@ def read_mat(path: Path, names: Sequence[str], most: int = BYTES) -> dict[str, n
         those arrays that the file has, by name.
 
     Raises:
-        FkpError: scipy is not installed; the file is missing, is not of version 5, is damaged or
-            too large; or an array of these names does not hold numbers.
+        FkpError: the file is missing, is not of version 5, is damaged or too large; or an array of
+            these names does not hold real numbers.
     """
-    io = _module("scipy.io", "scipy")
     data = read_bytes(path, most)
-    if data.startswith(SIGNATURE) or SIGNATURE in data[:1024]:
+    if SIGNATURE in (data[:8], data[512:520]):
         raise _not_read(path, "of version 7.3, not 5; save it with `save -v7`")
-    try:
-        plain = _decompressed(data)
-        kinds = [(name, kind) for name, _, kind in io.whosmat(BytesIO(plain)) if name in names]
-        for name, kind in kinds:
-            if kind not in NUMBERS:
-                raise ValueError(f"{name} is of class {kind}, not of numbers")
-        found = io.loadmat(BytesIO(plain), variable_names=[name for name, _ in kinds])
-        for name, _ in kinds:
-            if found[name].dtype.kind not in "uif":
-                raise ValueError(f"{name} has complex numbers")
-    except Exception as error:  # scipy and zlib raise many kinds of errors on damaged files
-        raise _not_read(path, f"not a MATLAB file of version 5 ({one_line(error)})") from None
-    return {name: found[name] for name, _ in kinds}
-
-
-def _decompressed(data: bytes) -> bytes:
-    """Decompress the arrays of a file of version 5, so that no small file can become a huge one."""
     order = {b"IM": "<", b"MI": ">"}.get(data[ORDER])
     if order is None:
-        raise ValueError("its header is another")
+        raise _not_read(path, "not a MATLAB file of version 5")
 
-    parts, place, left = [data[:HEADER]], HEADER, UNPACKED
-    while place < len(data):
-        kind, count = struct.unpack_from(f"{order}II", data, place)
-        end = place + 8 + count
-        if end > len(data):
-            raise ValueError("its end is missing")
+    found = {}
+    try:
+        for kind, content in _unpacked(data, order):
+            if kind == MATRIX and (named := _array(content, order, names)):
+                found[named[0]] = named[1]
+    except (ValueError, struct.error, zlib.error, OverflowError) as error:
+        raise _not_read(path, f"damaged ({one_line(error)})") from None
+    return found
+
+
+def _unpacked(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of the elements of a file of version 5, decompressed.
+
+    No small file can become a huge one: their sum is bounded.
+    """
+    left = UNPACKED
+    for kind, content in _elements(data[HEADER:], order, pad=False):
         if kind == COMPRESSED:
             unpacker = zlib.decompressobj()
-            part = unpacker.decompress(data[place + 8 : end], left + 1)
-            left -= len(part)
+            content = unpacker.decompress(content, left + 1)
+            left -= len(content)
             if left < 0:
                 raise ValueError(f"more than {UNPACKED} bytes of arrays")
             if not unpacker.eof:
-                raise ValueError("its end is missing")
+                raise ValueError("the end of an array is missing")
+            yield from _elements(content, order, pad=False)
         else:
-            part = data[place:end]
-        parts.append(part)
-        place = end
-    return b"".join(parts)
+            yield kind, content
+
+
+def _elements(data: bytes, order: str, pad: bool = True) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of each element; inside an array, they are padded to 8 bytes."""
+    place = 0
+    while place < len(data):
+        (word,) = struct.unpack_from(f"{order}I", data, place)
+        if word >> 16:
+            # At most 4 bytes lie in the tag itself.
+            kind, count, start, size = word & 0xFFFF, word >> 16, place + 4, 8
+            if count > 4:
+                raise ValueError("a small element is too long")
+        else:
+            kind, count = struct.unpack_from(f"{order}II", data, place)
+            start, size = place + 8, 8 + (-(-count // 8) * 8 if pad else count)
+        if start + count > len(data):
+            raise ValueError("the end of an array is missing")
+        yield kind, data[start : start + count]
+        place += size
+
+
+def _array(content: bytes, order: str, names: Sequence[str]) -> tuple[str, np.ndarray] | None:
+    """Decode an array, if it has one of the names: its flags, dimensions, name and numbers."""
+    elements = _elements(content, order)
+    heads = [next(elements, (0, b"")) for _ in range(3)]
+    (_, flags), (_, dimensions), (_, name) = heads
+    if (found := name.decode("latin-1")) not in names:
+        return None
+
+    (word,) = struct.unpack_from(f"{order}I", flags)
+    stored, numbers = next(elements, (0, b""))
+    if word & 0xFF not in CLASSES or word & COMPLEX or stored not in STORED:
+        raise ValueError(f"{found} does not hold real numbers")
+    shape = np.frombuffer(dimensions, f"{order}i4").tolist()
+    values = np.frombuffer(numbers, order + STORED[stored])
+    if min(shape, default=-1) < 0 or math.prod(shape) != len(values):
+        raise ValueError(f"{found} has {len(values)} numbers for the size {shape}")
+    return found, values.reshape(shape, order="F").astype(CLASSES[word & 0xFF])
 
 
 @contextmanager
