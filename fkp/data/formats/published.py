@@ -65,7 +65,7 @@ class Published(LabelFormat):
         super().__init__(root, None, images, identity, protocol, markup, boxes, on_bad)
         if markup is None:
             # The meaning of the points is known before any file is read.
-            self._markup = load_markup(self.shipped)
+            self.markup = load_markup(self.shipped)
 
     @abstractmethod
     def faces(self) -> list[LabelledFace]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from fkp import painter
+from fkp.data.formats.auto import Auto, recognise
 from fkp.data.formats.bioid import BioId
 from fkp.data.formats.cofw import Cofw
 from fkp.data.formats.ddfa import Aflw2000, ThreeHundredWLp
@@ -229,9 +230,10 @@ def test_points_lie_on_the_pixels_where_the_publisher_put_them(name: str, sets: 
 
 @names
 def test_a_folder_is_recognised_as_its_own_data_set_only(name: str, sets: dict) -> None:
-    root, _ = sets[name]
-    recognised = [other for other, case in CASES.items() if case.read.recognise(root)]
-    assert recognised == [name]
+    root, written = sets[name]
+    assert recognise(root)[0] == name
+    assert [other for other, case in CASES.items() if case.read.recognise(root)] == [name]
+    assert len(Auto(str(root)).survey()[0]) == len(written)
 
 
 @names
