@@ -4,6 +4,7 @@ See README.md for their versions. `truth.json` holds the points in IMAGE pixels.
 """
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -67,73 +68,63 @@ CONFIG = """<View><Image name="image" value="$image"/>
 <KeyPointLabels name="points" toName="image">{}</KeyPointLabels></View>"""
 
 
-def label_studio() -> None:
-    from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
-    from label_studio_sdk.converter import Converter
+def label_studio_tasks(config: str) -> list[dict]:
+    """Tasks as Label Studio exports them, of the regions that its SDK makes."""
     from label_studio_sdk.label_interface import LabelInterface
 
-    rows = "".join(f'<Label value="{name}" model_index="{k}"/>' for k, name in enumerate(NAMES))
-    config = CONFIG.format(rows)
     interface, tasks = LabelInterface(config), {}
     for face in TRUTH:
         width, height = face["size"]
         size = {"original_width": width, "original_height": height, "image_rotation": 0}
         percent = np.array([100 / width, 100 / height])
-        left, top, across, down = box(face)
-        x, y = np.array([left, top]) * percent
-        w, h = np.array([across, down]) * percent
-        rectangle = interface.get_control("face").label(
-            label=["face"], x=x, y=y, width=w, height=h, rotation=0
-        )
+        (x, y), (w, h) = np.array(box(face)).reshape(2, 2) * percent
+        own = dict(label=["face"], x=x, y=y, width=w, height=h, rotation=0)
+        rectangle = interface.get_control("face").label(**own)
         regions = [rectangle._dict() | size]
         for name, place in points(face, 0.5).items():
             px, py = np.array(place) * percent
             region = interface.get_control("points").label(label=[name], x=px, y=py)
-            one = region._dict() | size | {"parentID": rectangle.id}
-            regions.append(one)
-        number = len(tasks) + 1
-        task = tasks.setdefault(
-            face["image"],
-            {
-                "id": number,
-                "data": {"image": f"/data/upload/3/0a1b2c3d-{face['image']}"},
-                "annotations": [
-                    {
-                        "id": number,
-                        "result": [],
-                        "was_cancelled": False,
-                        "ground_truth": False,
-                        "completed_by": 1,
-                    }
-                ],
-                "predictions": [],
-            },
-        )
-        task["annotations"][0]["result"] += regions
+            regions.append(region._dict() | size | {"parentID": rectangle.id})
 
-    file = HERE / "labelstudio.json"
-    file.write_text(json.dumps(list(tasks.values()), indent=1) + "\n")
+        number = len(tasks) + 1
+        annotation = {"id": number, "result": [], "was_cancelled": False, "ground_truth": False}
+        task = {
+            "id": number,
+            "data": {"image": f"/data/upload/3/0a1b2c3d-{face['image']}"},
+            "annotations": [annotation | {"completed_by": 1}],
+            "predictions": [],
+        }
+        tasks.setdefault(face["image"], task)["annotations"][0]["result"] += regions
+    return list(tasks.values())
+
+
+def label_studio() -> None:
+    from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
+    from label_studio_sdk.converter import Converter
+
+    rows = "".join(f'<Label value="{name}" model_index="{k}"/>' for k, name in enumerate(NAMES))
+    config = CONFIG.format(rows)
+    tasks = label_studio_tasks(config)
+    (HERE / "labelstudio.json").write_text(json.dumps(tasks, indent=1) + "\n")
+
+    # JSON-MIN and COCO hold one face of an image; the converter looks for the images.
+    for task in tasks:
+        result = task["annotations"][0]["result"]
+        first = next(one["id"] for one in result if one["type"] == "rectanglelabels")
+        task["annotations"][0]["result"] = [o for o in result if o.get("parentID") == first]
+        task["data"]["image"] = str(HERE / "images" / task["data"]["image"].partition("-")[2])
     with tempfile.TemporaryDirectory() as folder:
-        # JSON-MIN and COCO hold one face of an image.
-        for task in tasks.values():
-            result = task["annotations"][0]["result"]
-            first = next(one["id"] for one in result if one["type"] == "rectanglelabels")
-            task["annotations"][0]["result"] = [o for o in result if o.get("parentID") == first]
-            task["data"]["image"] = str(
-                HERE / "images" / task["data"]["image"][-20:].partition("-")[2]
-            )
         one = Path(folder) / "one.json"
-        one.write_text(json.dumps(list(tasks.values())))
+        one.write_text(json.dumps(tasks))
         converter = Converter(parse_config(config), folder, download_resources=False)
-        converter.convert_to_json_min(str(one), folder + "/min", is_dir=False)
-        converter.convert_to_coco(str(one), folder + "/coco", is_dir=False)
-        for written, own in (
-            ("min/result.json", "labelstudio_min"),
-            ("coco/result.json", "coco_labelstudio"),
-        ):
-            text = json.loads((Path(folder) / written).read_text())
-            text = json.dumps(text, indent=1).replace(str(HERE / "images"), "/data/upload/3")
-            (HERE / f"{own}.json").write_text(text + "\n")
+        converter.convert_to_json_min(str(one), folder + "/labelstudio_min", is_dir=False)
+        converter.convert_to_coco(str(one), folder + "/coco_labelstudio", is_dir=False)
+        for name in ("labelstudio_min", "coco_labelstudio"):
+            text = json.dumps(
+                json.loads((Path(folder) / name / "result.json").read_text()), indent=1
+            )
+            text = text.replace(str(HERE / "images"), "/data/upload/3")
+            (HERE / f"{name}.json").write_text(text + "\n")
 
 
 def labelme() -> None:
@@ -183,7 +174,7 @@ def sleap() -> None:
     skeleton = sleap_io.Skeleton(
         list(NAMES), edges=[(NAMES[a], NAMES[b]) for a, b in EDGES], symmetries=PAIRS, name="face"
     )
-    video = sleap_io.Video.from_filename([str(HERE / "images" / image) for image in images])
+    video = sleap_io.Video.from_filename([f"images/{image}" for image in images])
     frames = []
     for number, image in enumerate(images):
         instances = [
@@ -196,7 +187,7 @@ def sleap() -> None:
         ]
         frames.append(sleap_io.LabeledFrame(video=video, frame_idx=number, instances=instances))
     labels = sleap_io.Labels(frames)
-    labels.save(str(HERE / "sleap.pkg.slp"), embed="user")
+    labels.save("sleap.pkg.slp", embed="user")
     with tempfile.TemporaryDirectory() as folder:
         # YOLO divides what it is given by the size: coordinates from the corner.
         for frame in labels:
@@ -209,8 +200,7 @@ def sleap() -> None:
     for frame in labels:
         for instance in frame.instances:
             instance.points["xy"] -= 0.5
-    labels.replace_filenames(prefix_map={str(HERE): "/elsewhere"})
-    labels.save(str(HERE / "sleap.slp"), embed=False)
+    labels.save("sleap.slp", embed=False)
 
 
 def deeplabcut() -> None:
@@ -248,7 +238,9 @@ def deeplabcut() -> None:
         _writer.write_hdf_napari_dlc("layer.h5", data, attributes)
 
 
-for folder in ("labelme", "yolo/labels", "deeplabcut", "deeplabcut_many"):
-    (HERE / folder).mkdir(parents=True, exist_ok=True)
-for write in (datumaro, label_studio, labelme, sleap, deeplabcut):
-    write()
+if __name__ == "__main__":
+    os.chdir(HERE)
+    for folder in ("labelme", "yolo/labels", "deeplabcut", "deeplabcut_many"):
+        (HERE / folder).mkdir(parents=True, exist_ok=True)
+    for write in (datumaro, label_studio, labelme, sleap, deeplabcut):
+        write()
