@@ -88,6 +88,16 @@ class Published(LabelFormat):
             )
         return Contents(markup.name, markup.points, faces, file=self.root, markup=markup)
 
+    def label_files(self, kind: str) -> list[Path]:
+        """List the label files, all of which the layout names: there is no `data.file`."""
+        try:
+            return super().label_files(kind)
+        except FkpError as error:
+            if error.key != "data.file":
+                raise
+            what = f"{self.root}: no {kind} below it; set data.root to the folder of {self.kind}"
+            raise FkpError(what, key="data.root", file=self.root) from None
+
     def face(
         self, label: Path, points: np.ndarray, image: Path, split: str = "train", fault: str = ""
     ) -> LabelledFace:
