@@ -53,6 +53,16 @@ def to_corner(points: ArrayLike) -> Array:
     return np.asarray(points, float) + 0.5
 
 
+def from_one(pixels: ArrayLike) -> Array:
+    """Convert coordinates that count pixels from 1, as MATLAB does, to IMAGE pixels."""
+    return np.asarray(pixels, float) - 1
+
+
+def to_one(points: ArrayLike) -> Array:
+    """Convert IMAGE pixels to coordinates that count pixels from 1."""
+    return np.asarray(points, float) + 1
+
+
 def rescaling(factor: ArrayLike) -> Array:
     """Build the affine of resizing an image by `factor`; (..., 2, 3) for arrays (...).
 

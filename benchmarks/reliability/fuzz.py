@@ -56,6 +56,7 @@ from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files import download, images
 from fkp.files.images import read_image, write_image
+from fkp.files.matlab import array, cell, cells, open_hdf5, read_mat
 from fkp.inference import engines
 from fkp.inference.media import find
 from fkp.inference.video import Video
@@ -153,6 +154,7 @@ def seeds() -> dict[str, list[bytes]]:
                 for name, (_, files) in FORMATS.items()
             },
             "yolo": [(SAMPLES / "yolo/labels/0000002.txt").read_bytes()],
+            **_matlab_files(folder, points),
             "film": _video_files(folder, image),
             "archive": [_archive_file(folder)],
             "index": [file.read_bytes() for file in folder.glob("canvases-*/index")],
@@ -208,6 +210,25 @@ def _label_files(folder: Path, points: np.ndarray) -> dict[str, list[bytes]]:
         "markup": [(markups / f"{name}.yaml").read_bytes() for name in ("face5", "ibug68")],
         "prediction": [json.dumps(prediction).encode()],
         "list": [b"a.png\n# mine\n../b.jpg\n"],
+    }
+
+
+def _matlab_files(folder: Path, points: np.ndarray) -> dict[str, list[bytes]]:
+    """Write labels as MATLAB does: of version 5, and of version 7.3 with an image in a cell."""
+    import h5py
+    from scipy.io import savemat
+
+    for name in ("plain", "packed"):
+        arrays = {"pt3d_68": points.T, "other": np.array([[1, "a"]], object)}
+        savemat(folder / f"{name}.mat", arrays, do_compression=name == "packed")
+    with h5py.File(folder / "a.mat", "w", userblock_size=512) as file:
+        image = file.create_dataset("#refs#/a", data=np.zeros((3, 5, 4), np.uint8))
+        file.create_dataset("IsT", data=np.array([[image.ref]], h5py.ref_dtype))
+        file["phisT"] = points.reshape(-1, 1)
+    files = [folder / f"{name}.mat" for name in ("plain", "packed")]
+    return {
+        "mat": [file.read_bytes() for file in files],
+        "hdf5": [(folder / "a.mat").read_bytes()],
     }
 
 
@@ -303,6 +324,13 @@ def _prediction(file: Path) -> object:
     return PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(Path("a.png"), Path("a"))
 
 
+def _hdf5(file: Path) -> object:
+    """Read the points and the images of a MATLAB file of version 7.3."""
+    with open_hdf5(file) as opened:
+        images_of = [cell(opened, one, "IsT") for one in cells(opened, "IsT")]
+        return array(opened, "phisT"), images_of
+
+
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
 PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
 
@@ -328,6 +356,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         for name, (kind, files) in FORMATS.items()
     },
     "yolo": ("in.txt", _yolo),
+    "mat": ("in.mat", lambda file: read_mat(file, ["pt3d_68"])),
+    "hdf5": ("in.mat", _hdf5),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
     "prediction": ("a.json", _prediction),
     "list": ("in.txt", lambda file: find(str(file))),

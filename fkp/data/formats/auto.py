@@ -10,11 +10,16 @@ from typing import Any, Literal
 
 from fkp.data.csv_layout import find_layout
 from fkp.data.csv_reader import is_image, open_csv
+from fkp.data.formats.bioid import BioId
 from fkp.data.formats.coco import Coco
+from fkp.data.formats.cofw import Cofw
+from fkp.data.formats.ddfa import Aflw2000, ThreeHundredWLp
 from fkp.data.formats.deeplabcut import DeepLabCut
 from fkp.data.formats.label_studio import LabelStudio
 from fkp.data.formats.labelme import Labelme
+from fkp.data.formats.lapa import JdLandmark, Lapa
 from fkp.data.formats.sleap import Sleap
+from fkp.data.formats.wflw import Wflw
 from fkp.data.formats.yolo import Yolo
 from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.point_columns import point_names
@@ -45,7 +50,8 @@ def _csv(root: Path) -> list[Path]:
 
 
 def _pts(root: Path) -> list[Path]:
-    return PtsIndex(root).pts
+    """List the `.pts` files, but for those of BioID, which count pixels from 0."""
+    return [] if BioId.recognise(root) else PtsIndex(root).pts
 
 
 # Name of the option of the group `data` -> its source, and the label files of its format in a
@@ -58,11 +64,19 @@ FORMATS: dict[str, tuple[Callable[..., Source], Callable[[Path], list[Path]]]] =
     "yolo": (Yolo, Yolo.recognise),
     "deeplabcut": (DeepLabCut, DeepLabCut.recognise),
     "sleap": (Sleap, Sleap.recognise),
+    "wflw": (Wflw, Wflw.recognise),
+    "300w_lp": (ThreeHundredWLp, ThreeHundredWLp.recognise),
+    "aflw2000": (Aflw2000, Aflw2000.recognise),
+    "cofw": (Cofw, Cofw.recognise),
+    "lapa": (Lapa, Lapa.recognise),
+    "jd": (JdLandmark, JdLandmark.recognise),
+    "bioid": (BioId, BioId.recognise),
     "csv": (LabelledCsv, _csv),
     "pts": (PtsFolders, _pts),
 }
 # Formats of which all files are read, if there are several.
-OF_MANY_FILES = ("labelme", "deeplabcut", "pts")
+PUBLISHED = ("wflw", "300w_lp", "aflw2000", "cofw", "lapa", "jd", "bioid")
+OF_MANY_FILES = ("labelme", "deeplabcut", "pts", *PUBLISHED)
 
 
 class Auto(Source):
