@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import Literal
@@ -20,8 +20,8 @@ from fkp.markup import Markup
 IDENTITY = r"(.+)_\d+\.\w+$"
 # Names of images by which a folder is recognised.
 SAMPLE = 32
-
-log = logging.getLogger(__name__)
+# Label files of a folder, at most; and those that a message names.
+MOST, SHOWN = 1 << 20, 3
 
 
 class LabelFormat(Source):
@@ -29,10 +29,11 @@ class LabelFormat(Source):
 
     Args:
         root: folder of the labels.
-        file: name of the label file, relative to root; None for the only one that there is.
-        images: folder of the images, relative to root. If it is missing: root, or the only folder
-            in it with images. A name that leads out of it is a bad row; for names of missing files
-            see `fkp.data.image_folder`.
+        file: name of the label file, relative to root, or a pattern such as `annotations/*.json`;
+            None for the only one that there is, or for all, where the format has many.
+        images: folder of the images, relative to root; None for `images` or root itself. A name
+            that leads out of it is a bad row; for names of missing files see
+            `fkp.data.image_folder`.
         identity: regular expression; group 1 of an image's name is the person, where the format
             does not say it. The whole name is the person if the expression does not match, or if
             the default would make most of the set one person.
@@ -49,7 +50,7 @@ class LabelFormat(Source):
         self,
         root: str,
         file: str | None = None,
-        images: str = "images",
+        images: str | None = None,
         identity: str = IDENTITY,
         protocol: Literal["official", "identity", "strict", "train"] = "identity",
         markup: str | None = None,
@@ -65,11 +66,16 @@ class LabelFormat(Source):
 
     @abstractmethod
     def contents(self) -> Contents:
-        """Read the label files below root.
+        """Read the label files.
 
         Raises:
             FkpError: they are missing, or are not of this format.
         """
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, root: Path) -> list[Path]:
+        """List the label files of this format in a folder."""
 
     @property
     def markup(self) -> Markup:  # type: ignore[override]
@@ -92,7 +98,7 @@ class LabelFormat(Source):
         """
         contents = self._contents or self._read()
         self._contents = None
-        if not contents.faces and not contents.faults:
+        if not contents.faces:
             what = "no face is labelled in it"
             raise FkpError(f"{contents.file or self.root}: {what}", file=contents.file)
 
@@ -113,7 +119,7 @@ class LabelFormat(Source):
         if self.identity.pattern == IDENTITY and not any(face.person for face in faces):
             own_if_one_person(table, self.root, IDENTITY)
         warn_of_video(table)
-        return table, contents.faults + faults + clashes
+        return table, faults + clashes
 
     def _read(self) -> Contents:
         """Read the files once, and arrange the points as the markup has them."""
@@ -138,49 +144,93 @@ class LabelFormat(Source):
             for the rows whose image was found by search, its name in the file.
         """
         faces, paths, faults, searched = [], [], [], {}
+        sample = [_name(face) for face in contents.faces[:SAMPLE]]
         folder: ImageFolder | None = None
         for face in contents.faces:
-            path, what = face.image, fault(face, contents.points)
-            if isinstance(path, str):
-                if folder is None:
-                    sample = [_name(other) for other in contents.faces[:SAMPLE]]
-                    folder = ImageFolder(self.root, self.images, sample)
-                found = folder.find(path)
-                if isinstance(found, str):
-                    what = found
-                else:
-                    path, by_search = found
-                    if by_search:
-                        searched[face.row] = _name(face)
-
-            if what:
+            if what := fault(face, contents.points):
                 faults.append(Fault(face.row, what))
-                searched.pop(face.row, None)
+                continue
+
+            if isinstance(face.image, Path):
+                missing = f"no image {face.image}"
+                found = (face.image, False) if face.image.is_file() else missing
             else:
-                faces.append(face)
-                paths.append(Path(path))
+                folder = folder or self._folder(sample)
+                found = self._find(folder, face.image)
+            if isinstance(found, str):
+                faults.append(Fault(face.row, found))
+                continue
+
+            path, by_search = found
+            if by_search:
+                searched[face.row] = _name(face)
+            faces.append(face)
+            paths.append(path)
         return faces, paths, faults, searched
 
-    def label_file(self, pattern: str, kind: str) -> Path:
-        """Return the label file: the one that is named, or the only one that fits a pattern.
+    def _find(self, folder: ImageFolder, name: str) -> tuple[Path, bool] | str:
+        """Find an image by any of its names, as `ImageFolder.find` does."""
+        tried = [folder.find(other) for other in self.alternatives(name)]
+        return next((found for found in tried if not isinstance(found, str)), tried[0])
+
+    def alternatives(self, name: str) -> list[str]:
+        """Return the names under which an image may lie in the folder, the likeliest first."""
+        return [name]
+
+    def _folder(self, names: list[str]) -> ImageFolder:
+        """Return the folder in which some of the names are images."""
+        folders = [self.images] if self.images is not None else ["images", "."]
+        folders = [name for name in folders if (self.root / name).is_dir()] or folders[:1]
+        holding = [f for f in folders if any(os.path.isfile(self.root / f / n) for n in names)]
+        return ImageFolder(self.root, (holding or folders)[0], names)
+
+    def label_files(self, kind: str) -> list[Path]:
+        """List the label files: those that are named, or all that are recognised.
 
         Args:
-            pattern: of names in root, such as `*.json`.
-            kind: what the file should be, for messages.
+            kind: what they should be, for messages.
 
         Raises:
-            FkpError: there is none, or there are several.
+            FkpError: there is none, or one leads out of root.
         """
-        found = [self.root / self.file] if self.file else sorted(self.root.glob(pattern))
-        if len(found) != 1 or not found[0].is_file():
-            names = ", ".join(path.name for path in found[:3] if path.is_file())
-            fix = f"data.file may be {names}" if names else "set data.file to it"
-            missing = found[0].name if len(found) == 1 else pattern
-            what = f"several files may be {kind}" if len(found) > 1 else f"no {kind} {missing}"
-            raise FkpError(f"{self.root}: {what}; {fix}", key="data.file", file=self.root)
-        if not inside(self.root, found[0]):
-            raise FkpError(f"{found[0]} leads out of {self.root}", key="data.file", file=found[0])
+        try:
+            found = sorted(self.root.glob(self.file)) if self.file else self.recognise(self.root)
+        except (ValueError, NotImplementedError) as error:  # an empty pattern, or an absolute one
+            raise FkpError(f"data.file={self.file}: {error}", key="data.file") from None
+        if not found:
+            name = (
+                f"{self.root / self.file}: no such file" if self.file else f"{self.root}: no {kind}"
+            )
+            raise FkpError(f"{name}; set data.root and data.file", key="data.file", file=self.root)
+        for path in found:
+            if not inside(self.root, path):
+                what = f"{path}: leads out of {self.root}"
+                raise FkpError(what, key="data.root", file=path)
+        return found
+
+    def label_file(self, kind: str) -> Path:
+        """Return the only label file.
+
+        Raises:
+            FkpError: as `label_files`, or there are several.
+        """
+        found = self.label_files(kind)
+        if len(found) > 1:
+            names = ", ".join(path.relative_to(self.root).as_posix() for path in found[:SHOWN])
+            what = f"{self.root}: {len(found)} files are {kind}; set data.file to one of {names}"
+            raise FkpError(what, key="data.file", file=self.root)
         return found[0]
+
+
+def files_below(root: Path, endings: tuple[str, ...]) -> list[Path]:
+    """List the files below a folder with one of some endings, in order, at most `MOST`."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        found += [Path(place) / name for name in sorted(files) if name.lower().endswith(endings)]
+        if len(found) > MOST:
+            raise FkpError(f"{root}: more than {MOST} files {', '.join(endings)}", file=root)
+    return found
 
 
 def _name(face: LabelledFace) -> str:

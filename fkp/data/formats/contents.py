@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fkp.data.table import FAR, Fault
-from fkp.errors import FkpError
+from fkp.data.table import FAR
+from fkp.errors import FkpError, one_line
 from fkp.markup import Markup, load_markup
 
 NO_BOX = (np.nan,) * 4
+# What reading raises where a file has another structure than its format.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass
@@ -21,13 +23,14 @@ class LabelledFace:
 
     Args:
         image: name of its image, as the file has it; or the Path of an image that the reader of
-            the format has found itself.
+            the format has found itself, and which lies below root.
         points: (K, 2), IMAGE pixels, in the order of `Contents.points`; NaN where not labelled.
         row: where it was read from, `file:row`, for messages.
         box: left, top, right, bottom, IMAGE pixels; NaN if there is none.
         person: name of the person, or of the group that must not be split; empty to take it from
             the image's name.
         split: "train" or "test" of the publisher, or `fkp.data.table.EXTRA`.
+        fault: what is wrong with the row, if it cannot be read.
     """
 
     image: str | Path
@@ -36,6 +39,7 @@ class LabelledFace:
     box: Sequence[float] | np.ndarray = NO_BOX
     person: str = ""
     split: str = "train"
+    fault: str = ""
 
 
 @dataclass
@@ -45,8 +49,7 @@ class Contents:
     Args:
         name: of the markup.
         points: K names.
-        faces: all that are labelled.
-        faults: of the rows that cannot be read.
+        faces: all that are labelled, and those that cannot be read.
         pairs: the pairs of names that mirroring swaps; None if the format does not say.
         edges: pairs of points, as indices, that the tool joins by a line.
         file: the file that names the points, for messages.
@@ -57,7 +60,6 @@ class Contents:
     name: str
     points: list[str]
     faces: list[LabelledFace]
-    faults: list[Fault] = field(default_factory=list)
     pairs: list[list[str]] | None = None
     edges: list[tuple[int, int]] = field(default_factory=list)
     file: Path | None = None
@@ -99,8 +101,58 @@ class Contents:
             )
 
         order = range(len(self.points)) if missing else [place[p] for p in markup.points]
-        faces = [replace(face, points=face.points[list(order)]) for face in self.faces]
+        faces = [
+            face if face.fault else replace(face, points=face.points[list(order)])
+            for face in self.faces
+        ]
         return replace(self, points=markup.points, faces=faces), markup
+
+
+@dataclass
+class NamedFace:
+    """One face of a format that writes the name at each point.
+
+    Args:
+        image: as of `LabelledFace`, as the others.
+        points: name -> x, y, IMAGE pixels.
+        row: see there.
+        box: see there.
+        person: see there.
+        fault: see there.
+    """
+
+    image: str | Path
+    points: dict[str, Sequence[float]]
+    row: str
+    box: Sequence[float] | np.ndarray = NO_BOX
+    person: str = ""
+    fault: str = ""
+
+
+def named_contents(name: str, faces: Sequence[NamedFace], file: Path) -> Contents:
+    """Make contents of faces whose points have names; a point that a face lacks has no label.
+
+    Names that are numbers are ordered as such, others as they were met first.
+
+    Args:
+        name: of the markup.
+        faces: the faces.
+        file: for messages.
+    """
+    names = list(dict.fromkeys(point for face in faces for point in face.points))
+    if all(point.isdecimal() for point in names):
+        names.sort(key=int)
+    index = {point: k for k, point in enumerate(names)}
+
+    labelled = []
+    for face in faces:
+        points = np.full((len(names), 2), np.nan)
+        for point, place in face.points.items():
+            points[index[point]] = place
+        labelled.append(
+            LabelledFace(face.image, points, face.row, face.box, face.person, fault=face.fault)
+        )
+    return Contents(name, names, labelled, file=file)
 
 
 def spans(edges: Iterable[tuple[int, int]], count: int) -> dict[str, list[list[int]]]:
@@ -130,9 +182,16 @@ def spans(edges: Iterable[tuple[int, int]], count: int) -> dict[str, list[list[i
     return {kind: found for kind, found in lines.items() if found}
 
 
+def malformed(error: Exception) -> str:
+    """Describe an error of `MALFORMED`: a missing key has no other words than its name."""
+    return f"no {error}" if isinstance(error, KeyError) else one_line(error)
+
+
 def fault(face: LabelledFace, names: Sequence[str]) -> str:
     """Say what is wrong with the numbers of a face; empty if they can be used."""
     points, box = face.points, np.asarray(face.box, float)
+    if face.fault:
+        return face.fault
     if points.shape != (len(names), 2):
         return f"{len(points)} points, but there must be {len(names)}"
     if (far := ~(np.abs(points) < FAR) & ~np.isnan(points)).any():

@@ -1,0 +1,143 @@
+"""Read DeepLabCut's labels: CSV with header rows scorer, [individuals,] bodyparts, coords.
+
+Coordinates count from the centre of the top-left pixel: they are those of napari's points layer
+(napari_deeplabcut/core/io.py saves them unchanged), where pixel (0, 0) of the image is centred at
+(0, 0). DeepLabCut keeps the same table as H5 beside the CSV; the CSV is read, and H5 is refused,
+as its names are stored as pickles, which can run code.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from fkp.data.csv_reader import BYTES
+from fkp.data.formats.base import LabelFormat, files_below
+from fkp.data.formats.contents import MALFORMED, Contents, NamedFace, malformed, named_contents
+from fkp.errors import FkpError
+from fkp.files.images import IMAGE_ENDINGS
+from fkp.files.reading import open_text
+
+HEADER = ("scorer", "individuals", "bodyparts", "coords")
+# With fewer videos the split is by image, as each of train, val and test needs people of its own.
+VIDEOS = 3
+
+
+class DeepLabCut(LabelFormat):
+    """`CollectedData_*.csv` of DeepLabCut: of one folder, or of all videos of a project.
+
+    An empty cell is a point without a label. Each individual of an image is a face; `likelihood`
+    is left out. The frames of one video stay in one split, if there are at least three videos.
+    """
+
+    @classmethod
+    def recognise(cls, root: Path) -> list[Path]:
+        found = [file for file in files_below(root, (".csv",)) if _is_deeplabcut(file)]
+        collected = [file for file in found if file.name.startswith("CollectedData")]
+        return collected or found
+
+    def contents(self) -> Contents:
+        files = self.label_files("CSV of DeepLabCut")
+        faces = [face for file in files for face in self._faces(file)]
+        if len({face.person for face in faces}) < VIDEOS:
+            for face in faces:
+                face.person = ""
+        return named_contents("deeplabcut", faces, files[0])
+
+    def _faces(self, file: Path) -> Iterator[NamedFace]:
+        """Read one file: a face for each row and individual."""
+        if file.suffix.lower() in (".h5", ".hdf5"):
+            raise FkpError(
+                f"{file}: H5 of DeepLabCut stores names as pickles, which can run code; read the "
+                "CSV beside it (deeplabcut.convertcsv2h5 writes the one from the other)",
+                key="data.file",
+                file=file,
+            )
+        with open_text(file, BYTES) as text:
+            rows = csv.reader(text)
+            header = _header(file, rows)
+            try:
+                for cells in rows:
+                    if cells:
+                        where = f"{file.relative_to(self.root).as_posix()}:{rows.line_num}"
+                        yield from _row(cells, header, where)
+            except csv.Error as error:
+                raise FkpError(f"{file}:{rows.line_num}: {error}", file=file) from None
+
+
+class _Columns:
+    """The columns of a table.
+
+    Args:
+        first: number of columns that name the image.
+        places: column of x or y -> individual, body part, 0 or 1.
+    """
+
+    def __init__(self, first: int, places: dict[int, tuple[str, str, int]]):
+        self.first, self.places = first, places
+        self.individuals = list(dict.fromkeys(who for who, _, _ in places.values()))
+
+
+def _header(file: Path, rows: Iterator[list[str]]) -> _Columns:
+    """Read the header rows, down to `coords`.
+
+    Raises:
+        FkpError: they are not those of DeepLabCut.
+    """
+    levels: dict[str, list[str]] = {}
+    for cells in islice(rows, len(HEADER)):
+        if cells:
+            levels[cells[0]] = cells
+        if "coords" in levels:
+            break
+    if not {"scorer", "bodyparts", "coords"} <= set(levels):
+        what = "no header rows scorer, bodyparts, coords"
+        raise FkpError(f"{file}: {what}; is it a CSV of DeepLabCut?", file=file)
+
+    coords, parts = levels["coords"], levels["bodyparts"]
+    individuals = levels.get("individuals", [""] * len(coords))
+    columns = [i for i, cell in enumerate(coords) if cell in ("x", "y")]
+    if not columns or len(parts) < len(coords) or len(individuals) < len(coords):
+        raise FkpError(f"{file}: header rows of different lengths", file=file)
+
+    # The columns before the first coordinate name the image: in one, or as folder, folder, file.
+    places = {i: (individuals[i], parts[i], "xy".index(coords[i])) for i in columns}
+    return _Columns(columns[0], places)
+
+
+def _row(cells: list[str], columns: _Columns, where: str) -> Iterator[NamedFace]:
+    """Yield the faces of a row; an individual without any label is not in the image."""
+    image = "/".join(part for part in cells[: columns.first] if part).replace("\\", "/")
+    video = image.rpartition("/")[0]
+    if not image.lower().endswith(tuple(IMAGE_ENDINGS)):
+        what = f"{image!r:.80} is no image; extract the labelled frames of the video"
+        yield NamedFace(image, {}, where, fault=what)
+        return
+
+    found = 0
+    for who in columns.individuals:
+        points: dict[str, list[float]] = {}
+        try:
+            for i, (individual, part, axis) in columns.places.items():
+                if individual == who and cells[i].strip():
+                    points.setdefault(part, [float("nan")] * 2)[axis] = float(cells[i])
+        except MALFORMED as error:
+            yield NamedFace(image, {}, where, fault=malformed(error))
+            continue
+        if points:
+            found += 1
+            yield NamedFace(image, points, f"{where}:{who}" if who else where, person=video)
+    if not found:
+        yield NamedFace(image, {}, where, fault="no point is labelled")
+
+
+def _is_deeplabcut(file: Path) -> bool:
+    """Return whether a table has the header rows of DeepLabCut."""
+    try:
+        with open_text(file, BYTES) as text:
+            _header(file, csv.reader(text))
+    except (FkpError, csv.Error):
+        return False
+    return True
