@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 from fkp.data.columns import Texts
 from fkp.data.table import EXTRA, FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
+from fkp.markup import Markup
 
 
 class Joined(Source):
@@ -30,8 +32,7 @@ class Joined(Source):
         on_bad: `stop` or `skip`, for all sources.
 
     Raises:
-        FkpError: a name that is unknown or comes twice, weights of another number, or markups that
-            differ.
+        FkpError: a name that is unknown or comes twice, or weights of another number.
     """
 
     def __init__(
@@ -50,15 +51,26 @@ class Joined(Source):
         for source in self.sources.values():
             source.root = self.root / source.root
 
-        self.markup, *others = (source.markup for source in self.sources.values())
-        if any(markup != self.markup for markup in others):
-            names = " and ".join(dict.fromkeys(markup.name for markup in (self.markup, *others)))
+    def read_markup(self) -> Markup:
+        """Return the markup that the sources share.
+
+        Markups that were read from files of labels are the same if they name the same points.
+
+        Raises:
+            FkpError: they differ.
+        """
+        first, *others = markups = [source.markup for source in self.sources.values()]
+        if any(_meaning(markup) != _meaning(first) for markup in others):
+            names = " and ".join(dict.fromkeys(markup.name for markup in markups))
             raise FkpError(
-                f"data.sources: they have different markups, {names}; join sources of one markup"
+                f"data.sources: they have different markups, {names}; join sources of one markup",
+                key="data.sources",
             )
+        return next((markup for markup in markups if markup.pairs is not None), first)
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """Read all faces, source by source; rows begin with the source's name."""
+        _ = self.markup  # which refuses sources of different points
         tables, faults = [], []
         for (name, source), weight in zip(self.sources.items(), self.weights, strict=True):
             table, bad = source.survey()
@@ -69,6 +81,11 @@ class Joined(Source):
             tables.append(table)
             faults += [Fault(f"{name}/{fault.row}", fault.what) for fault in bad]
         return FaceTable.joined(tables), faults
+
+
+def _meaning(markup: Markup) -> Markup:
+    """Return a markup without its name, lines and pairs, which two files may give differently."""
+    return replace(markup, name="joined", lines={}, pairs=None, mirror=True)
 
 
 def _check_names(sources: list[str], known: dict[str, Source]) -> None:

@@ -173,8 +173,24 @@ class Source(ABC):
 
     root: Path
     protocol: str
-    markup: Markup
     on_bad: OnBad = "stop"
+    _markup: Markup | None = None
+
+    @property
+    def markup(self) -> Markup:
+        """Return the meaning of the points; it may have to be read from the files of labels."""
+        if self._markup is None:
+            self._markup = self.read_markup()
+        return self._markup
+
+    @markup.setter
+    def markup(self, markup: Markup) -> None:
+        """Set the meaning of the points, or complete it by what was measured."""
+        self._markup = markup
+
+    def read_markup(self) -> Markup:
+        """Read the markup from the files of labels, for a source that is not told it."""
+        raise NotImplementedError
 
     @abstractmethod
     def survey(self) -> tuple[FaceTable, list[Fault]]:

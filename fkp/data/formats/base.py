@@ -62,7 +62,6 @@ class LabelFormat(Source):
         self.identity = person_pattern(identity)
         self.markup_name = markup
         self._contents: Contents | None = None
-        self._markup: Markup | None = None
 
     @abstractmethod
     def contents(self) -> Contents:
@@ -77,18 +76,10 @@ class LabelFormat(Source):
     def recognise(cls, root: Path) -> list[Path]:
         """List the label files of this format in a folder."""
 
-    @property
-    def markup(self) -> Markup:  # type: ignore[override]
-        """Return the meaning of the points; the first call may read the files."""
-        if self._markup is None:
-            self._contents = self._read()
-        assert self._markup is not None
-        return self._markup
-
-    @markup.setter
-    def markup(self, markup: Markup) -> None:
-        """Replace the markup by one that has been completed by what was measured."""
-        self._markup = markup
+    def read_markup(self) -> Markup:
+        """Read the files, whose faces the next survey then has."""
+        self._contents, markup = self._read()
+        return markup
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """Read all faces.
@@ -96,16 +87,20 @@ class LabelFormat(Source):
         Raises:
             FkpError: as `contents`; or no image can be found, or the markup has other points.
         """
-        contents = self._contents or self._read()
+        # The files are read once for the markup and the faces, which are not kept.
+        markup = self.markup
+        contents = self._contents or self._read()[0]
         self._contents = None
         if not contents.faces:
             what = "no face is labelled in it"
             raise FkpError(f"{contents.file or self.root}: {what}", file=contents.file)
 
         faces, paths, faults, searched = self._usable(contents)
-        people = [face.person or person(self.identity, _name(face)) for face in faces]
+        people = [
+            face.person or person(self.identity, _name(face.image, self.root)) for face in faces
+        ]
         boxes = [face.box if self.boxes == "file" else NO_BOX for face in faces]
-        count = len(contents.points)
+        count = len(markup.points)
 
         table = FaceTable(
             paths,
@@ -121,18 +116,14 @@ class LabelFormat(Source):
         warn_of_video(table)
         return table, faults + clashes
 
-    def _read(self) -> Contents:
-        """Read the files once, and arrange the points as the markup has them."""
+    def _read(self) -> tuple[Contents, Markup]:
+        """Read the files, and arrange the points as the markup has them."""
         if not self.root.is_dir():
             raise FkpError(f"data.root={self.root}: no such folder", key="data.root")
         contents = self.contents()
         if self.markup_name is None:
-            markup = contents.own_markup()
-        else:
-            contents, markup = contents.arranged(self.markup_name)
-        # A second survey must not undo what was measured.
-        self._markup = self._markup or markup
-        return contents
+            return contents, contents.own_markup()
+        return contents.arranged(self.markup_name)
 
     def _usable(
         self, contents: Contents
@@ -144,7 +135,7 @@ class LabelFormat(Source):
             for the rows whose image was found by search, its name in the file.
         """
         faces, paths, faults, searched = [], [], [], {}
-        sample = [_name(face) for face in contents.faces[:SAMPLE]]
+        sample = [_name(face.image, self.root) for face in contents.faces[:SAMPLE]]
         folder: ImageFolder | None = None
         for face in contents.faces:
             if what := fault(face, contents.points):
@@ -163,7 +154,7 @@ class LabelFormat(Source):
 
             path, by_search = found
             if by_search:
-                searched[face.row] = _name(face)
+                searched[face.row] = _name(face.image, self.root)
             faces.append(face)
             paths.append(path)
         return faces, paths, faults, searched
@@ -222,6 +213,15 @@ class LabelFormat(Source):
         return found[0]
 
 
+def _name(image: str | Path, root: Path) -> str:
+    """Return the name that identifies an image on every computer."""
+    if isinstance(image, str):
+        return image
+    if image.is_relative_to(root):
+        return image.relative_to(root).as_posix()
+    return "/".join(image.parts[-2:])
+
+
 def files_below(root: Path, endings: tuple[str, ...]) -> list[Path]:
     """List the files below a folder with one of some endings, in order, at most `MOST`."""
     found: list[Path] = []
@@ -231,7 +231,3 @@ def files_below(root: Path, endings: tuple[str, ...]) -> list[Path]:
         if len(found) > MOST:
             raise FkpError(f"{root}: more than {MOST} files {', '.join(endings)}", file=root)
     return found
-
-
-def _name(face: LabelledFace) -> str:
-    return str(face.image)

@@ -18,9 +18,10 @@ from fkp.data.formats.base import LabelFormat, files_below
 from fkp.data.formats.contents import MALFORMED, Contents, NamedFace, malformed, named_contents
 from fkp.errors import FkpError
 from fkp.files.images import IMAGE_ENDINGS
-from fkp.files.reading import open_text
+from fkp.files.reading import open_text, read_start
 
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
+SCORER = b"scorer,"
 # With fewer videos the split is by image, as each of train, val and test needs people of its own.
 VIDEOS = 3
 
@@ -136,6 +137,8 @@ def _row(cells: list[str], columns: _Columns, where: str) -> Iterator[NamedFace]
 def _is_deeplabcut(file: Path) -> bool:
     """Return whether a table has the header rows of DeepLabCut."""
     try:
+        if not read_start(file, len(SCORER), BYTES).startswith(SCORER):
+            return False
         with open_text(file, BYTES) as text:
             _header(file, csv.reader(text))
     except (FkpError, csv.Error):
