@@ -71,7 +71,9 @@ class LabelStudio(LabelFormat):
 
     def alternatives(self, name: str) -> list[str]:
         folder, slash, file = name.rpartition("/")
-        return [name, folder + slash + PREFIX.sub("", file)]
+        # A local storage's addresses begin with the name of its folder.
+        within = name.partition("/")[2]
+        return [name, *filter(None, [within]), folder + slash + PREFIX.sub("", file)]
 
 
 def _faces(task: dict[str, Any], row: str) -> list[NamedFace]:
