@@ -2,8 +2,7 @@
 
 Coordinates count from the centre of the top-left pixel: they are those of napari's points layer
 (napari_deeplabcut/core/io.py saves them unchanged), where pixel (0, 0) of the image is centred at
-(0, 0). DeepLabCut keeps the same table as H5 beside the CSV; the CSV is read, and H5 is refused,
-as its names are stored as pickles, which can run code.
+(0, 0). DeepLabCut keeps the same table as H5 beside the CSV: `data.file=….h5` reads that one.
 """
 
 from __future__ import annotations
@@ -16,11 +15,13 @@ from pathlib import Path
 from fkp.data.csv_reader import BYTES
 from fkp.data.formats.base import LabelFormat, files_below
 from fkp.data.formats.contents import MALFORMED, Contents, NamedFace, malformed, named_contents
+from fkp.data.formats.deeplabcut_h5 import h5_rows
 from fkp.errors import FkpError
 from fkp.files.images import IMAGE_ENDINGS
 from fkp.files.reading import open_text, read_start
 
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
+H5 = (".h5", ".hdf5")
 SCORER = b"scorer,"
 # With fewer videos the split is by image, as each of train, val and test needs people of its own.
 VIDEOS = 3
@@ -37,7 +38,7 @@ class DeepLabCut(LabelFormat):
     def recognise(cls, root: Path) -> list[Path]:
         found = [file for file in files_below(root, (".csv",)) if _is_deeplabcut(file)]
         collected = [file for file in found if file.name.startswith("CollectedData")]
-        return collected or found
+        return collected or found or sorted(root.rglob("CollectedData*.h5"))
 
     def contents(self) -> Contents:
         files = self.label_files("CSV of DeepLabCut")
@@ -49,35 +50,37 @@ class DeepLabCut(LabelFormat):
 
     def _faces(self, file: Path) -> Iterator[NamedFace]:
         """Read one file: a face for each row and individual."""
-        if file.suffix.lower() in (".h5", ".hdf5"):
-            raise FkpError(
-                f"{file}: H5 of DeepLabCut stores names as pickles, which can run code; read the "
-                "CSV beside it (deeplabcut.convertcsv2h5 writes the one from the other)",
-                key="data.file",
-                file=file,
-            )
+        where = file.relative_to(self.root).as_posix()
+        if file.suffix.lower() in H5:
+            rows = h5_rows(file)
+            columns = _header(file, rows)
+            first = 1 + columns.levels
+            for number, cells in enumerate(rows, first):
+                yield from _row(cells, columns, f"{where}:{number}")
+            return
+
         with open_text(file, BYTES) as text:
-            rows = csv.reader(text)
-            header = _header(file, rows)
+            lines = csv.reader(text)
             try:
-                for cells in rows:
+                columns = _header(file, lines)
+                for cells in lines:
                     if cells:
-                        where = f"{file.relative_to(self.root).as_posix()}:{rows.line_num}"
-                        yield from _row(cells, header, where)
+                        yield from _row(cells, columns, f"{where}:{lines.line_num}")
             except csv.Error as error:
-                raise FkpError(f"{file}:{rows.line_num}: {error}", file=file) from None
+                raise FkpError(f"{file}:{lines.line_num}: {error}", file=file) from None
 
 
 class _Columns:
     """The columns of a table.
 
     Args:
+        levels: number of header rows.
         first: number of columns that name the image.
         places: column of x or y -> individual, body part, 0 or 1.
     """
 
-    def __init__(self, first: int, places: dict[int, tuple[str, str, int]]):
-        self.first, self.places = first, places
+    def __init__(self, levels: int, first: int, places: dict[int, tuple[str, str, int]]):
+        self.levels, self.first, self.places = levels, first, places
         self.individuals = list(dict.fromkeys(who for who, _, _ in places.values()))
 
 
@@ -105,7 +108,7 @@ def _header(file: Path, rows: Iterator[list[str]]) -> _Columns:
 
     # The columns before the first coordinate name the image: in one, or as folder, folder, file.
     places = {i: (individuals[i], parts[i], "xy".index(coords[i])) for i in columns}
-    return _Columns(columns[0], places)
+    return _Columns(len(levels), columns[0], places)
 
 
 def _row(cells: list[str], columns: _Columns, where: str) -> Iterator[NamedFace]:

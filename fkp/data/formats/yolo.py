@@ -46,6 +46,7 @@ class Yolo(LabelFormat):
             count, dims = (int(number) for number in data["kpt_shape"])
             names = _names(data, count)
             pairs = _pairs(data.get("flip_idx"), names)
+            edges = [(int(a), int(b)) for a, b in data.get("skeleton") or []]
             base = _folder(file, data)
             splits = [(image, s) for s in SPLITS for image in self._images(base, data.get(s))]
         except MALFORMED as error:
@@ -61,7 +62,7 @@ class Yolo(LabelFormat):
         for image, split in dict(splits).items():
             official = "test" if split == "test" else "train"
             faces += self._faces(image, count, dims, official)
-        return Contents(file.stem, names, faces, pairs=pairs, file=file)
+        return Contents(file.stem, names, faces, pairs=pairs, edges=edges, file=file)
 
     def _images(self, base: Path, given: Any) -> Iterator[Path]:
         """Yield the images of a split: of a folder, a list in a text file, or a list of those."""
@@ -122,8 +123,13 @@ def _numbers(line: str, count: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _names(data: Any, count: int) -> list[str]:
-    """Return the names of the points, which may be written for each class, or not at all."""
-    names = data.get("kpt_names") or [f"point_{k + 1}" for k in range(count)]
+    """Return the names of the points, which may be written for each class, or not at all.
+
+    sleap-io calls them `node_names`.
+    """
+    names = (
+        data.get("kpt_names") or data.get("node_names") or [f"point_{k + 1}" for k in range(count)]
+    )
     if isinstance(names, dict):
         different = {tuple(map(str, own)) for own in names.values()}
         if len(different) > 1:
@@ -141,7 +147,8 @@ def _pairs(flips: Any, names: list[str]) -> list[list[str]] | None:
     order = [int(k) for k in flips]
     if sorted(order) != list(range(len(names))) or any(order[k] != i for i, k in enumerate(order)):
         raise ValueError("flip_idx must name each point once, and swap points in pairs")
-    return [[names[i], names[k]] for i, k in enumerate(order) if i < k]
+    # sleap-io and some hands write the points in order, which says that nothing is known.
+    return [[names[i], names[k]] for i, k in enumerate(order) if i < k] or None
 
 
 def _folder(file: Path, data: Any) -> Path:
