@@ -25,7 +25,7 @@ BATCH = 32
 
 # Principal components of the shape, and of the features, and the weight of the latter: chosen as
 # `fkp.inference.ranking.NOISE` is. The result hardly depends on them.
-COMPONENTS, FEATURES = 20, 0.3
+COMPONENTS, FEATURES = 40, 0.1
 
 
 @dataclass
