@@ -18,6 +18,7 @@ from fkp.data.dataset import Batch, CachedBatch, FacialKeypointsDataset
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import ImageCache, decode
 from fkp.data.label_values import Wrong
+from fkp.data.mirror_pairs import with_proved_pairs
 from fkp.data.sampling import TrainLoader, WeightedEpochs
 from fkp.data.shapes import check_flip, mean_shape, proposal
 from fkp.data.table import FaceTable, Fault, Source
@@ -139,7 +140,10 @@ class FacesDataModule(pl.LightningDataModule):
         return table, cache
 
     def _check_flips(self, points: np.ndarray, markup: Markup) -> Markup:
-        """Return the markup if its flip indices fit the labels; without flips if it has none.
+        """Return the markup if its flip indices fit the labels.
+
+        If its names do not say which points mirror each other, the labels may prove it; else it is
+        returned without flips.
 
         Args:
             points: (F, K, 2) training labels.
@@ -156,6 +160,8 @@ class FacesDataModule(pl.LightningDataModule):
             except FkpError:
                 if markup.sided:
                     raise
+                if proved := with_proved_pairs(points, markup):
+                    return proved
 
         p = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)
         what = f"markup {markup.name}: the point names do not say which points mirror each other"

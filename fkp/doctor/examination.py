@@ -11,6 +11,7 @@ import numpy as np
 from fkp.data import label_values
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import ImageCache, decode
+from fkp.data.mirror_pairs import with_proved_pairs
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.doctor import images, labels, places, splits
 from fkp.doctor.findings import Case, Finding, Suspect, worst_first
@@ -53,7 +54,10 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     findings = list(_bad_rows(faults))
     if not len(table):
         return findings, None
-    source.markup = measured(table, source.markup)
+    markup = measured(table, source.markup)
+    if not markup.sided:
+        markup = with_proved_pairs(table.points, markup) or markup
+    source.markup = markup
     table = boxed(table, source.markup)
     facts = images.read_all(table.paths)
     cache, failures = decode(table, source.markup, gray=True, margin=CACHE_MARGIN)
