@@ -106,7 +106,7 @@ class FacesDataModule(pl.LightningDataModule):
             train = table.split_indices(self.source.protocol)["train"]
         except FkpError:
             # A split would be empty. Bad rows may be why, so they are reported first.
-            return self.source.markup
+            train = np.arange(len(table))
         return measured(table.select(_thinned(train, ENOUGH)), self.source.markup)
 
     def _decode_and_check(
@@ -160,7 +160,7 @@ class FacesDataModule(pl.LightningDataModule):
             except FkpError:
                 if markup.sided:
                     raise
-                if proved := with_proved_pairs(points, markup):
+                if markup.mirror and (proved := with_proved_pairs(points, markup)):
                     return proved
 
         p = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)

@@ -54,10 +54,7 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     findings = list(_bad_rows(faults))
     if not len(table):
         return findings, None
-    markup = measured(table, source.markup)
-    if not markup.sided:
-        markup = with_proved_pairs(table.points, markup) or markup
-    source.markup = markup
+    source.markup = _completed(table, source.markup)
     table = boxed(table, source.markup)
     facts = images.read_all(table.paths)
     cache, failures = decode(table, source.markup, gray=True, margin=CACHE_MARGIN)
@@ -90,6 +87,14 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     has_grid = worst > 0 and suspects
     grid = _grid(table, cache, source.markup, suspects[:worst]) if has_grid else None
     return worst_first(findings), grid
+
+
+def _completed(table: FaceTable, markup: Markup) -> Markup:
+    """Complete a markup by what can be measured, and by the mirror pairs that labels prove."""
+    markup = measured(table, markup)
+    if markup.sided or not markup.mirror:
+        return markup
+    return with_proved_pairs(table.points, markup) or markup
 
 
 def _bad_rows(faults: list[Fault]) -> Iterator[Finding]:

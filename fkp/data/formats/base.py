@@ -94,11 +94,12 @@ class LabelFormat(Source):
         if not contents.faces:
             what = "no face is labelled in it"
             raise FkpError(f"{contents.file or self.root}: {what}", file=contents.file)
+        if len(contents.points) != len(markup.points):
+            what = f"{contents.file or self.root}: changed since its markup was read"
+            raise FkpError(what, file=contents.file)
 
         faces, paths, faults, searched = self._usable(contents)
-        people = [
-            face.person or person(self.identity, _name(face.image, self.root)) for face in faces
-        ]
+        people = [face.person or self._person(face) for face in faces]
         boxes = [face.box if self.boxes == "file" else NO_BOX for face in faces]
         count = len(markup.points)
 
@@ -138,7 +139,7 @@ class LabelFormat(Source):
         sample = [_name(face.image, self.root) for face in contents.faces[:SAMPLE]]
         folder: ImageFolder | None = None
         for face in contents.faces:
-            if what := fault(face, contents.points):
+            if what := fault(face, contents.points, self.boxes == "file"):
                 faults.append(Fault(face.row, what))
                 continue
 
@@ -159,13 +160,19 @@ class LabelFormat(Source):
             paths.append(path)
         return faces, paths, faults, searched
 
+    def _person(self, face: LabelledFace) -> str:
+        """Return the person that an image's name says."""
+        name = _name(face.image, self.root)
+        return person(self.identity, self.alternatives(name)[-1])
+
     def _find(self, folder: ImageFolder, name: str) -> tuple[Path, bool] | str:
-        """Find an image by any of its names, as `ImageFolder.find` does."""
-        tried = [folder.find(other) for other in self.alternatives(name)]
-        return next((found for found in tried if not isinstance(found, str)), tried[0])
+        """Find an image by any of its names, as `ImageFolder.find` does; search comes last."""
+        tried = [folder.find(other) for other in dict.fromkeys(self.alternatives(name))]
+        found = [one for one in tried if not isinstance(one, str)]
+        return min(found, key=lambda one: one[1]) if found else tried[0]
 
     def alternatives(self, name: str) -> list[str]:
-        """Return the names under which an image may lie in the folder, the likeliest first."""
+        """Return the names under which an image may lie in the folder; the last is its own."""
         return [name]
 
     def _folder(self, names: list[str]) -> ImageFolder:

@@ -13,6 +13,8 @@ from fkp.errors import FkpError, one_line
 from fkp.markup import Markup, load_markup
 
 NO_BOX = (np.nan,) * 4
+# With fewer videos the split is by image: train, val and test each need one that is its own.
+VIDEOS = 6
 # What reading raises where a file has another structure than its format.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -155,6 +157,17 @@ def named_contents(name: str, faces: Sequence[NamedFace], file: Path) -> Content
     return Contents(name, names, labelled, file=file)
 
 
+def keep_videos_together(faces: Sequence[LabelledFace] | Sequence[NamedFace]) -> None:
+    """Keep the frames of one video in one split, if there are enough videos for three splits.
+
+    Args:
+        faces: `person` names their video; it is emptied if there are too few.
+    """
+    if len({face.person for face in faces}) < VIDEOS:
+        for face in faces:
+            face.person = ""
+
+
 def spans(edges: Iterable[tuple[int, int]], count: int) -> dict[str, list[list[int]]]:
     """Convert edges between points to the lines of a markup, which join consecutive points.
 
@@ -187,8 +200,14 @@ def malformed(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else one_line(error)
 
 
-def fault(face: LabelledFace, names: Sequence[str]) -> str:
-    """Say what is wrong with the numbers of a face; empty if they can be used."""
+def fault(face: LabelledFace, names: Sequence[str], boxed: bool = True) -> str:
+    """Say what is wrong with the numbers of a face; empty if they can be used.
+
+    Args:
+        face: as the file gives it.
+        names: of the points.
+        boxed: whether its box will be used.
+    """
     points, box = face.points, np.asarray(face.box, float)
     if face.fault:
         return face.fault
@@ -200,6 +219,6 @@ def fault(face: LabelledFace, names: Sequence[str]) -> str:
         return f"{names[int(half.argmax())]} has one coordinate of two"
     if np.isnan(points).all():
         return "no point is labelled"
-    if np.isfinite(box).all() and (box[2:] <= box[:2]).any():
+    if boxed and np.isfinite(box).all() and (box[2:] <= box[:2]).any():
         return "its box has no area"
     return ""

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from fkp.data.csv_reader import BYTES
 from fkp.data.formats.base import LabelFormat, files_below
-from fkp.data.formats.contents import MALFORMED, Contents, NamedFace, malformed, named_contents
+from fkp.data.formats.contents import (
+    MALFORMED,
+    Contents,
+    NamedFace,
+    keep_videos_together,
+    malformed,
+    named_contents,
+)
 from fkp.data.formats.deeplabcut_h5 import h5_rows
 from fkp.errors import FkpError
 from fkp.files.images import IMAGE_ENDINGS
@@ -23,15 +30,13 @@ from fkp.files.reading import open_text, read_start
 HEADER = ("scorer", "individuals", "bodyparts", "coords")
 H5 = (".h5", ".hdf5")
 SCORER = b"scorer,"
-# With fewer videos the split is by image, as each of train, val and test needs people of its own.
-VIDEOS = 3
 
 
 class DeepLabCut(LabelFormat):
     """`CollectedData_*.csv` of DeepLabCut: of one folder, or of all videos of a project.
 
     An empty cell is a point without a label. Each individual of an image is a face; `likelihood`
-    is left out. The frames of one video stay in one split, if there are at least three videos.
+    is left out. The frames of one video stay in one split, if there are at least six videos.
     """
 
     @classmethod
@@ -43,9 +48,7 @@ class DeepLabCut(LabelFormat):
     def contents(self) -> Contents:
         files = self.label_files("CSV of DeepLabCut")
         faces = [face for file in files for face in self._faces(file)]
-        if len({face.person for face in faces}) < VIDEOS:
-            for face in faces:
-                face.person = ""
+        keep_videos_together(faces)
         return named_contents("deeplabcut", faces, files[0])
 
     def _faces(self, file: Path) -> Iterator[NamedFace]:

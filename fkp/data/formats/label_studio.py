@@ -70,10 +70,9 @@ class LabelStudio(LabelFormat):
         return named_contents(file.stem, faces, file)
 
     def alternatives(self, name: str) -> list[str]:
-        folder, slash, file = name.rpartition("/")
-        # A local storage's addresses begin with the name of its folder.
-        within = name.partition("/")[2]
-        return [name, *filter(None, [within]), folder + slash + PREFIX.sub("", file)]
+        # The address in a local storage begins with the name of the storage's folder.
+        within, file = name.partition("/")[2], name.rpartition("/")[2]
+        return [name, *filter(None, [within]), file, PREFIX.sub("", file)]
 
 
 def _faces(task: dict[str, Any], row: str) -> list[NamedFace]:

@@ -16,14 +16,11 @@ import numpy as np
 
 from fkp.data.csv_reader import is_image
 from fkp.data.formats.base import LabelFormat
-from fkp.data.formats.contents import Contents, LabelledFace
+from fkp.data.formats.contents import Contents, LabelledFace, keep_videos_together
 from fkp.errors import FkpError, one_line
 from fkp.files.cache import cache_folder, fingerprint
 from fkp.files.images import write_image
 from fkp.files.reading import short
-
-# With fewer videos the split is by image, as each of train, val and test needs people of its own.
-VIDEOS = 3
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +30,7 @@ class Sleap(LabelFormat):
 
     The images of a package are unpacked to the cache folder. Predicted instances that no one has
     corrected are left out. Names, mirror pairs (symmetries) and lines (edges) are those of the
-    skeleton. The frames of one video stay in one split, if there are at least three videos.
+    skeleton. The frames of one video stay in one split, if there are at least six videos.
     """
 
     @classmethod
@@ -49,9 +46,7 @@ class Sleap(LabelFormat):
 
         skeleton = labels.skeletons[0]
         faces = list(self._faces(file, labels, skeleton))
-        if len({face.person for face in faces}) < VIDEOS:
-            for face in faces:
-                face.person = ""
+        keep_videos_together(faces)
         return Contents(
             file.name.partition(".")[0],
             list(skeleton.node_names),

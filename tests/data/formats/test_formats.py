@@ -119,6 +119,16 @@ def test_faces_lie_in_their_own_images(sample: str, tmp_path: Path) -> None:
 
 
 @ALL
+def test_people_come_from_names_of_images(sample: str, tmp_path: Path) -> None:
+    if sample == "yolo":
+        pytest.skip("sleap-io numbers the images that it writes")
+    people = source_of(sample, tmp_path / "set").read().identity.tolist()
+    assert [name.rpartition("/")[2] for name in people] == [
+        face["image"].rpartition("_")[0] for face in expected(sample)
+    ]
+
+
+@ALL
 def test_the_markup_comes_from_the_file(sample: str, tmp_path: Path) -> None:
     source = source_of(sample, tmp_path / "set")
     markup = source.markup  # before any face is read
