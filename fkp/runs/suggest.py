@@ -147,8 +147,8 @@ def _show(found: Suggestions, count: int, labelled: int) -> dict[str, int]:
 
     for path, reason in list(found.failed.items())[:FAILURES]:
         print_line(f"failed      {path}: {reason}")
-    for path, other in list(found.duplicates.items())[:FAILURES]:
-        print_line(f"left out    {relative_path(path)}: nearly the same as {relative_path(other)}")
+    for copy, other in list(found.duplicates.items())[:FAILURES]:
+        print_line(f"left out    {relative_path(copy)}: nearly the same as {relative_path(other)}")
     if len(found.chosen) < count:
         print_line(f"note        fewer than count={count}, as only so many photos show a new face")
     return counts

@@ -50,23 +50,11 @@ def as_coco(images: Sequence[LabelledImage], markup: Markup) -> dict[str, Any]:
     category = {"id": 1, "name": BOX, "supercategory": "", "keypoints": markup.points}
     category |= {"skeleton": skeleton}
 
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image_id, image in enumerate(images, 1):
         for face in image.faces:
-            known = np.isfinite(face.points).all(1)
-            points = np.where(known[:, None], to_corner(face.points), 0).round(3).tolist()
-            values = [
-                value
-                for (x, y), visible in zip(points, known.tolist(), strict=True)
-                for value in (x, y, 2 * visible)
-            ]
-            left, top, right, bottom = to_corner(face.box).round(2).tolist()
-            width, height = round(right - left, 2), round(bottom - top, 2)
-            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": 1}
-            annotation |= {"keypoints": values, "num_keypoints": int(known.sum())}
-            annotation |= {"bbox": [left, top, width, height], "area": round(width * height, 2)}
-            annotation |= {"iscrowd": 0, "segmentation": [], "score": _confidence(face)}
-            annotations.append(annotation)
+            number = {"id": len(annotations) + 1, "image_id": image_id, "category_id": 1}
+            annotations.append(number | _coco_face(face))
 
     listed = [
         {"id": image_id, "file_name": str(image.name), "width": width, "height": height}
@@ -81,6 +69,28 @@ def as_coco(images: Sequence[LabelledImage], markup: Markup) -> dict[str, Any]:
         "images": listed,
         "annotations": annotations,
         "categories": [category],
+    }
+
+
+def _coco_face(face: Face) -> dict[str, Any]:
+    """Return what an annotation says about one face."""
+    known = np.isfinite(face.points).all(1)
+    points = np.where(known[:, None], to_corner(face.points), 0).round(3).tolist()
+    values = [
+        value
+        for (x, y), visible in zip(points, known.tolist(), strict=True)
+        for value in (x, y, 2 * visible)
+    ]
+    left, top, right, bottom = to_corner(face.box).round(2).tolist()
+    width, height = round(right - left, 2), round(bottom - top, 2)
+    return {
+        "keypoints": values,
+        "num_keypoints": int(known.sum()),
+        "bbox": [left, top, width, height],
+        "area": round(width * height, 2),
+        "iscrowd": 0,
+        "segmentation": [],
+        "score": _confidence(face),
     }
 
 
@@ -99,8 +109,11 @@ def as_label_studio(
             results += _label_studio_face(face, f"face{number}", image.size, markup)
         sure = [_confidence(face) for face in image.faces]
         url = LOCAL_FILES + quote(f"{root}/{image.name}", errors="surrogateescape")
-        prediction = {"model_version": model, "result": results}
-        prediction |= {"score": round(float(np.mean(sure)), 4) if sure else 0.0}
+        prediction = {
+            "model_version": model,
+            "score": round(float(np.mean(sure)), 4) if sure else 0.0,
+            "result": results,
+        }
         tasks.append({"data": {"image": url}, "predictions": [prediction]})
     return tasks
 
@@ -110,8 +123,12 @@ def _label_studio_face(
 ) -> list[dict[str, Any]]:
     """Return the results of one face: its box, and its points."""
     width, height = size
-    common = {"to_name": "image", "original_width": width, "original_height": height}
-    common |= {"image_rotation": 0}
+    common: dict[str, Any] = {
+        "to_name": "image",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+    }
 
     percent = 100 / np.array(size)
     corners = to_corner(face.box.reshape(2, 2)) * percent
