@@ -22,7 +22,7 @@ LAYERS = [
     ["draw"],
     ["inference", "callbacks"],
     ["runs"],
-    ["doctor", "report"],
+    ["doctor", "report", "suggest"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 FILES = [*(ROOT / "fkp").rglob("*.py")]

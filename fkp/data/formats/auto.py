@@ -88,6 +88,7 @@ class Auto(Source):
         identity: None for the default of the format.
         markup: None for the points that the files name.
         on_bad: `stop` or `skip`.
+        file: name of the label file, relative to root; None for the only one that is recognised.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Auto(Source):
         identity: str | None = None,
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        file: str | None = None,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
+        self.file = file
         self.given = {"protocol": protocol, "identity": identity, "markup": markup}
         self._source: Source | None = None
 
@@ -110,7 +113,7 @@ class Auto(Source):
             FkpError: no format is recognised, or several are.
         """
         if self._source is None:
-            name, file = recognise(self.root)
+            name, file = recognise(self.root, self.file)
             log.info("data=auto: %s is read as data=%s", file, name)
             self._source = self._make(name, file)
         return self._source
@@ -136,8 +139,12 @@ class Auto(Source):
         return kind(str(self.root), **{k: v for k, v in values.items() if k in known})
 
 
-def recognise(root: Path) -> tuple[str, Path]:
+def recognise(root: Path, file: str | None = None) -> tuple[str, Path]:
     """Return the format of the labels in a folder, by its name in the group `data`, and a file.
+
+    Args:
+        root: the folder.
+        file: name of the label file, relative to root; None for the only one.
 
     Raises:
         FkpError: no format is recognised, or several are.
@@ -145,6 +152,9 @@ def recognise(root: Path) -> tuple[str, Path]:
     if not root.is_dir():
         raise FkpError(f"data.root={root}: no such folder", key="data.root")
     found = {name: files for name, (_, look) in FORMATS.items() if (files := look(root))}
+    if file is not None:
+        named = root / file
+        found = {name: [named] for name, files in found.items() if named in files}
     several = any(len(files) > 1 for name, files in found.items() if name not in OF_MANY_FILES)
     if len(found) == 1 and not several:
         ((name, files),) = found.items()

@@ -70,8 +70,9 @@ class LabelStudio(LabelFormat):
         return named_contents(file.stem, faces, file)
 
     def alternatives(self, name: str) -> list[str]:
-        file = name.rpartition("/")[2]
-        return [name, file, PREFIX.sub("", file)]
+        # The address in a local storage begins with the name of the storage's folder.
+        within, file = name.partition("/")[2], name.rpartition("/")[2]
+        return [name, *filter(None, [within]), file, PREFIX.sub("", file)]
 
 
 def _faces(task: dict[str, Any], row: str) -> list[NamedFace]:
