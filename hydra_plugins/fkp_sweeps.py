@@ -100,6 +100,47 @@ class Grid(BasicSweeper):
         return parser.parse_overrides([*self._parse_config(), *arguments])
 
 
+class Folds(Grid):
+    """Train each fold of a cross-validation, then the final model on all faces.
+
+    The final model lies in the folder of the sweep. The error of the folds on faces that they were
+    not trained on is its estimate. `train.py data.folds=5` takes this sweeper.
+
+    Args:
+        max_batch_size: jobs that the launcher gets at once; None for all.
+        params: further overrides, key -> values.
+    """
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what is not finished, and report.
+
+        Raises:
+            FkpError: some folds or the final model have failed or were stopped; or the folder
+                holds something else.
+        """
+        from fkp.errors import FkpError
+        from fkp.runs import folds, sweeps
+
+        overrides = self._parse(arguments)
+        jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
+        folds.refuse_others(self.folder, jobs)
+        super().sweep(arguments)
+
+        # The final model
+        assert self.launcher is not None
+        if sweeps.validation_nme(self.folder) is None:
+            final = folds.final_job(jobs[0])
+            self.validate_batch_is_legal([final])
+            self.launcher.launch([final], initial_job_idx=self.batch_index)
+        if sweeps.validation_nme(self.folder) is None:
+            reason = sweeps.read_attempts(self.folder).get("error", "")
+            raise FkpError(
+                f"{self.folder}: the folds are finished, the final model is not ({reason}); "
+                "the same command again continues it"
+            )
+        folds.print_final(self.folder)
+
+
 class Optuna(Grid):
     """Let Optuna choose values by the results of earlier trials.
 

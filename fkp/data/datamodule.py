@@ -90,7 +90,7 @@ class FacesDataModule(pl.LightningDataModule):
 
         # Order the faces by split: each split is then a slice of one table, and shares its memory
         # with loader processes.
-        splits = table.split_indices(self.source.protocol)
+        splits = self.source.split_indices(table)
         order = np.concatenate(list(splits.values()))
         table, cache = table.select(order), cache.select(order)
 
@@ -102,7 +102,7 @@ class FacesDataModule(pl.LightningDataModule):
     def _measure(self, table: FaceTable) -> Markup:
         """Return the source's markup, completed by what is measured on training faces."""
         try:
-            train = table.split_indices(self.source.protocol)["train"]
+            train = self.source.split_indices(table)["train"]
         except FkpError:
             # A split would be empty. Bad rows may be why, so they are reported first.
             return self.source.markup

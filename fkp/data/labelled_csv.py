@@ -61,6 +61,8 @@ class LabelledCsv(Source):
         test_images: the folder of its images, if it is another.
         markup: name of a markup that comes with fkp, or path of a YAML file.
         on_bad: `stop` or `skip`.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
     """
 
     def __init__(
@@ -74,8 +76,11 @@ class LabelledCsv(Source):
         test_images: str | None = None,
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
+        self.folds, self.fold = folds, fold
         self.identity = person_pattern(identity)
         self.markup = load_markup(markup)
 

@@ -48,9 +48,11 @@ def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str
     """
     markup = predictor.markup
     _check_points(markup, source.markup)
-    splits = source.read().split(source.protocol)
+    splits = source.split(source.read())
     if split not in splits:
         raise FkpError(f"split={split}: no such split; choose {', '.join(splits)}")
+    if not len(splits[split]):
+        raise FkpError(f"data.fold={source.fold}: no face is left for split={split}", key="split")
     faces, mean_shape = boxed(splits[split], markup), mean_in_box(splits["train"], markup)
     boxes = face_boxes(faces, markup)
 
@@ -186,7 +188,7 @@ def _validation_faces(
     predictor: Predictor, source: Source, count: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return images and face boxes (4,) of evenly spaced faces of the validation split."""
-    faces = source.read().split(source.protocol)["val"]
+    faces = source.split(source.read())["val"]
     faces = faces.select(evenly_spaced(len(faces), count))
     faces = boxed(faces, predictor.markup)
     boxes = face_boxes(faces, predictor.markup)
