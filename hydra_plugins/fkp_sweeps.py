@@ -119,17 +119,17 @@ class Folds(Grid):
                 holds something else.
         """
         from fkp.errors import FkpError
-        from fkp.runs import folds, sweeps
+        from fkp.runs import cross_validation, sweeps
 
         overrides = self._parse(arguments)
         jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
-        folds.refuse_others(self.folder, jobs)
+        cross_validation.refuse_others(self.folder, jobs)
         super().sweep(arguments)
 
         # The final model
         assert self.launcher is not None
         if sweeps.validation_nme(self.folder) is None:
-            final = folds.final_job(jobs[0])
+            final = cross_validation.final_job(jobs[0])
             self.validate_batch_is_legal([final])
             self.launcher.launch([final], initial_job_idx=self.batch_index)
         if sweeps.validation_nme(self.folder) is None:
@@ -138,7 +138,7 @@ class Folds(Grid):
                 f"{self.folder}: the folds are finished, the final model is not ({reason}); "
                 "the same command again continues it"
             )
-        folds.print_final(self.folder)
+        cross_validation.print_final(self.folder)
 
 
 class Optuna(Grid):

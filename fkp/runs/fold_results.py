@@ -14,7 +14,7 @@ from fkp.files.reading import safe_cell
 from fkp.files.writing import write_whole
 from fkp.metrics import interval, summary
 from fkp.runs import sweeps
-from fkp.runs.folds import FOLD
+from fkp.runs.cross_validation import FOLD
 
 FILE = "folds.json"
 OUT_OF_FOLD = "out_of_fold.csv"

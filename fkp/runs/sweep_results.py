@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from fkp.errors import FkpError
 from fkp.metrics import interval
 from fkp.runs import provenance, sweeps
-from fkp.runs.folds import FOLD
+from fkp.runs.cross_validation import FOLD
 
 FACES = "val_faces.csv"
 CURVE = "val/nme"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config, folds, provenance, steps, sweeps
+from fkp.runs import command_line, config, cross_validation, provenance, steps, sweeps
 from fkp.runs.start import Start
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fkp.runs.provenance import Run
 
 
-@command_line.main("train", folds.arguments, sweeps.job)
+@command_line.main("train", cross_validation.arguments, sweeps.job)
 def train(cfg: DictConfig) -> None:
     """Fit a network to the training faces, then test its best weights.
 
