@@ -15,7 +15,8 @@ TINY = 5e-324
 
 _FROM_1 = (
     *("batch_size", "count", "width", "workers", "faces", "frames", "longest"),
-    *("steps", "max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes"),
+    *("steps", "train_faces", "sizes", "repeats"),
+    *("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes"),
 )
 _FROM_0 = (
     *("num_workers", "worst", "minutes", "patience", "gradient_clip_val", "log_every_n_steps"),

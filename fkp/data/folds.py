@@ -91,6 +91,19 @@ def fold_indices(
     return {name: np.flatnonzero(mask) for name, mask in splits.items()}
 
 
+def ordered(identity: Iterable[str], salt: str) -> np.ndarray:
+    """Return the indices of faces in a random order of their people.
+
+    The first N and the first 2 N are nested, and hold people as a whole, but for the last.
+
+    Args:
+        identity: F names of people.
+        salt: another one gives another order.
+    """
+    places = [place(salt + name) for name in identity]
+    return np.argsort(places, kind="stable")
+
+
 def _too_few(folds: int, people: int) -> FkpError:
     return FkpError(
         f"data.folds={folds}: {people} people are too few, as each fold needs people to test on, "

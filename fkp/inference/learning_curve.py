@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fkp.console import track
-from fkp.data.folds import dealt, place
+from fkp.data.folds import dealt, ordered
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import face_boxes
 from fkp.data.table import FaceTable, Source
@@ -23,6 +23,7 @@ Fit = Callable[[FaceTable], Callable[[FaceTable], np.ndarray]]
 
 SPAN = 8  # the smallest number of faces is this part of the largest, but at least so many:
 FEWEST = 10
+LEAST = 3  # numbers of faces to which a law can be fitted
 DRAWS, LEVEL = 1000, 0.95  # of the bootstrap
 
 
@@ -60,8 +61,7 @@ class LearningCurve:
         """
         _, person = np.unique(self.identity.astype(str), return_inverse=True)
         people, repeats = person.max() + 1, self.errors.shape[1]
-        totals = np.zeros((*self.errors.shape[:2], people))  # (S, R, P)
-        np.add.at(totals, (..., person), self.errors)
+        totals = self.errors @ np.eye(people)[person]  # (S, R, P)
         counts = np.bincount(person)
 
         rng = np.random.default_rng(seed)
@@ -113,7 +113,7 @@ def measure(
     fold_of = dealt(table.identity, folds)
     left = [int((fold_of != fold).sum()) for fold in range(folds)]
     sizes = _sizes(min(left), count)
-    if len(sizes) < 3 or len(set(fold_of.tolist())) < folds:
+    if len(sizes) < LEAST or len(set(fold_of.tolist())) < folds:
         raise FkpError(
             f"{len(table)} faces of {len(set(table.identity))} people are too few for a learning "
             f"curve of {folds} folds: label at least {2 * FEWEST * folds // (folds - 1)} faces",
@@ -125,10 +125,11 @@ def measure(
     steps = [(fold, repeat) for fold in range(folds) for repeat in range(repeats)]
     for fold, repeat in track(steps, f"training on {sizes[0]} to {sizes[-1]} faces", len(steps)):
         test = np.flatnonzero(fold_of == fold)
-        order = _ordered(table, np.flatnonzero(fold_of != fold), f"{seed} {fold} {repeat} ")
+        rest = table.select(fold_of != fold)
+        order = ordered(rest.identity, f"{seed} {fold} {repeat} ")
         tested = table.select(test)
         for i, size in enumerate(sizes):
-            points = train(table.select(order[:size]))(tested)
+            points = train(rest.select(order[:size]))(tested)
             errors[i, repeat, test] = nme(points, tested.points, markup, sides[test])
 
     scored = np.isfinite(errors).all((0, 1))
@@ -151,15 +152,3 @@ def _sizes(largest: int, count: int) -> np.ndarray:
     if least >= largest:
         return np.zeros(0, int)
     return np.unique(np.geomspace(least, largest, count).round().astype(int))
-
-
-def _ordered(table: FaceTable, chosen: np.ndarray, salt: str) -> np.ndarray:
-    """Order faces by a hash of their people: a first part of them is people as a whole, but one.
-
-    Args:
-        table: of all faces.
-        chosen: indices of those to order.
-        salt: another one gives another order.
-    """
-    names = [table.identity[int(i)] for i in chosen]
-    return chosen[np.lexsort([chosen, [place(salt + name) for name in names]])]

@@ -92,7 +92,7 @@ def read(jobs: pd.DataFrame, folder: Path) -> FoldResults | None:
         return None
     rows, faces = [], []
     for job in jobs.to_dict("records"):
-        metrics, tested = _metrics(folder / job["folder"]), _faces(folder / job["folder"])
+        metrics, tested = _metrics(folder / job["folder"]), faces_of(folder / job["folder"])
         finished = job["state"] == "finished"
         rows.append(
             {
@@ -136,7 +136,7 @@ def _metrics(folder: Path) -> dict[str, float]:
         return {}
 
 
-def _faces(folder: Path) -> pd.DataFrame:
+def faces_of(folder: Path) -> pd.DataFrame:
     """Read a job's test faces; none if it has not written them."""
     types = {"face": str, "identity": str}
     try:

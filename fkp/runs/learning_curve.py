@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from fkp.errors import FkpError
 from fkp.runs import command_line, config
+from fkp.runs.cross_validation import FOLD
 
 if TYPE_CHECKING:
     from fkp.inference.learning_curve import LearningCurve
 
+SIZE = "datamodule.train_faces"
 FOLDS = 5  # unless data.folds says otherwise
 MULTIPLES = [2, 4]  # of the faces, to which the curve is extrapolated
 WORTH = 5.0  # percent: the gain of twice the faces that is called worth the labels
@@ -31,16 +34,20 @@ def learning_curve(cfg: DictConfig) -> None:
     from fkp.inference import learning_curve as curves
     from fkp.runs import results
 
-    source = config.build(cfg.data)
-    folds = source.folds or FOLDS
-    curve = curves.measure(config.build(cfg.fit), source, folds, cfg.sizes, cfg.repeats, cfg.seed)
+    if cfg.sweep is not None:
+        curve = of_sweep(Path(cfg.sweep))
+    else:
+        source = config.build(cfg.data)
+        folds = source.folds or FOLDS
+        train = config.build(cfg.fit)
+        curve = curves.measure(train, source, folds, cfg.sizes, cfg.repeats, cfg.seed)
 
     # Print
     rows = {
         str(size): {"NME": float(mean), "law": float(curve.law(size))}
         for size, mean in zip(curve.sizes, curve.means, strict=True)
     }
-    results.print_metrics(rows, f"NME on unseen people by training faces, {folds} folds")
+    results.print_metrics(rows, "NME on unseen people by training faces")
     record = curve.expected(MULTIPLES)
     print_line(answer(curve.faces, record))
 
@@ -56,6 +63,52 @@ def learning_curve(cfg: DictConfig) -> None:
     else:
         print_line('curve       not drawn: pip install -e ".[plot]"')
     print(results.as_json(record))
+
+
+def of_sweep(folder: Path) -> LearningCurve:
+    """Read the learning curve of trainings by `train.py`, with the seeds as repeats.
+
+    Args:
+        folder: of a sweep over `datamodule.train_faces` and, by `data.folds`, over the folds.
+
+    Raises:
+        FkpError: it is no such sweep, it is not finished, or a job has not written its test faces.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from fkp.inference.learning_curve import LEAST, LearningCurve
+    from fkp.runs import fold_results, sweep_results
+
+    jobs = sweep_results.read(folder).jobs
+    if not {SIZE, FOLD} <= set(jobs) or len(set(jobs[SIZE])) < LEAST:
+        raise FkpError(
+            f"{folder}: no sweep of folds over at least {LEAST} values of {SIZE}", key="sweep"
+        )
+    if (left := int((jobs["state"] != "finished").sum())) > 0:
+        raise FkpError(f"{folder}: {left} of {len(jobs)} jobs are not finished", key="sweep")
+
+    # A table of all faces for each size and seed, in the same order.
+    tables: dict[int, list[pd.DataFrame]] = {}
+    for _, group in jobs.groupby([SIZE, *(["seed"] if "seed" in jobs else [])]):
+        of_folds = [fold_results.faces_of(folder / n) for n in group.sort_values(FOLD)["folder"]]
+        size = int(group[SIZE].iloc[0])
+        tables.setdefault(size, []).append(pd.concat(of_folds, ignore_index=True))
+
+    first = next(iter(tables.values()))[0]
+    alike = [table for of_size in tables.values() for table in of_size]
+    counts = {len(of_size) for of_size in tables.values()}
+    if first.empty or len(counts) > 1 or not all(t["face"].equals(first["face"]) for t in alike):
+        raise FkpError(
+            f"{folder}: the jobs were not tested on the same faces, or wrote no "
+            f"{fold_results.FACES}; all need callbacks.test_faces, the same data and seeds",
+            key="sweep",
+        )
+
+    errors = np.array([[t["nme"] for t in tables[size]] for size in sorted(tables)], float)
+    scored = np.isfinite(errors).all((0, 1))
+    identity = first["identity"].to_numpy(object)[scored]
+    return LearningCurve(len(first), np.array(sorted(tables)), errors[..., scored], identity)
 
 
 def answer(faces: int, record: dict[str, float]) -> str:

@@ -205,8 +205,8 @@ def _mean(seeds: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def _faces_of_seeds(jobs: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame]:
     """Return seed -> a row per validation face of its jobs, which are one, or several folds."""
     if FOLD not in jobs:
-        seeds = jobs["seed"] if "seed" in jobs else map(str, range(len(jobs)))
-        names = zip(seeds, jobs["folder"], strict=True)
+        each = jobs["seed"] if "seed" in jobs else range(len(jobs))
+        names = zip(map(str, each), jobs["folder"], strict=True)
         return {seed: _faces(folder / name) for seed, name in names}
 
     # A face is validated on in several folds, each time by another network.

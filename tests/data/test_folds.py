@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from fkp.data.folds import ALL, dealt, fold_indices
+from fkp.data.folds import ALL, dealt, fold_indices, ordered
 from fkp.data.joined import Joined
 from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.synthetic import Synthetic
@@ -53,6 +53,17 @@ def test_every_face_is_tested_on_once_by_a_training_without_its_person(counts, f
         others = len(names) - len(splits["test"])
         assert len(splits["val"]) <= 0.15 * others + max(counts)
     assert sorted(tested) == list(range(len(names)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(PEOPLE)
+def test_an_order_keeps_people_together_and_depends_on_the_salt(counts: list[int]) -> None:
+    names = names_of(counts)
+    order = ordered(names, "0 ")
+    assert sorted(order) == list(range(len(names)))
+    changes = (names[order][1:] != names[order][:-1]).sum()
+    assert changes == len(counts) - 1
+    assert (ordered(names, "1 ") != order).any()
 
 
 def test_the_final_model_trains_on_all_but_the_validation() -> None:

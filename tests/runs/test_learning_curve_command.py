@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from fkp.errors import FkpError
 from fkp.files.images import read_image
 from fkp.inference.learning_curve import LearningCurve
-from fkp.runs.learning_curve import MULTIPLES, answer, draw
+from fkp.runs import sweeps
+from fkp.runs.learning_curve import MULTIPLES, SIZE, answer, draw, of_sweep
 
 
 def curve(exponent: float, noise: float = 0.0) -> LearningCurve:
@@ -38,6 +40,43 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     assert draw(curve(0.5, 0.2), file)
     image = read_image(file)
     assert image.shape[2] == 3 and len(np.unique(image)) > 20
+
+
+KEYS = [SIZE, "data.fold", "seed"]
+
+
+def sweep(folder: Path, shift: int = 0) -> None:
+    """Write the finished jobs of a sweep whose errors follow a known law; `shift` spoils one."""
+    values = [(size, fold, seed) for size in (10, 20, 40) for fold in (0, 1) for seed in (0, 1)]
+    jobs = {v: [f"{key}={one}" for key, one in zip(KEYS, v, strict=True)] for v in values}
+    sweeps.add_jobs(folder, KEYS, list(jobs.values()))
+    for (size, fold, _), job in jobs.items():
+        own = folder / sweeps.folder_name(job, KEYS)
+        own.mkdir()
+        first = 30 * fold + (shift if size == 40 else 0)
+        rows = [f"row {i},person {i},{2 + 9 * size**-0.5}" for i in range(first, first + 30)]
+        (own / "test_faces.csv").write_text("\n".join(["face,identity,nme", *rows]) + "\n")
+        (own / sweeps.METRICS).write_text(json.dumps({sweeps.VALUE: 3.0, "test/nme": 4.0}))
+
+
+def test_the_curve_of_a_sweep_is_that_of_its_test_faces(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    measured = of_sweep(tmp_path)
+    assert measured.errors.shape == (3, 2, 60) and measured.faces == 60
+    assert measured.means == pytest.approx(2 + 9 * np.array([10, 20, 40]) ** -0.5)
+    assert float(measured.law(160)) == pytest.approx(2 + 9 * 160**-0.5, abs=0.01)
+
+
+def test_sweeps_without_a_curve_are_refused(tmp_path: Path) -> None:
+    other, unfinished, spoilt = tmp_path / "other", tmp_path / "unfinished", tmp_path / "spoilt"
+    sweeps.add_jobs(other, ["seed"], [["seed=0"], ["seed=1"]])
+    sweep(unfinished)
+    next(unfinished.glob("*/metrics.json")).unlink()
+    sweep(spoilt, shift=1)
+    for folder in (other, unfinished, spoilt):
+        with pytest.raises(FkpError) as refused:
+            of_sweep(folder)
+        assert refused.value.key == "sweep"
 
 
 @pytest.mark.real
