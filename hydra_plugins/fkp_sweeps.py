@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -126,7 +127,7 @@ class Folds(Grid):
         cross_validation.refuse_others(self.folder, jobs)
         super().sweep(arguments)
 
-        # The final model
+        # The final model.
         assert self.launcher is not None
         if sweeps.validation_nme(self.folder) is None:
             final = cross_validation.final_job(jobs[0])
@@ -139,6 +140,20 @@ class Folds(Grid):
                 "the same command again continues it"
             )
         cross_validation.print_final(self.folder)
+
+    def run(self, jobs: Sequence[Sequence[str]], swept: Sequence[str]) -> list[float]:
+        """Launch the jobs that are not finished; one after the other, the first before the rest.
+
+        Raises:
+            FkpError: the first job has not begun, for a reason that the others share.
+        """
+        from fkp.runs import cross_validation, sweeps
+
+        if not isinstance(self.launcher, BasicLauncher):
+            return super().run(jobs, swept)
+        values = super().run(jobs[:1], swept)
+        cross_validation.refuse_mistake(self.folder / sweeps.folder_name(jobs[0], swept))
+        return [*values, *super().run(jobs[1:], swept)]
 
 
 class Optuna(Grid):

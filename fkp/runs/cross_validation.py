@@ -54,25 +54,42 @@ def final_job(fold: Sequence[str]) -> list[str]:
 def refuse_others(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
     """Refuse a folder that holds something else than this cross-validation.
 
+    A list of jobs of which none has begun, because of a mistake in the command, is removed.
+
     Raises:
         FkpError: it holds another one, or a run.
     """
-    hint = "name another run_dir"
+    if not [*folder.glob(provenance.FILE), *folder.glob(f"*/{provenance.FILE}")]:
+        (folder / sweeps.JOBS).unlink(missing_ok=True)
+        return
+
     try:
-        known = list(json.loads((folder / sweeps.JOBS).read_text("utf-8"))["jobs"].values())
-    except FileNotFoundError:
-        known = None
-        if not (folder / provenance.FILE).exists():
-            return
+        known = json.loads((folder / sweeps.JOBS).read_text("utf-8"))["jobs"].values()
+        same = sorted(known) == sorted(map(list, jobs))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known = None
-    if known is None or sorted(known) != sorted(map(list, jobs)):
+        same = False
+    if not same:
+        hint = "name another run_dir"
         raise FkpError(
             f"{folder}: holds a run or a sweep of other settings; {hint}",
             key="run_dir",
             file=folder,
             hint=hint,
         )
+
+
+def refuse_mistake(folder: Path) -> None:
+    """Refuse a command whose first fold has failed before it began.
+
+    Args:
+        folder: of the fold.
+
+    Raises:
+        FkpError: with what the fold has printed.
+    """
+    attempt = sweeps.read_attempts(folder)
+    if attempt.get("code") and not (folder / provenance.FILE).exists():
+        raise FkpError(sweeps.last_output(folder / sweeps.OUTPUT))
 
 
 def print_final(folder: Path) -> None:

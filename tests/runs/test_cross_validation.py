@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +59,32 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     jobs = [["data.fold=0"], ["data.fold=1"]]
     cross_validation.refuse_others(tmp_path, jobs)  # empty
     sweeps.add_jobs(tmp_path, ["data.fold"], jobs)
+    other = [*jobs, ["data.fold=2"]]
+    cross_validation.refuse_others(tmp_path, other)  # none has begun
+    sweeps.add_jobs(tmp_path, ["data.fold"], jobs)
+    begun = tmp_path / "fold-0" / "run.yaml"
+    begun.parent.mkdir()
+    begun.touch()
     cross_validation.refuse_others(tmp_path, jobs)  # the same again
     with pytest.raises(FkpError) as refused:
-        cross_validation.refuse_others(tmp_path, [*jobs, ["data.fold=2"]])
+        cross_validation.refuse_others(tmp_path, other)
     assert refused.value.key == "run_dir" and refused.value.file == tmp_path
 
+    # A run instead of a sweep.
     (tmp_path / sweeps.JOBS).unlink()
-    (tmp_path / "run.yaml").touch()
+    begun.rename(tmp_path / "run.yaml")
     with pytest.raises(FkpError):
         cross_validation.refuse_others(tmp_path, jobs)
+
+
+def test_a_mistake_that_all_folds_share_is_told_by_the_first(tmp_path: Path) -> None:
+    cross_validation.refuse_mistake(tmp_path)  # not tried yet
+    (tmp_path / sweeps.OUTPUT).write_text("a log\nrow 3: no image\nCorrect it.\n")
+    for code, begun, refused in ((0, False, False), (1, True, False), (2, False, True)):
+        (tmp_path / sweeps.ATTEMPTS).write_text(json.dumps({"code": code}))
+        (tmp_path / "run.yaml").touch() if begun else (tmp_path / "run.yaml").unlink(True)
+        with pytest.raises(FkpError, match="row 3") if refused else nullcontext():
+            cross_validation.refuse_mistake(tmp_path)
 
 
 def faces(fold: int, count: int = 20) -> pd.DataFrame:
@@ -140,10 +158,11 @@ from fkp.runs import command_line, cross_validation, sweeps
 
 @command_line.main("train", cross_validation.arguments, sweeps.job)
 def train(cfg):
-    if cfg.data.fold == 1 and Path("broken").exists():
-        raise SystemExit("no memory")
     run = Path(cfg.run_dir)
     (run / "run.yaml").touch()
+    if cfg.data.fold == 1 and Path("broken").exists():
+        (run / "run.yaml").unlink()  # it cannot be resumed
+        raise SystemExit("no memory")
     (run / "test_faces.csv").write_text(f"face,identity,nme\\nf{cfg.data.fold},Ada,4.0\\n")
     (run / "metrics.json").write_text(json.dumps({"val/best_nme": 3.0, "test/nme": 4.0}))
 
