@@ -113,6 +113,23 @@ def _affine(*entries: ArrayLike) -> Array:
     return rows.reshape(*rows.shape[:-1], 2, 3)
 
 
+def similarity(points: ArrayLike, shape: ArrayLike) -> Array:
+    """Fit the affines (F, 2, 3) that map points (F, K, 2) to a shape (K, 2), in least squares.
+
+    They rotate, scale and move; they neither shear nor mirror.
+    """
+    points, shape = np.asarray(points, float), np.asarray(shape, float)
+
+    # As complex numbers, in which a similarity is one factor and one offset.
+    face = points[..., 0] + 1j * points[..., 1]  # (F, K)
+    target = shape[:, 0] + 1j * shape[:, 1]  # (K,)
+    face_mean, target_mean = face.mean(1, keepdims=True), target.mean()
+    face, target = face - face_mean, target - target_mean
+    factor = (face.conj() * target).sum(1) / np.maximum((np.abs(face) ** 2).sum(1), 1e-12)
+    offset = target_mean - factor * face_mean[:, 0]
+    return _affine(factor.real, -factor.imag, offset.real, factor.imag, factor.real, offset.imag)
+
+
 def compose(*affines: Array) -> Array:
     """Return one affine that applies the given ones (..., 2, 3), the first first."""
     composed = affines[0]

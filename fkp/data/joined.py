@@ -30,9 +30,12 @@ class Joined(Source):
         protocol: `identity`; `official`, which tests on the publishers' test faces only; or
             `strict`.
         on_bad: `stop` or `skip`, for all sources.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
 
     Raises:
-        FkpError: a name that is unknown or comes twice, or weights of another number.
+        FkpError: a name that is unknown or comes twice, weights of another number, or folds of a
+            single source.
     """
 
     def __init__(
@@ -43,12 +46,18 @@ class Joined(Source):
         weights: list[float] | None = None,
         protocol: Literal["official", "identity", "strict"] = "identity",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         _check_names(sources, known)
         self.sources = {name: known[name] for name in sources}
         self.weights = _checked_weights(weights, sources)
         self.protocol, self.on_bad, self.root = protocol, on_bad, Path(root)
-        for source in self.sources.values():
+        self.folds, self.fold = folds, fold
+        for name, source in self.sources.items():
+            if (source.folds, source.fold) != (None, None):
+                key = f"data.known.{name}.folds"
+                raise FkpError(f"{key}: the folds are of all sources; set data.folds", key=key)
             source.root = self.root / source.root
 
     def read_markup(self) -> Markup:

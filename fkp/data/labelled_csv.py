@@ -63,6 +63,8 @@ class LabelledCsv(Source):
         markup: name of a markup that comes with fkp, or path of a YAML file; None takes the points
             from the names of the columns.
         on_bad: `stop` or `skip`.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
     """
 
     def __init__(
@@ -76,8 +78,11 @@ class LabelledCsv(Source):
         test_images: str | None = None,
         markup: str | None = "ibug68",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
+        self.folds, self.fold = folds, fold
         self.identity = person_pattern(identity)
         if markup is not None:
             self.markup = load_markup(markup)

@@ -69,7 +69,7 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     # Check files and splits.
     unusable = {table.paths[i] for i in failures}
     usable = {path: fact for path, fact in facts.items() if path not in unusable}
-    split_names, split_findings = _split_names(table, source.protocol)
+    split_names, split_findings = _split_names(table, source)
     findings += split_findings
     findings += images.check(table, usable, split_names)
     findings += splits.check(table, source.protocol, split_names)
@@ -116,11 +116,11 @@ def _unusable(
         yield Finding("error", "unusable", "images or labels that cannot be used", cases)
 
 
-def _split_names(table: FaceTable, protocol: str) -> tuple[np.ndarray, list[Finding]]:
+def _split_names(table: FaceTable, source: Source) -> tuple[np.ndarray, list[Finding]]:
     """Return the split of each face, (F,), empty where there is none; and a failure to split."""
     names = np.full(len(table), "", object)
     try:
-        for name, chosen in table.split_indices(protocol).items():
+        for name, chosen in source.split_indices(table).items():
             names[chosen] = name
     except FkpError as error:
         return names, [Finding("error", "split", str(error))]

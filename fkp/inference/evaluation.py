@@ -51,9 +51,11 @@ def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str
     table = source.read()
     if order != list(range(len(order))):
         table.points = table.points[:, order]
-    splits = table.split(source.protocol)
+    splits = source.split(table)
     if split not in splits:
         raise FkpError(f"split={split}: no such split; choose {', '.join(splits)}")
+    if not len(splits[split]):
+        raise FkpError(f"data.fold={source.fold}: no face is left for split={split}", key="split")
     faces, mean_shape = boxed(splits[split], markup), mean_in_box(splits["train"], markup)
     boxes = face_boxes(faces, markup)
 
@@ -190,7 +192,7 @@ def _validation_faces(
     predictor: Predictor, source: Source, count: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return images and face boxes (4,) of evenly spaced faces of the validation split."""
-    faces = source.read().split(source.protocol)["val"]
+    faces = source.split(source.read())["val"]
     faces = faces.select(evenly_spaced(len(faces), count))
     faces = boxed(faces, predictor.markup)
     boxes = face_boxes(faces, predictor.markup)

@@ -35,7 +35,8 @@ def evaluate(cfg: DictConfig) -> float:
     rows, count = evaluation.evaluate(predictor, source, cfg.split)
 
     # Print and save.
-    faces = f"{count} {cfg.split} faces, protocol={source.protocol}"
+    rule = f"fold={source.fold}" if source.folds else f"protocol={source.protocol}"
+    faces = f"{count} {cfg.split} faces, {rule}"
     results.print_metrics(rows, f"{ckpt} on {faces}, % of the outer-eye distance")
     metrics = {f"{name}_{row}": value for row, of in rows.items() for name, value in of.items()}
     record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.split, **metrics}

@@ -88,6 +88,7 @@ class Auto(Source):
         identity: None for the default of the format.
         markup: None for the points that the files name.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
         file: name of the label file, relative to root; None for the only one that is recognised.
     """
 
@@ -98,10 +99,12 @@ class Auto(Source):
         identity: str | None = None,
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
         file: str | None = None,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
-        self.file = file
+        self.file, self.folds, self.fold = file, folds, fold
         self.given = {"protocol": protocol, "identity": identity, "markup": markup}
         self._source: Source | None = None
 

@@ -44,6 +44,7 @@ class LabelFormat(Source):
         boxes: `points` measures the face boxes around the points; `file` takes those of the file,
             which must all follow the convention of the detector.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     def __init__(
@@ -56,9 +57,12 @@ class LabelFormat(Source):
         markup: str | None = None,
         boxes: Literal["points", "file"] = "points",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         self.root, self.file, self.images = Path(root), file, images
         self.protocol, self.boxes, self.on_bad = protocol, boxes, on_bad
+        self.folds, self.fold = folds, fold
         self.identity = person_pattern(identity)
         self.markup_name = markup
         self._contents: Contents | None = None

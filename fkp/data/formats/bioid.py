@@ -35,6 +35,7 @@ class BioId(Published):
         protocol: `identity`, as there is no test split.
         markup: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "bioid20", "BioID"
@@ -46,8 +47,10 @@ class BioId(Published):
         protocol: Literal["identity", "train"] = "identity",
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, identity, protocol, markup, "points", on_bad)
+        super().__init__(root, identity, protocol, markup, "points", on_bad, folds=folds, fold=fold)
 
     @classmethod
     def recognise(cls, root: Path) -> list[Path]:

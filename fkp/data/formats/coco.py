@@ -67,8 +67,12 @@ class Coco(LabelFormat):
         markup: str | None = None,
         boxes: Literal["points", "file"] = "points",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, file, images, identity, protocol, markup, boxes, on_bad)
+        super().__init__(
+            root, file, images, identity, protocol, markup, boxes, on_bad, folds=folds, fold=fold
+        )
         if origin not in ("auto", "corner", "centre"):
             raise FkpError(
                 f"data.origin={origin}: there is auto, corner, centre", key="data.origin"

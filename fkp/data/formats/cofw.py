@@ -48,6 +48,7 @@ class Cofw(Published):
         markup: see `Published`.
         boxes: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "cofw29", "COFW"
@@ -60,8 +61,12 @@ class Cofw(Published):
         markup: str | None = None,
         boxes: Literal["points", "file"] = "points",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, r"(.+)\.\w+$", protocol, markup, boxes, on_bad)
+        super().__init__(
+            root, r"(.+)\.\w+$", protocol, markup, boxes, on_bad, folds=folds, fold=fold
+        )
         if occluded not in ("keep", "leave_out"):
             message = f"data.occluded={occluded}: there is keep and leave_out"
             raise FkpError(message, key="data.occluded")

@@ -43,6 +43,7 @@ class ThreeHundredWLp(Published):
             AFLW2000-3D.
         markup: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "ibug68", "300W-LP"
@@ -55,8 +56,10 @@ class ThreeHundredWLp(Published):
         protocol: Literal["identity", "train"] = "identity",
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, identity, protocol, markup, "points", on_bad)
+        super().__init__(root, identity, protocol, markup, "points", on_bad, folds=folds, fold=fold)
         if labels not in ("pts_2d", "pts_3d", "pt2d"):
             message = f"data.labels={labels}: there is pts_2d, pts_3d and pt2d"
             raise FkpError(message, key="data.labels")
@@ -103,6 +106,7 @@ class Aflw2000(Published):
         protocol: `identity`, as there are no training faces.
         markup: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "ibug68", "AFLW2000-3D"
@@ -114,8 +118,10 @@ class Aflw2000(Published):
         protocol: Literal["identity"] = "identity",
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, identity, protocol, markup, "points", on_bad)
+        super().__init__(root, identity, protocol, markup, "points", on_bad, folds=folds, fold=fold)
 
     @classmethod
     def recognise(cls, root: Path) -> list[Path]:

@@ -35,6 +35,7 @@ class Lapa(Published):
         protocol: see `Published`.
         markup: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "lapa106", "LaPa"
@@ -46,8 +47,10 @@ class Lapa(Published):
         protocol: Literal["official", "identity", "strict", "train"] = "official",
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, identity, protocol, markup, "points", on_bad)
+        super().__init__(root, identity, protocol, markup, "points", on_bad, folds=folds, fold=fold)
 
     @classmethod
     def recognise(cls, root: Path) -> list[Path]:
@@ -81,6 +84,7 @@ class JdLandmark(Published):
         protocol: see `Published`.
         markup: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "lapa106", "JD-landmark"
@@ -92,8 +96,10 @@ class JdLandmark(Published):
         protocol: Literal["official", "identity", "strict", "train"] = "identity",
         markup: str | None = None,
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, identity, protocol, markup, "points", on_bad)
+        super().__init__(root, identity, protocol, markup, "points", on_bad, folds=folds, fold=fold)
 
     @classmethod
     def recognise(cls, root: Path) -> list[Path]:

@@ -45,6 +45,7 @@ class Published(LabelFormat):
         boxes: `points` measures the face boxes around the points; `file` takes those of the data
             set, which must all follow the convention of the detector.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
         images: folder of the images, relative to root, where the data set names one.
     """
 
@@ -60,9 +61,13 @@ class Published(LabelFormat):
         markup: str | None = None,
         boxes: Literal["points", "file"] = "points",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
         images: str | None = None,
     ):
-        super().__init__(root, None, images, identity, protocol, markup, boxes, on_bad)
+        super().__init__(
+            root, None, images, identity, protocol, markup, boxes, on_bad, folds=folds, fold=fold
+        )
         if markup is None:
             # The meaning of the points is known before any file is read.
             self.markup = load_markup(self.shipped)

@@ -47,6 +47,7 @@ class Wflw(Published):
         markup: see `Published`.
         boxes: see `Published`.
         on_bad: `stop` or `skip`.
+        folds, fold: see `Source`.
     """
 
     shipped, kind = "wflw98", "WFLW"
@@ -61,8 +62,12 @@ class Wflw(Published):
         markup: str | None = None,
         boxes: Literal["points", "file"] = "points",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
-        super().__init__(root, identity, protocol, markup, boxes, on_bad, images)
+        super().__init__(
+            root, identity, protocol, markup, boxes, on_bad, images=images, folds=folds, fold=fold
+        )
         if subset not in (None, *ATTRIBUTES):
             names = ", ".join(ATTRIBUTES)
             raise FkpError(f"data.subset={subset}: there is {names}", key="data.subset")
