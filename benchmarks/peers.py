@@ -188,11 +188,11 @@ def _mediapipe_boxes() -> Any:
 
         # From fractions of the image, measured from its edge, to IMAGE pixels.
         relative = [face.location_data.relative_bounding_box for face in faces]
+        corners = [(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in relative]
         boxes = [
-            [b.xmin * width, b.ymin * height, (b.xmin + b.width) * width, (b.ymin + b.height) * height]
-            for b in relative
+            [edge * side - 0.5 for edge, side in zip(found, 2 * (width, height), strict=True)]
+            for found in corners
         ]
-        boxes = [[edge - 0.5 for edge in found] for found in boxes]
         scores = [face.score[0] for face in faces]
         return {"points": [], "boxes": boxes, "scores": scores, "detect_ms": ms, "points_ms": 0.0}
 

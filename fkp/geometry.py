@@ -335,8 +335,9 @@ def nesting(a: ArrayLike, b: ArrayLike) -> float:
 def overlaps(boxes: ArrayLike) -> tuple[Array, Array]:
     """Compute `overlap` and `nesting` of all pairs of boxes (F, 4), each (F, F)."""
     boxes = np.asarray(boxes, float).reshape(-1, 4)
-    first, second = boxes[:, None], boxes[None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    left_top, right_bottom = boxes[:, :2], boxes[:, 2:]
+    sides = np.minimum(right_bottom[:, None], right_bottom)
+    sides = sides - np.maximum(left_top[:, None], left_top)  # (F, F, 2)
     shared = np.maximum(sides, 0).prod(-1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     union = area[:, None] + area[None] - shared

@@ -8,7 +8,8 @@ known side, and pasted on a painted background of 640 x 480 pixels, four faces t
 fades into the background. Recall is the percentage of the faces that a box overlaps as much as
 evaluation requires; a box that overlaps none of the pasted faces is false. Faces are 64 pixels
 large but where the size is varied. Yaw is estimated from the 68 points, and binned by its amount.
-MediaPipe's detector (0.10.21) sees each image as a whole, as its users call it. Last, the photos
+`auto` is the default, with the cached model; `yunet` searches upright only. MediaPipe's detector
+(0.10.21) sees each image as a whole, as its users call it. Last, the photos
 themselves: faces missed, and false boxes (a second, unlabelled face counts as one).
 """
 
@@ -16,7 +17,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from fkp.console import track
 from fkp.data.image_cache import face_boxes
+from fkp.data.table import FaceTable
 from fkp.detectors import Auto, Detector, HaarCascade, YuNet
 from fkp.files.images import read_image, write_image
 from fkp.geometry import apply, centre_and_side, compose, overlap, rotation, square, translation
@@ -48,13 +50,14 @@ PATCH, RIM = 1.7, 0.2
 SIDES = [16, 24, 32, 64, 128]
 ROLLS = list(range(0, 360, 30))
 COVERED = [0.0, 0.2, 0.4, 0.6]
-YAWS = [(0, 10), (10, 20), (20, 35), (35, 90)]
+YAWS = [(0, 10), (10, 20), (20, 30), (30, 90)]
 USUAL = 64
 
 # How far the tip of the nose lies before the outer eye corners, in halves of their distance.
 NOSE = 1.15
 
 Sample = tuple[np.ndarray, np.ndarray]  # an image, and the box of its face
+Condition = tuple[str, list[Sample], float, float, float]
 
 
 def yaw(points: np.ndarray) -> float:
@@ -71,39 +74,62 @@ def compose_scene(
     """Paste up to four faces on a background; return the image and their boxes (F, 4)."""
     scene = 255 * paint_background(SIZE[::-1], random)
     boxes = []
-    for (image, box), place in zip(faces, CENTRES, strict=False):
-        x, y, old = (float(value) for value in centre_and_side(box))
-        # Upright and centred on the origin, then resized, rotated and moved to its place.
-        zoom = np.array([[side / old, 0.0, 0.0], [0.0, side / old, 0.0]])
-        affine = compose(translation(-x, -y), zoom, rotation(roll, (0.0, 0.0)), translation(*place))
-        blurred = cv2.GaussianBlur(image, (0, 0), max(0.01, 0.4 * (old / side - 1)))
-        face = cv2.warpAffine(blurred, affine, SIZE, borderMode=cv2.BORDER_REFLECT)
-
-        if covered:
-            # Cover the lower part of the box with a flat colour, in the face's own frame.
-            left, right, bottom = x - 0.6 * old, x + 0.6 * old, y + 0.6 * old
-            top = y + (0.5 - covered) * old
-            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-            colour = random.integers(0, 256, 3).tolist()
-            cv2.fillPoly(face, [np.round(apply(affine, corners)).astype(np.int32)], colour)
-
-        rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
-        radius = np.hypot(columns - place[0], rows - place[1]) / side
+    for face, place in zip(faces, CENTRES, strict=False):
+        pasted, radius = patch(face, side, roll, covered, random)
         weight = np.clip((PATCH / 2 - radius) / RIM, 0, 1)[..., None]
-        scene = weight * face + (1 - weight) * scene
-        boxes.append(square(*place, side))
+        top, left = (middle - len(pasted) // 2 for middle in place[::-1])
+        below = scene[top : top + len(pasted), left : left + len(pasted)]
+        below[:] = weight * pasted + (1 - weight) * below
+        boxes.append(square(place[0] - 0.5, place[1] - 0.5, side))
     return np.clip(scene, 0, 255).astype(np.uint8), np.array(boxes)
 
 
-def scenes(faces: list[Sample], labels: np.ndarray) -> Iterator[tuple[str, list[Sample], tuple]]:
-    """Yield name, faces, and side, roll and covered fraction of each condition."""
-    yield from ((f"size_{side}", faces, (side, 0.0, 0.0)) for side in SIDES)
-    yield from ((f"rotation_{roll}", faces, (USUAL, float(roll), 0.0)) for roll in ROLLS)
-    yield from ((f"occlusion_{100 * part:.0f}", faces, (USUAL, 0.0, part)) for part in COVERED)
-    amounts = np.array([abs(yaw(points)) for points in labels])
-    for least, most in YAWS:
-        chosen = np.flatnonzero((amounts >= least) & (amounts < most))
-        yield f"yaw_{least}", [faces[i] for i in chosen], (USUAL, 0.0, 0.0)
+def patch(
+    face: Sample, side: float, roll: float, covered: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize, rotate and cover a face.
+
+    Returns:
+        a square image (n, n, 3) around its box, and the distance of each pixel from the centre of
+        the box, in sides of the box (n, n).
+    """
+    image, box = face
+    x, y, old = (float(value) for value in centre_and_side(box))
+    size = 2 * round(PATCH * side / 2)
+    middle = size / 2 - 0.5
+
+    # The box's centre to the origin; then resized, rotated and moved to the patch's centre.
+    zoom = np.array([[side / old, 0.0, 0.0], [0.0, side / old, 0.0]])
+    affine = compose(
+        translation(-x, -y), zoom, rotation(roll, (0.0, 0.0)), translation(middle, middle)
+    )
+    blurred = cv2.GaussianBlur(image, (0, 0), max(0.01, 0.4 * (old / side - 1)))
+    pasted = cv2.warpAffine(blurred, affine, (size, size), borderMode=cv2.BORDER_REFLECT)
+
+    if covered:
+        # The lower part of the box, in a flat colour.
+        left, right, bottom = x - 0.6 * old, x + 0.6 * old, y + 0.6 * old
+        top = y + (0.5 - covered) * old
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        colour = random.integers(0, 256, 3).tolist()
+        cv2.fillPoly(pasted, [np.round(apply(affine, corners)).astype(np.int32)], colour)
+
+    rows, columns = np.mgrid[:size, :size]
+    return pasted, np.hypot(columns - middle, rows - middle) / side
+
+
+def read(faces: FaceTable) -> list[Sample]:
+    """Read the images and the face boxes of a table."""
+    boxes = face_boxes(faces, IBUG68)
+    return [(read_image(path), box) for path, box in zip(faces.paths, boxes, strict=True)]
+
+
+def scenes(faces: list[Sample], by_yaw: dict[int, list[Sample]]) -> Iterator[Condition]:
+    """Yield name, faces, side, roll and covered fraction of each condition."""
+    yield from ((f"size_{side}", faces, side, 0.0, 0.0) for side in SIDES)
+    yield from ((f"rotation_{roll}", faces, USUAL, float(roll), 0.0) for roll in ROLLS)
+    yield from ((f"occlusion_{100 * part:.0f}", faces, USUAL, 0.0, part) for part in COVERED)
+    yield from ((f"yaw_{least}", own, USUAL, 0.0, 0.0) for least, own in by_yaw.items())
 
 
 def peer_detector(peer: Peer, folder: Path) -> Detector:
@@ -124,12 +150,12 @@ def hits(found: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
 
 
 def measure(
-    detectors: dict[str, Detector], conditions: list[tuple[str, list[Sample], tuple]]
+    detectors: dict[str, Detector], conditions: list[Condition]
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
     """Return recall in percent and the number of false boxes, by condition and detector."""
     recall: dict[str, dict[str, float]] = defaultdict(dict)
     false: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for name, faces, (side, roll, covered) in track(conditions, "composed", len(conditions)):
+    for name, faces, side, roll, covered in track(conditions, "composed", len(conditions)):
         random, found = np.random.default_rng(17), dict.fromkeys(detectors, 0)
         for start in range(0, len(faces), len(CENTRES)):
             few = faces[start : start + len(CENTRES)]
@@ -160,15 +186,20 @@ def main() -> None:
         "auto": Auto(smallest=options.smallest),
     }
     if options.yunet:
-        detectors["yunet"] = YuNet(options.yunet, smallest=options.smallest)
+        detectors["yunet"] = YuNet(options.yunet, smallest=options.smallest, turned=False)
 
     table = source("300w", options.data).read().split("identity")["val"]
     faces = some(table, options.faces)
-    photos = [(read_image(path), box) for path, box in zip(faces.paths, face_boxes(faces, IBUG68))]
+    photos = read(faces)
+    amounts = np.array([abs(yaw(points)) for points in table.points])
+    bins = {
+        least: read(some(table.select((amounts >= least) & (amounts < most)), options.faces))
+        for least, most in YAWS
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name, peer in available({"mediapipe_boxes": options.mediapipe}).items():
             detectors[name.removesuffix("_boxes")] = peer_detector(peer, Path(folder))
-        recall, false = measure(detectors, list(scenes(photos, faces.points)))
+        recall, false = measure(detectors, list(scenes(photos, bins)))
 
         # The photos themselves.
         for name, detector in detectors.items():

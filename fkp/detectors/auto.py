@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from fkp.detectors.haar import HaarCascade
-from fkp.detectors.views import distinct
 from fkp.detectors.yunet import YuNet, cached, download, is_cached, is_offline
 from fkp.errors import FkpError
-from fkp.geometry import turned_back
 
 # Seconds without a byte after which the server counts as unreachable; it is asked once a process.
 TIMEOUT_S = 5.0
@@ -38,8 +36,7 @@ class Auto:
 
     Args:
         smallest: side of the smallest face, see `fkp.detectors.views.smallest_face`.
-        turned: if nothing is found, search the image turned by a quarter, half and three quarters,
-            too, for faces that are not upright.
+        turned: as of YuNet; the cascade would draw false boxes in turned images.
     """
 
     def __init__(self, smallest: float | None = None, turned: bool = True):
@@ -47,19 +44,7 @@ class Auto:
         self.smallest, self.turned = HaarCascade(smallest=smallest).smallest, turned
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        boxes, scores = self.chosen(image)
-        # The cascade would draw false boxes in turned images, and its boxes are for upright faces.
-        if len(boxes) or not self.turned or not isinstance(self.chosen, YuNet):
-            return boxes, scores
-
-        found = []
-        for quarters in (1, 2, 3):
-            boxes, scores = self.chosen(np.rot90(image, quarters))
-            found.append((turned_back(boxes, quarters, image.shape), scores))
-        boxes, scores = (np.concatenate(part) for part in zip(*found, strict=True))
-        best = np.argsort(-scores, kind="stable")
-        kept = best[distinct(boxes[best])]
-        return boxes[kept].astype(np.float32), scores[kept]
+        return self.chosen(image)
 
     @cached_property
     def chosen(self) -> YuNet | HaarCascade:
@@ -67,7 +52,7 @@ class Auto:
         if why_not := _fetch_once():
             _warn_once(why_not)
             return HaarCascade(smallest=self.smallest)
-        return YuNet(smallest=self.smallest)
+        return YuNet(smallest=self.smallest, turned=self.turned)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "chosen"}

@@ -86,9 +86,12 @@ def test_the_smallest_face_is_large_enough_in_some_view_and_no_larger(
     assert smallest is None or smallest < 1 or side == smallest
     assert side <= (smallest or 0.02) * LONG * min(shape[:2]) or side in (20, smallest)
     least: list[float] = []
-    search(
-        np.zeros(shape, np.uint8), side, 20, 640, lambda _, s: (least.append(s), np.zeros((0, 5)))[1]
-    )
+
+    def hits(pixels: np.ndarray, smallest: float) -> np.ndarray:
+        least.append(smallest)
+        return np.zeros((0, 5))
+
+    search(np.zeros(shape, np.uint8), side, 20, 640, hits)
     assert max(least) == pytest.approx(min(20, side))
 
 

@@ -92,7 +92,8 @@ def test_free_shapes_keep_all_else() -> None:
     )
     before = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
     freed = onnx.load_from_string(onnx_shapes.with_free_shapes(before.SerializeToString()))
-    sides = [side.dim_value or side.dim_param for side in freed.graph.input[0].type.tensor_type.shape.dim]
+    shape = freed.graph.input[0].type.tensor_type.shape.dim
+    sides = [side.dim_value or side.dim_param for side in shape]
     assert sides == [1, 3, "h", "w"] and not freed.graph.value_info
     assert freed.graph.node == before.graph.node and freed.graph.output[0].name == "out"
 

@@ -362,7 +362,9 @@ def test_missing_camera_is_one_message(trained: Run, tmp_path: Path) -> None:
 def test_names_at_the_length_limit_of_the_file_system(tmp_path: Path) -> None:
     """Results have unique names that fit, and are found again."""
     face = Face(np.ones((68, 2)), np.ones(68), np.array([0.0, 0, 9, 9]), 1.0)
-    stub: Any = SimpleNamespace(markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images))
+    stub: Any = SimpleNamespace(
+        markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images), detector=None
+    )
     paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
     for path in paths:
         assert len(path.name.encode()) == 255
