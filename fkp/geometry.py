@@ -345,6 +345,11 @@ def overlaps(boxes: ArrayLike) -> tuple[Array, Array]:
     return shared / np.maximum(union, 1e-9), shared / np.maximum(smaller, 1e-9)
 
 
+def enlarged(boxes: ArrayLike, factor: float) -> Array:
+    """Map boxes (F, 4) through the resizing of an image by `factor`; see `rescaling`."""
+    return factor * (np.asarray(boxes, float).reshape(-1, 4) + 0.5) - 0.5
+
+
 def turned_back(boxes: ArrayLike, quarters: int, shape: tuple[int, ...]) -> Array:
     """Map boxes (F, 4) in an image turned by `np.rot90(image, quarters)` to the image itself.
 

@@ -133,6 +133,10 @@ class _View(NamedTuple):
 
         Boxes that are cut by an inner edge are dropped: another tile shows the whole face.
         """
+        if not self.inner.any():
+            # The whole image: its corner is the image's.
+            return np.concatenate([rows[:, :SCORE] / self.factor, rows[:, SCORE:]], 1)
+
         # Distance of each box to the four edges, (N, 4).
         corner, (width, height) = self.edges[:2], self.edges[2:] - self.edges[:2]
         left, top = rows[:, LEFT], rows[:, TOP]
@@ -151,7 +155,7 @@ class _View(NamedTuple):
 
 
 def views(image: np.ndarray, finest: float, longest: int) -> Iterator[_View]:
-    """Cut an image into what is searched at once, the coarsest scale first.
+    """Cut an image into what is searched at once, the finest scale first.
 
     The coarsest scale is one view. A finer one is one view if that is not much longer than
     `longest`, else overlapping tiles of that side.
@@ -167,8 +171,10 @@ def views(image: np.ndarray, finest: float, longest: int) -> Iterator[_View]:
         # Networks miss faces that are far larger than those they were trained on.
         factors.append(factors[-1] / MAX_STEP)
 
-    for factor in reversed(factors):
-        pixels = _shrunk(image, factor)
+    pixels = image
+    for factor in factors:
+        # Each scale is shrunk from the one before: that has fewer pixels.
+        pixels = shrunk(image, factor) if factor == factors[0] else shrunk(pixels, 1 / MAX_STEP)
         height, width = pixels.shape[:2]
         # Tiles would take longer than a view that is a little larger.
         side = longest if max(height, width) > STRETCH * longest else max(height, width)
@@ -186,7 +192,8 @@ def _starts(length: int, tile: int) -> list[int]:
     return np.linspace(0, max(0, length - tile), count).round().astype(int).tolist()
 
 
-def _shrunk(image: np.ndarray, factor: float) -> np.ndarray:
+def shrunk(image: np.ndarray, factor: float) -> np.ndarray:
+    """Shrink an image by a factor; it is not enlarged."""
     if factor >= 1:
         return image
     height, width = image.shape[:2]

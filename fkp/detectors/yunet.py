@@ -18,12 +18,13 @@ from fkp.detectors.views import (
     checked_smallest,
     distinct,
     search,
+    shrunk,
     smallest_face,
 )
 from fkp.errors import FkpError, one_line
 from fkp.files.cache import cache_folder
 from fkp.files.reading import read_bytes
-from fkp.geometry import square, turned_back
+from fkp.geometry import enlarged, square, turned_back
 from fkp.ranges import require
 
 if TYPE_CHECKING:
@@ -113,18 +114,22 @@ class YuNet:
         self.opened: tuple[InferenceSession | None, int] = (None, 0)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.raw(image)
+        # Shrink once: the turned searches take the same pixels.
+        smallest = smallest_face(self.smallest, image.shape)
+        factor = min(1.0, self.PIXELS / smallest)
+        pixels, smallest = shrunk(image, factor), smallest * factor
+        rows = self._rows(pixels, smallest)
         boxes, scores = self._boxes(rows), rows[:, SCORE]
-        if not self.turned or (len(rows) and rows[0, SCORE] >= CLEAR):
-            return boxes, scores
 
-        for quarters in (1, 2, 3):
-            rows = self.raw(np.rot90(image, quarters))
-            back = turned_back(self._boxes(rows), quarters, image.shape)
-            boxes, scores = np.concatenate([boxes, back]), np.append(scores, rows[:, SCORE])
-        best = np.argsort(-scores, kind="stable")
-        kept = best[distinct(boxes[best])]
-        return boxes[kept].astype(np.float32), scores[kept]
+        if self.turned and not (len(rows) and rows[0, SCORE] >= CLEAR):
+            for quarters in (1, 2, 3):
+                rows = self._rows(np.ascontiguousarray(np.rot90(pixels, quarters)), smallest)
+                back = turned_back(self._boxes(rows), quarters, pixels.shape)
+                boxes, scores = np.concatenate([boxes, back]), np.append(scores, rows[:, SCORE])
+            best = np.argsort(-scores, kind="stable")
+            kept = best[distinct(boxes[best])]
+            boxes, scores = boxes[kept], scores[kept]
+        return enlarged(boxes, 1 / factor).astype(np.float32), scores.astype(np.float32)
 
     def _boxes(self, rows: np.ndarray) -> np.ndarray:
         """Return the boxes (F, 4) that the Haar cascade would have drawn, IMAGE pixels."""
@@ -132,7 +137,7 @@ class YuNet:
         # From pixel edges to pixel centres, too.
         x = left + (0.5 + self.RIGHT) * width - 0.5
         y = top + (0.5 + self.DOWN) * height - 0.5
-        return square(x, y, self.SIDE * np.sqrt(width * height)).astype(np.float32)
+        return square(x, y, self.SIDE * np.sqrt(width * height))
 
     def raw(self, image: np.ndarray) -> np.ndarray:
         """Return the rows (F, 15) float32 of YuNet itself, best first.
@@ -140,8 +145,10 @@ class YuNet:
         Left, top, width, height, x y of five points, and a score; IMAGE pixels, but measured from
         the edge of the image.
         """
-        smallest = smallest_face(self.smallest, image.shape)
-        return search(image, smallest, self.PIXELS, self.longest, self._hits).astype(np.float32)
+        return self._rows(image, smallest_face(self.smallest, image.shape)).astype(np.float32)
+
+    def _rows(self, image: np.ndarray, smallest: float) -> np.ndarray:
+        return search(image, smallest, self.PIXELS, self.longest, self._hits)
 
     def _hits(self, pixels: np.ndarray, smallest: float) -> np.ndarray:
         planes = _input(pixels)

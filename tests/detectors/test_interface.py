@@ -1,10 +1,15 @@
 """Any callable, and any object with a method `detect`, is a detector."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from fkp.detectors import describe, detect
+from fkp import Predictor, painter
+from fkp.detectors import MediaPipe, describe, detect
 from fkp.errors import FkpError
+from fkp.geometry import face_box
 
 IMAGE = np.zeros((20, 30, 3), np.uint8)
 BOX = [1.0, 2.0, 10.0, 11.0]
@@ -43,3 +48,26 @@ def test_what_is_no_boxes_and_scores_is_refused(wrong: object) -> None:
 def test_it_is_described_by_name_and_version() -> None:
     assert describe(Own()) == {"name": "Own", "version": "3"}
     assert describe(detect) == {"name": "detect", "version": None}
+
+
+def test_mediapipe_needs_a_model(tmp_path: Path) -> None:
+    for arguments in ({}, {"model": str(tmp_path / "gone.tflite")}):
+        with pytest.raises(FkpError) as error:
+            MediaPipe(**arguments)
+        assert error.value.key == "detector.model"
+
+
+def test_mediapipe_refuses_a_file_that_is_no_model_or_is_not_installed(tmp_path: Path) -> None:
+    (tmp_path / "bad.tflite").write_bytes(b"none")
+    with pytest.raises(FkpError) as error:
+        MediaPipe(str(tmp_path / "bad.tflite"))(IMAGE)
+    assert (error.value.key or "").startswith("detector")
+
+
+def test_a_predictor_takes_an_object_that_detects() -> None:
+    image, label = painter.paint(2, 3)
+    own = SimpleNamespace(detect=lambda image: (face_box(label)[None], [0.7]))
+    predictor = Predictor.load(detector=own, min_confidence=0)
+    (face,) = predictor(image)
+    assert face.score == pytest.approx(0.7)
+    np.testing.assert_allclose(face.box, face_box(label))

@@ -74,7 +74,7 @@ def test_ordinary_images_are_searched_in_one_or_two_views(
     made = list(views(np.zeros(shape, np.uint8), finest, longest))
     assert max(max(view.pixels.shape[:2]) for view in made) <= 1000
     assert len(made) == (2 if longest == 640 and max(shape) > 640 else 1)
-    assert made[-1].factor == min(1.0, finest) and made[0].factor >= finest / 4
+    assert made[0].factor == min(1.0, finest) and made[-1].factor >= finest / 4
 
 
 @pytest.mark.parametrize("smallest", [None, 0.1, 0.5, 30, 400])
