@@ -1,7 +1,7 @@
 """Measure the recall of the detectors by size, rotation, yaw and occlusion, and their false boxes.
 
     python benchmarks/robustness/recall.py [path/to/data] [--faces 120] [--yunet path/to/yunet.onnx]
-        [--mediapipe path/to/python] [--smallest 20]
+        [--mediapipe path/to/python] [--smallest 20] [--only size rotation_90]
 
 The faces are those of the validation split of 300-W. Each is resized so that its face box has a
 known side, and pasted on a painted background of 640 x 480 pixels, four faces to an image; its rim
@@ -175,6 +175,7 @@ def read_options() -> argparse.Namespace:
     arguments.add_argument("--yunet", help="YuNet's model file; without it, that of the cache")
     arguments.add_argument("--mediapipe", default=sys.executable, help="a Python that has it")
     arguments.add_argument("--smallest", type=float, help="detector.smallest; else the default")
+    arguments.add_argument("--only", nargs="*", help="conditions, by the start of their names")
     return arguments.parse_args()
 
 
@@ -199,7 +200,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, peer in available({"mediapipe_boxes": options.mediapipe}).items():
             detectors[name.removesuffix("_boxes")] = peer_detector(peer, Path(folder))
-        recall, false = measure(detectors, list(scenes(photos, bins)))
+        only = tuple(options.only or [""])
+        chosen = [of for of in scenes(photos, bins) if of[0].startswith(only)]
+        recall, false = measure(detectors, chosen)
 
         # The photos themselves.
         for name, detector in detectors.items():

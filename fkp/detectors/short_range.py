@@ -88,11 +88,11 @@ class MediaPipe:
 
     def _hits(self, pixels: np.ndarray, smallest: float) -> np.ndarray:
         """Return the rows (N, 5) that the network finds: left, top, width, height and score."""
-        import mediapipe
-
         colours = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
-        image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(colours))
         with self.networks.borrow() as network:
+            import mediapipe  # here: `_network` has reported if it is not installed
+
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(colours))
             found = network.detect(image).detections
         boxes = [(face.bounding_box, face.categories[0].score) for face in found]
         rows = [(box.origin_x, box.origin_y, box.width, box.height, sure) for box, sure in boxes]

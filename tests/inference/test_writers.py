@@ -23,6 +23,7 @@ from PIL import Image
 from fkp import Face, Predictor, painter
 from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.pts_folders import read_pts
+from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.files.images import write_image
 from fkp.inference.media import ImageCollection, find
@@ -497,6 +498,7 @@ def test_json_is_strict_and_names_are_escaped(tmp_path: Path, predictor: Predict
     out.images.write(path, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
     record = strict(tmp_path / "a.json")
     assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
+    assert record["detector"] == describe(predictor.detector)
     assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
     (again,) = out.images.read_faces(path, Path("a")) or []
     assert np.isnan(again.points).all()
