@@ -73,13 +73,13 @@ def main() -> None:
     calls: dict[str, Callable[[], object]] = {}
     for side in SIDES:
         image = resized(photo, side)
-        as_is = YuNet(options.yunet, smallest=YuNet.PIXELS, turned=False)
+        as_is = YuNet(options.yunet, smallest=yunet.pixels, turned=False)
         calls[f"opencv_{side}"] = of_opencv(options.yunet, image, yunet.min_score)
         calls[f"yunet_{side}"] = searching(as_is, image)
     for side in (SIDES[-1], LARGE):
         image = resized(photo, side)
         calls[f"photo_{side}_yunet"] = searching(yunet, image)
-        tenth = YuNet(options.yunet, smallest=0.1)
+        tenth = YuNet(options.yunet, smallest=0.1, pixels=20)
         calls[f"photo_{side}_yunet_tenth"] = searching(tenth, image)
         calls[f"photo_{side}_haar"] = searching(HaarCascade(), image)
 

@@ -27,7 +27,7 @@ OVERLAP = 0.25
 BORDER = 0.05
 
 # A view may be longer than `longest` by this factor if no other view of the scale is needed then.
-STRETCH = 1.6
+STRETCH = 2.5
 
 # Ratio of two scales that are searched one after the other: the faces that are too small for the
 # coarser scale fit into the overlap of the finer one's tiles.

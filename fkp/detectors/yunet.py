@@ -71,6 +71,8 @@ class YuNet:
         min_score: boxes with a lower score are dropped.
         smallest: side of the smallest face, see `fkp.detectors.views.smallest_face`. It decides how
             far images are shrunk, and so the time of a search.
+        pixels: side to which the smallest face may be shrunk. Of faces of 32 pixels, 9 in 10 are
+            found, of 24 7 in 10, of 20 every other one (benchmarks/robustness/recall.py).
         longest: longer side of what is searched at once, pixels: what is larger is searched in
             tiles of this side.
         turned: search the image turned by 90, 180 and 270 degrees, too, if no face is found, or
@@ -87,11 +89,6 @@ class YuNet:
     # the labels lie to the right of the faces; in mirror images it would be -0.026.
     RIGHT, DOWN, SIDE = 0.0, -0.014, 1.08
 
-    # Side to which the smallest face that is wanted may be shrunk, pixels. Of faces of this side,
-    # every other one is found, of 24 pixels 7 in 10, and of 32 pixels 9 in 10
-    # (benchmarks/robustness/recall.py).
-    PIXELS = 20
-
     version = "2023mar"
 
     def __init__(
@@ -99,13 +96,14 @@ class YuNet:
         model: str | None = None,
         min_score: float = 0.6,
         smallest: float | None = None,
+        pixels: float = 32,
         longest: int = 640,
         turned: bool = True,
         threads: int = 1,
     ):
-        require(longest=longest)
+        require(longest=longest, pixels=pixels)
         self.min_score, self.longest, self.threads = min_score, longest, threads
-        self.turned = turned
+        self.turned, self.pixels = turned, pixels
         self.smallest = checked_smallest(smallest)
         if model is not None and not Path(model).is_file():
             raise FkpError(f"detector.model={model}: no such file", key="detector.model")
@@ -116,7 +114,7 @@ class YuNet:
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Shrink once: the turned searches take the same pixels.
         smallest = smallest_face(self.smallest, image.shape)
-        factor = min(1.0, self.PIXELS / smallest)
+        factor = min(1.0, self.pixels / smallest)
         pixels, smallest = shrunk(image, factor), smallest * factor
         rows = self._rows(pixels, smallest)
         boxes, scores = self._boxes(rows), rows[:, SCORE]
@@ -148,7 +146,7 @@ class YuNet:
         return self._rows(image, smallest_face(self.smallest, image.shape)).astype(np.float32)
 
     def _rows(self, image: np.ndarray, smallest: float) -> np.ndarray:
-        return search(image, smallest, self.PIXELS, self.longest, self._hits)
+        return search(image, smallest, self.pixels, self.longest, self._hits)
 
     def _hits(self, pixels: np.ndarray, smallest: float) -> np.ndarray:
         planes = _input(pixels)

@@ -8,7 +8,16 @@ import pytest
 
 from fkp import painter
 from fkp.detectors import HaarCascade, YuNet
-from fkp.detectors.views import LONG, OVERLAP, _starts, distinct, search, smallest_face, views
+from fkp.detectors.views import (
+    LONG,
+    OVERLAP,
+    STRETCH,
+    _starts,
+    distinct,
+    search,
+    smallest_face,
+    views,
+)
 from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, compose, face_box, nesting, overlap, translation
 
@@ -113,7 +122,7 @@ def test_a_face_no_larger_than_the_overlap_lies_within_a_tile(length: int) -> No
 @pytest.mark.parametrize("shape", [(900, 20000), (20000, 900), (9000, 9000)])
 def test_tiles_are_small_and_their_number_grows_with_the_pixels(shape: tuple[int, int]) -> None:
     made = list(views(np.zeros(shape, np.uint8), 0.5, 1280))
-    assert all(max(view.pixels.shape) <= 1280 for view in made)
+    assert all(max(view.pixels.shape) <= STRETCH * 1280 for view in made)
     assert sum(view.pixels.size for view in made) < 0.5**2 * np.prod(shape) * 3
 
 
@@ -147,3 +156,25 @@ def test_yunet_finds_the_faces_of_large_images(shared: Path) -> None:
     boxes, _ = yunet(large)
     assert len(boxes) == len(people)
     assert not any(nesting(a, b) > 0.5 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [(12000, 1200), (8000, 6000)])
+def test_yunet_finds_twelve_clear_faces_of_200_pixels(shared: Path, size: tuple[int, int]) -> None:
+    yunet = YuNet(str(shared / "models/face_detection_yunet_2023mar.onnx"))
+    photo = read_image(shared / "photos/obamas.jpg")
+    box = yunet(photo)[0][0]
+    x, y, side = (float(value) for value in centre_and_side(box))
+    affine = compose(
+        translation(-x, -y),
+        np.array([[SIDE / side, 0, 0], [0, SIDE / side, 0]]),
+        translation(0.8 * SIDE, 0.8 * SIDE),
+    )
+    crop = cv2.warpAffine(photo, affine, (320, 320), borderMode=cv2.BORDER_REPLICATE)
+    columns = min(12, size[0] // 900)
+    places = np.array([[i % columns * 900 + 70, i // columns * 1500 + 333] for i in range(12)])
+    image = np.full((*size[::-1], 3), 128, np.uint8)
+    for left, top in places:
+        image[top : top + 320, left : left + 320] = crop
+    truth = np.concatenate([places + 0.3 * SIDE, places + 1.3 * SIDE], 1)
+    assert_each_once(yunet, image, truth)

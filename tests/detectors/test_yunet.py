@@ -143,4 +143,4 @@ def test_a_larger_smallest_face_searches_less(shared: Path, yunet: YuNet) -> Non
     quick = YuNet(yunet.model, smallest=0.1)
     found = quick._hits
     quick._hits = lambda pixels, least: (seen.append(pixels.shape), found(pixels, least))[1]  # type: ignore[method-assign]
-    assert len(quick(image)[0]) == 2 and max(seen[0]) == 200 and len(seen) == 1
+    assert len(quick(image)[0]) == 2 and max(seen[0]) == 320 and len(seen) == 1
