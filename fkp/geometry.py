@@ -372,6 +372,41 @@ def nesting(a: ArrayLike, b: ArrayLike) -> float:
     return shared_area(a, b) / max(min(_area(a), _area(b)), 1e-9)
 
 
+def overlaps(boxes: ArrayLike) -> tuple[Array, Array]:
+    """Compute `overlap` and `nesting` of all pairs of boxes (F, 4), each (F, F)."""
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    left_top, right_bottom = boxes[:, :2], boxes[:, 2:]
+    sides = np.minimum(right_bottom[:, None], right_bottom)
+    sides = sides - np.maximum(left_top[:, None], left_top)  # (F, F, 2)
+    shared = np.maximum(sides, 0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    union = area[:, None] + area[None] - shared
+    smaller = np.minimum(area[:, None], area[None])
+    return shared / np.maximum(union, 1e-9), shared / np.maximum(smaller, 1e-9)
+
+
+def enlarged(boxes: ArrayLike, factor: float) -> Array:
+    """Map boxes (F, 4) through the resizing of an image by `factor`; see `rescaling`."""
+    return factor * (np.asarray(boxes, float).reshape(-1, 4) + 0.5) - 0.5
+
+
+def turned_back(boxes: ArrayLike, quarters: int, shape: tuple[int, ...]) -> Array:
+    """Map boxes (F, 4) in an image turned by `np.rot90(image, quarters)` to the image itself.
+
+    Args:
+        boxes: IMAGE pixels of the turned image.
+        quarters: number of quarter turns, anticlockwise as one sees it.
+        shape: of the image itself.
+    """
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    for done in range(quarters):
+        # One turn back: the width before it is the height after it.
+        width = shape[1] if (quarters - done) % 2 else shape[0]
+        left, top, right, bottom = boxes.T
+        boxes = np.stack([width - 1 - bottom, left, width - 1 - top, right], 1)
+    return boxes
+
+
 def shared_area(a: Array, b: Array) -> float:
     """Compute the area of the intersection of two boxes (4,), square pixels."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])

@@ -21,10 +21,10 @@ _FROM_1 = (
 _FROM_0 = (
     *("num_workers", "worst", "minutes", "patience", "gradient_clip_val", "log_every_n_steps"),
     *("shift", "zoom", "rotation", "stretch", "gain", "gamma", "sigma", "std"),
-    *("min_neighbors", "side", "beta"),
+    *("min_neighbors", "side", "beta", "threads"),
 )
-_POSITIVE = ("lr", "scale", "margin", "unit", "cutoff", "speed_cutoff")
-_PROBABILITIES = ("p", "tail_p", "dropout", "min_confidence", "min_size")
+_POSITIVE = ("lr", "smallest", "pixels", "scale", "margin", "unit", "cutoff", "speed_cutoff")
+_PROBABILITIES = ("p", "tail_p", "dropout", "min_confidence")
 
 # Least and largest value, both allowed.
 LIMITS: dict[str, tuple[float, float]] = {

@@ -99,6 +99,15 @@ def test_detectors_counts_boxes_before_and_after_the_filter(ckpt: str, sets: Pat
         assert metrics[f"{place}_haar_ms"] > 0
 
 
+def test_recall_counts_boxes_by_condition(sets: Path) -> None:
+    metrics = run_benchmark(
+        "recall.py", str(sets), "--faces", "2", "--mediapipe", "none", "--only", "rotation_9"
+    )
+    for condition in ("rotation_90", "photos"):
+        assert 0 <= metrics[f"{condition}_haar"] <= 100 and metrics[f"{condition}_auto_false"] >= 0
+    assert len(metrics) == 8  # two conditions, two detectors; neither MediaPipe nor YuNet
+
+
 def test_predict_measures_time_and_memory_without_peers(ckpt: str, tmp_path: Path) -> None:
     write_image(tmp_path / "face.png", painter.paint(3, 0)[0])
     missing = ("--dlib", str(tmp_path / "python"), "--mediapipe", str(tmp_path / "python"))

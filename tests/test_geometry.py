@@ -211,3 +211,20 @@ def test_a_similarity_is_found_again_and_never_mirrors() -> None:
     for change in (g.rotation(0.1, np.zeros(2)), g.translation(0.001, 0)):
         changed = g.compose(best, np.broadcast_to(change, best.shape))
         assert (distance(best) < distance(changed)).all()
+
+
+def test_overlaps_are_those_of_each_pair() -> None:
+    random = np.random.default_rng(3)
+    left_top = random.uniform(0, 50, (12, 2))
+    boxes = np.concatenate([left_top, left_top + random.uniform(1, 40, (12, 2))], 1)
+    shared, inside = g.overlaps(boxes)
+    for i, a in enumerate(boxes):
+        for j, b in enumerate(boxes):
+            assert shared[i, j] == pytest.approx(g.overlap(a, b))
+            assert inside[i, j] == pytest.approx(g.nesting(a, b))
+
+
+def test_boxes_are_enlarged_as_images_are() -> None:
+    box = np.array([3.0, 4.0, 10.0, 12.0])
+    corners = g.apply(g.rescaling(2.5), box.reshape(2, 2))
+    np.testing.assert_allclose(g.enlarged(box, 2.5)[0], corners.reshape(4))

@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
+from fkp.detectors import describe
 from fkp.draw import draw
 from fkp.errors import FkpError
 from fkp.face import Face
@@ -39,6 +41,7 @@ class ImageWriter:
         ckpt: the checkpoint's path, for the JSON files.
         drawn: ending of the annotated images, `png` or `jpg`; None for none.
         pts: also write `.pts` files, which count pixels from 1.
+        detector: that found the faces, for the JSON files.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class ImageWriter:
         ckpt: str | None,
         drawn: str | None,
         pts: bool,
+        detector: Any,
     ):
         self.results, self.markup, self.ckpt = results, markup, ckpt
-        self.drawn, self.pts = drawn, pts
+        self.drawn, self.pts, self.detector = drawn, pts, detector
 
     def write(
         self, path: Path, name: Path, image: np.ndarray, faces: Sequence[Face], note: str = ""
@@ -83,6 +87,7 @@ class ImageWriter:
             "image": str(path),
             "size": [width, height],
             "ckpt": self.ckpt,
+            "detector": describe(self.detector),
             "faces": [face.as_dict() for face in faces],
         }
         self.results.write_record(name, record | ({"notes": [note]} if note else {}))

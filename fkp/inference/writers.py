@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from fkp import console
 from fkp.console import track
+from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.reading import read_text
@@ -76,7 +77,9 @@ class PredictionWriter:
         self.predictor, self.request, self.pts = predictor, request, pts
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
-        self.images = ImageWriter(self.results, predictor.markup, ckpt, drawn, pts)
+        self.images = ImageWriter(
+            self.results, predictor.markup, ckpt, drawn, pts, predictor.detector
+        )
         self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None)
         self.labels = LabelWriter(labels, predictor.markup, ckpt)
 
@@ -120,7 +123,7 @@ class PredictionWriter:
             max_frames: number of frames of each video to process; None for all.
 
         Returns:
-            images, faces and without_face (all of images), videos, failed and notes
+            images, faces and without_face (all of images), videos, detector, failed and notes
             (path -> reason), seconds, images_per_second, done_before (images).
 
         Raises:
@@ -157,6 +160,7 @@ class PredictionWriter:
                 "faces": sum(counts),
                 "without_face": counts.count(0),
                 "videos": len(videos),
+                "detector": describe(self.predictor.detector),
                 "failed": failed,
                 "notes": self._read_all_notes(named) | self.labels.notes(videos),
                 "seconds": round(time.monotonic() - start, 2),

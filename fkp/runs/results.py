@@ -171,7 +171,12 @@ def print_metrics(rows: dict[str, dict[str, float]], title: str) -> None:
 
 
 def print_faces(
-    faces: list[Face], image: str, ckpt: str | Path, out: Path, drawn: str | None
+    faces: list[Face],
+    image: str,
+    ckpt: str | Path,
+    out: Path,
+    drawn: str | None,
+    detector: dict[str, str | None],
 ) -> None:
     """Print the faces of an image and the files of the result.
 
@@ -181,6 +186,7 @@ def print_faces(
         ckpt: of the model.
         out: the result's path without an ending.
         drawn: the ending of the annotated image; None if there is none.
+        detector: its description.
     """
     if faces:
         table = Table("face", "box: left, top, right, bottom", "points", "score", "confidence")
@@ -190,12 +196,20 @@ def print_faces(
             table.add_row(str(number), box, str(len(face.points)), score, confidence)
         CONSOLE.print(table)
     else:
-        print_line(f"no face found in {image}; detector=yunet also finds rotated and occluded ones")
+        better = detector["name"] == "HaarCascade"
+        more = "; detector=yunet also finds rotated and occluded ones" if better else ""
+        print_line(f"no face found in {image}{more}")
 
+    print_line(f"detector    {one_detector(detector)}")
     print_line(f"model       {relative_path(Path(ckpt))}")
     if drawn is not None:
         print_line(f"image       {relative_path(Path(f'{out}.{drawn}'))}")
     print_line(f"points      {relative_path(Path(f'{out}.json'))}")
+
+
+def one_detector(detector: dict[str, str | None]) -> str:
+    """Return the name and the version of a detector in one text."""
+    return " ".join(filter(None, (detector["name"], detector["version"])))
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -207,6 +221,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """
     table = Table(show_header=False)
     for name, value in summary.items():
+        if name == "detector":
+            table.add_row(name, one_detector(value))
+            continue
         count = len(value) if isinstance(value, (dict, list)) else value
         table.add_row(name.replace("_", " "), str(count))
     CONSOLE.print(table)

@@ -23,6 +23,7 @@ from PIL import Image
 from fkp import Face, Predictor, painter
 from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.pts_folders import read_pts
+from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.files.images import write_image
 from fkp.inference.media import ImageCollection, find
@@ -362,7 +363,9 @@ def test_missing_camera_is_one_message(trained: Run, tmp_path: Path) -> None:
 def test_names_at_the_length_limit_of_the_file_system(tmp_path: Path) -> None:
     """Results have unique names that fit, and are found again."""
     face = Face(np.ones((68, 2)), np.ones(68), np.array([0.0, 0, 9, 9]), 1.0)
-    stub: Any = SimpleNamespace(markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images))
+    stub: Any = SimpleNamespace(
+        markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images), detector=None
+    )
     paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
     for path in paths:
         assert len(path.name.encode()) == 255
@@ -495,6 +498,7 @@ def test_json_is_strict_and_names_are_escaped(tmp_path: Path, predictor: Predict
     out.images.write(path, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
     record = strict(tmp_path / "a.json")
     assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
+    assert record["detector"] == describe(predictor.detector)
     assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
     (again,) = out.images.read_faces(path, Path("a")) or []
     assert np.isnan(again.points).all()

@@ -29,7 +29,8 @@ def test_every_option_is_valid_and_builds(choice: str) -> None:
         ["model.network.weights=null"] if choice == "experiment=transfer" else []
     )  # no test downloads
     if choice.startswith("detector="):
-        cfg = composed("predict", choice, "image=any.jpg")
+        own = [f"detector.model={__file__}"] if choice == "detector=mediapipe" else []
+        cfg = composed("predict", choice, "image=any.jpg", *own)
         config.check(cfg)
         assert config.build(cfg.detector) is not None
         return
