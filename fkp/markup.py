@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from fkp.errors import FkpError
+from fkp.files.plain import PlainLoader
 from fkp.files.reading import read_text, safe_cell
 
 # Bytes of a markup file, at most: the shipped ones have 2000.
@@ -308,15 +309,6 @@ def _swap_sides(words: re.Pattern[str], sides: dict[str, str], name: str) -> str
     return words.sub(swap, name)
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of nested aliases can expand to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("a markup must not have aliases")
-        return super().compose_node(parent, index)
-
-
 def load_markup(name: str) -> Markup:
     """Load a markup that comes with the package, or a YAML file with the arguments of `Markup`.
 
@@ -336,7 +328,7 @@ def load_markup(name: str) -> Markup:
 
     text = read_text(file, MAX_BYTES)
     try:
-        given = yaml.load(text, _PlainLoader)
+        given = yaml.load(text, PlainLoader)
         # An empty optional field stands for its default; an empty required one is an error.
         required = ("name", "points")
         values = {k: v for k, v in given.items() if v is not None or k in required}

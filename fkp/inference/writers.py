@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from fkp import console
 from fkp.console import track
+from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.reading import read_text
@@ -25,6 +26,7 @@ from fkp.inference.image_writer import (
     reason,
     write_table,
 )
+from fkp.inference.label_writer import NO_LABELS, LabelWriter
 from fkp.inference.media import ImageCollection, result_name
 from fkp.inference.predictor import Predictor
 from fkp.inference.result_files import (
@@ -54,9 +56,11 @@ class PredictionWriter:
         drawn: ending of the annotated images, `png` or `jpg`; None for no annotated images and
             videos.
         pts: also write `.pts` files, which count pixels from 1.
+        labels: also write pre-labels of the images for labelling tools, in these formats of
+            `LabelWriter`; videos have none.
 
     Raises:
-        FkpError: `drawn` is something else.
+        FkpError: `drawn` or `labels` is something else.
     """
 
     def __init__(
@@ -66,14 +70,18 @@ class PredictionWriter:
         request: dict[str, Any],
         drawn: str | None = "png",
         pts: bool = False,
+        labels: str | Sequence[str] | None = None,
     ):
         if drawn not in (None, "png", "jpg"):
             raise FkpError(f"drawn={drawn}: choose png, jpg or null")
         self.predictor, self.request, self.pts = predictor, request, pts
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
-        self.images = ImageWriter(self.results, predictor.markup, ckpt, drawn, pts)
+        self.images = ImageWriter(
+            self.results, predictor.markup, ckpt, drawn, pts, predictor.detector
+        )
         self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None)
+        self.labels = LabelWriter(labels, predictor.markup, ckpt)
 
     def write_image(self, path: Path) -> list[Face]:
         """Find and write the faces of one image."""
@@ -82,12 +90,21 @@ class PredictionWriter:
             console.print_line(f"note        {path}: {note}")
         faces = self.predictor(image)
         self.images.write(path, result_name(path), image, faces, note)
+
+        folder = ImageCollection([path], path.parent)
+        self.labels.write_collection(self.images, folder, [(path, result_name(path))])
         return faces
 
     def write_video(
         self, video: Video, follow: Follower | None, max_frames: int | None = None
     ) -> dict[str, Any]:
-        """Find and write the faces of one video, as `VideoWriter.write` says."""
+        """Find and write the faces of one video, as `VideoWriter.write` says.
+
+        Raises:
+            FkpError: `labels` are wanted.
+        """
+        if self.labels.formats:
+            raise FkpError(f"labels: {video.source}: {NO_LABELS}", key="labels")
         return self.videos.write(video, follow, max_frames)
 
     def write_collection(
@@ -106,7 +123,7 @@ class PredictionWriter:
             max_frames: number of frames of each video to process; None for all.
 
         Returns:
-            images, faces and without_face (all of images), videos, failed and notes
+            images, faces and without_face (all of images), videos, detector, failed and notes
             (path -> reason), seconds, images_per_second, done_before (images).
 
         Raises:
@@ -119,6 +136,7 @@ class PredictionWriter:
         named = list(zip(collection.paths, collection.names(self.pts), strict=True))
         images = [(path, name) for path, name in named if path not in collection.videos]
         videos = [(path, name) for path, name in named if path in collection.videos]
+        self.labels.check_images(collection.relative(path) for path, _ in images)
         todo = [(path, name) for path, name in images if self.images.read_faces(path, name) is None]
 
         folder = self.results.folder
@@ -136,13 +154,15 @@ class PredictionWriter:
             counts = write_table(
                 folder / "faces.csv", self._read_all_faces(images), self.predictor.markup
             )
+            self.labels.write_collection(self.images, collection, images)
             summary = {
                 "images": len(images),
                 "faces": sum(counts),
                 "without_face": counts.count(0),
                 "videos": len(videos),
+                "detector": describe(self.predictor.detector),
                 "failed": failed,
-                "notes": self._read_all_notes(named),
+                "notes": self._read_all_notes(named) | self.labels.notes(videos),
                 "seconds": round(time.monotonic() - start, 2),
                 "images_per_second": round(done / max(image_seconds, 1e-9), 2),
                 "done_before": len(images) - len(todo),

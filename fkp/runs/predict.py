@@ -21,6 +21,7 @@ def predict(cfg: DictConfig) -> None:
     Raises:
         FkpError: a value, file or folder that a user can correct.
     """
+    from fkp.detectors import describe
     from fkp.inference import writers
     from fkp.inference.media import ImageCollection, find, result_name
     from fkp.inference.predictor import Predictor
@@ -41,7 +42,8 @@ def predict(cfg: DictConfig) -> None:
         folder = writers.find_unfinished(folder, request)
         if folder != Path(cfg.run_dir):
             command_line.remove_if_empty(Path(cfg.run_dir))
-    out = writers.PredictionWriter(predictor, folder, request, cfg.drawn, cfg.pts)
+    labels = config.plain(cfg.labels)
+    out = writers.PredictionWriter(predictor, folder, request, cfg.drawn, cfg.pts, labels)
 
     # Prediction. Each video has a tracker of its own, which numbers its faces from 1.
     follow = partial(config.build, cfg.follow, markup=predictor.markup)
@@ -51,7 +53,9 @@ def predict(cfg: DictConfig) -> None:
         results.print_summary(out.write_video(image, follow(), cfg.frames), folder)
     else:
         faces = out.write_image(image)
-        results.print_faces(faces, cfg.image, ckpt, folder / result_name(image), cfg.drawn)
+        out_name = folder / result_name(image)
+        found_by = describe(predictor.detector)
+        results.print_faces(faces, cfg.image, ckpt, out_name, cfg.drawn, found_by)
 
 
 def _request(cfg: DictConfig, ckpt: Path) -> dict[str, Any]:
