@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from fkp.data.dataset import FacialKeypointsDataset
+from fkp.data.folds import dealt
+from fkp.markup import Markup
+from fkp.metrics import point_errors
 from fkp.module import to_crop_space
 from fkp.point_map import UNITS, PointMap, Seen, turn
 
@@ -45,6 +48,7 @@ class Views:
         seen: of the trunk, on the CPU, features in half precision.
         inputs: (n, D), of the linear map, float64.
         label: (n, K, 2), in aligned coordinates; NaN where not labelled.
+        side: (n,), of the face box, UNITS.
         face: (n,), number of the face.
         mirrored: (n,) bool.
         plain: (n,) bool: without random changes, as in evaluation.
@@ -53,6 +57,7 @@ class Views:
     seen: Seen
     inputs: Tensor
     label: Tensor
+    side: Tensor
     face: Tensor
     mirrored: Tensor
     plain: Tensor
@@ -63,27 +68,31 @@ class Fitted:
     """The result of a fit.
 
     Attributes:
-        points: (F, K, 2), CROP pixels of the plain views: of each face, by a map that was fitted
-            without this person.
+        points: (F, K, 2), CROP pixels of the crop without random changes: of each face, by a map
+            that was fitted without this person.
         spread: (F, K), the standard deviations that belong to them.
+        errors: (F, K), their distances to the labels, as fractions of the eye distance; NaN where
+            not labelled.
         penalties: those chosen, of the linear map and of the corrections.
     """
 
     points: Tensor
     spread: Tensor
+    errors: Tensor
     penalties: tuple[float, float]
 
 
-def fit(network: PointMap, views: Views, people: Sequence[str], flip: np.ndarray | None) -> Fitted:
-    """Fit the map of a network, in place.
+@torch.no_grad()
+def fit(network: PointMap, dataset: FacialKeypointsDataset, markup: Markup) -> Fitted:
+    """Fit the map of a network to the faces of a dataset, in place.
 
     Args:
-        network: its trunk is trained.
-        views: of all faces that the map is to be fitted to.
-        people: (F,), who they are.
-        flip: the flip indices; None if there are no mirrored views.
+        network: in evaluation mode; its trunk is trained.
+        dataset: F faces.
+        markup: the meaning of their points.
     """
-    fold = torch.from_numpy(_folds(people))[views.face]
+    views, people = view(network, dataset), list(dataset.table.identity)
+    fold = torch.from_numpy(dealt(people, min(FOLDS, len(set(people)))))[views.face]
     per_face = len(views.face) / len(people)
 
     # The linear map: choose the penalty, on people that it was not fitted to.
@@ -112,67 +121,66 @@ def fit(network: PointMap, views: Views, people: Sequence[str], flip: np.ndarray
             network.local_weight[k] = weight
             network.local_bias[k] = bias
 
-    points, spread = _joined(network, views, corrected[local_best], flip)
-    return Fitted(points, spread, (PENALTIES[best], LOCAL_PENALTIES[local_best]))
+    points, spread = _joined(network, views, corrected[local_best], dataset.flip_indices)
+    label, _ = _joined(network, views, views.label, None)
+    side = views.side[views.plain & ~views.mirrored]
+    errors = point_errors(points, label, markup, side)
+
+    size = network.codec.size
+    points = points * (size / UNITS) + network.codec.middle
+    return Fitted(points, spread, errors, (PENALTIES[best], LOCAL_PENALTIES[local_best]))
 
 
-def view(
-    network: PointMap, datasets: Sequence[FacialKeypointsDataset], flip: np.ndarray | None
-) -> Views:
-    """Run the trunk on the faces of some datasets, in order, and set the shape that aligns them.
+@torch.no_grad()
+def view(network: PointMap, dataset: FacialKeypointsDataset) -> Views:
+    """Run the trunk on the faces of a dataset, and set the shape that aligns them.
 
     Args:
         network: in evaluation mode, with a trained trunk.
-        datasets: of the faces.
-        flip: the flip indices of the points; None for no mirrored views.
+        dataset: F faces; its flip indices tell whether they are also seen mirrored.
     """
-    count = sum(map(len, datasets))
-    changed = min(MOST_CHANGED, ENOUGH // max(1, count) - 1)
-    parts = []
+    flip, changed = dataset.flip_indices, min(MOST_CHANGED, ENOUGH // len(dataset) - 1)
+    columns: list[tuple[Tensor, ...]] = []
     for look in range(max(0, changed) + 1):
-        for image, label, face in _batches(datasets, look):
-            parts.append((*_look(network, image, label), face, False, look == 0))
+        for image, label, side, face in _batches(dataset, look):
+            plain = torch.full_like(face, look == 0, dtype=torch.bool)
+            rest = (side, face, torch.zeros_like(plain), plain)
+            columns.append((*_look(network, image), label, *rest))
             if flip is not None:
-                mirrored = label[:, flip] * label.new_tensor([-1, 1])
-                parts.append((*_look(network, image.flip(-1), mirrored), face, True, look == 0))
+                label = label[:, flip] * label.new_tensor([-1, 1])
+                rest = (side, face, torch.ones_like(plain), plain)
+                columns.append((*_look(network, image.flip(-1)), label, *rest))
 
-    features, found, spread, label = (torch.cat(column) for column in list(zip(*parts))[:4])
-    sizes = torch.tensor([len(part[0]) for part in parts])
-    face = torch.cat([part[4] for part in parts])
-    mirrored = torch.tensor([part[5] for part in parts]).repeat_interleave(sizes)
-    plain = torch.tensor([part[6] for part in parts]).repeat_interleave(sizes)
-
+    features, found, spread, label, side, face, mirrored, plain = map(
+        torch.cat, zip(*columns, strict=True)
+    )
     network.shape.copy_(found[plain & ~mirrored].mean(0))
     seen = Seen(features, found, spread, turn(found, network.shape.cpu()))
     inputs = torch.cat([network.inputs(part) for part in _in_batches(seen)]).double()
-    return Views(seen, inputs, network.aligned(seen, label).double(), face, mirrored, plain)
+    return Views(seen, inputs, network.aligned(seen, label).double(), side, face, mirrored, plain)
 
 
-def _batches(
-    datasets: Sequence[FacialKeypointsDataset], look: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield images (B, C, h, w), labels (B, K, 2) in UNITS from the crop's centre, and faces (B,).
+def _batches(dataset: FacialKeypointsDataset, look: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield images (B, C, h, w), labels (B, K, 2), sides of boxes (B,) and faces (B,).
+
+    Labels are in UNITS from the crop's centre, sides in UNITS.
 
     Args:
-        datasets: of the faces.
+        dataset: of the faces.
         look: 0 for crops without random changes, else the number of the random draw.
     """
-    start = 0
-    for dataset in datasets:
-        for faces in np.array_split(np.arange(len(dataset)), max(1, len(dataset) // BATCH)):
-            keys = [(look, int(i)) if look else int(i) for i in faces]
-            batch = dataset.finish(dataset.__getitems__(keys))
-            size = batch["image"].shape[-1]
-            label = to_crop_space(batch["points"], batch["to_crop"])
-            units = (label - (size - 1) / 2) * (UNITS / size)
-            yield batch["image"], units, torch.from_numpy(faces) + start
-        start += len(dataset)
+    for faces in torch.arange(len(dataset)).split(BATCH):
+        keys = [(look, i) if look else i for i in faces.tolist()]
+        batch = dataset.finish(dataset.__getitems__(keys))
+        label, size = to_crop_space(batch["points"], batch["to_crop"]), batch["image"].shape[-1]
+        units = (label - (size - 1) / 2) * (UNITS / size)
+        yield batch["image"], units, batch["side"] * (UNITS / size), faces
 
 
-def _look(network: PointMap, image: Tensor, label: Tensor) -> tuple[Tensor, ...]:
-    """Run the trunk: features in half precision, found, spread, and the label again, on the CPU."""
-    seen = network.see(image.to(network.bias.device))
-    return seen.features.half().cpu(), seen.found.cpu(), seen.spread.cpu(), label
+def _look(network: PointMap, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the trunk: features in half precision, found and spread."""
+    seen = network.see(image)
+    return seen.features.half(), seen.found, seen.spread
 
 
 def _in_batches(seen: Seen) -> Iterator[Seen]:
@@ -303,10 +311,3 @@ def _best(predicted: Tensor, label: Tensor) -> int:
     """Return which of P predictions (P, n, 2 K) is nearest to the label (n, 2 K) on average."""
     distance = (predicted - label).unflatten(2, (-1, 2)).norm(dim=3)
     return int(distance.nanmean((1, 2)).argmin())
-
-
-def _folds(people: Sequence[str]) -> np.ndarray:
-    """Distribute faces to folds: no person is in two of them."""
-    names, person = np.unique(np.asarray(people), return_inverse=True)
-    order = np.random.default_rng(0).permutation(len(names))
-    return order[person] % min(FOLDS, len(names))

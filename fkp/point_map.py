@@ -7,14 +7,13 @@ closed form (`fkp.own_points`), so that 50 labelled faces and some seconds suffi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fkp.codecs import Codec, SoftArgmax
+from fkp.codecs import SoftArgmax
 from fkp.networks import HeatMaps
 
 # Aligned coordinates have a unit of a 128th of the crop's side: one pixel of the shipped weights'
@@ -130,7 +129,7 @@ class PointMap(nn.Module):
         return _turned(points, back) + seen.found.mean(1, keepdim=True)
 
     def _sample(self, features: Tensor, places: Tensor) -> Tensor:
-        """Interpolate features (B, C, h, w) at places (B, n, 2), UNITS from the centre: (B, n, C)."""
+        """Interpolate features (B, C, h, w) at places (B, n, 2) in UNITS: (B, n, C)."""
         # To -1 … 1, from edge to edge: a pixel's centre is half a pixel from its edge, and so the
         # centre of the crop is the centre of the features.
         grid = places[:, :, None] * (2 / UNITS)  # (B, n, 1, 2)
