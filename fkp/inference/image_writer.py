@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from fkp.draw import draw
 from fkp.errors import FkpError
 from fkp.face import Face
-from fkp.files.images import count_frames, read_image, write_image
+from fkp.files.images import open_image, write_image
 from fkp.files.reading import safe_cell
 from fkp.inference.result_files import (
     ResultFolder,
@@ -23,9 +21,6 @@ from fkp.inference.result_files import (
     face_from_record,
 )
 from fkp.markup import Markup
-
-# Images that are decoded before the predictor needs them.
-READ_AHEAD = 2
 
 
 class ImageWriter:
@@ -125,43 +120,16 @@ def write_table(file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Ma
 
 def read_with_note(path: Path) -> tuple[np.ndarray, str]:
     """Read an image, and a note if it has more than one frame; else the note is empty."""
-    image, frames = read_image(path), count_frames(path)
-    return image, f"first of {frames} frames" if frames > 1 else ""
+    opened = open_image(path)
+    frames = opened.frames
+    return opened.decode(), frames_note(frames)
 
 
-def read_ahead(
-    images: Sequence[tuple[Path, Path]], failed: dict[str, str]
-) -> Iterator[tuple[Path, Path, np.ndarray, str]]:
-    """Read images in a thread while the ones before them are processed.
-
-    Args:
-        images: path and name of each.
-        failed: receives the path of an image that cannot be read, and the reason.
-
-    Yields:
-        Path, name, image and note of each image that can be read.
-    """
-    paths = [path for path, _ in images]
-    for (path, name), reading in zip(images, _submit_ahead(paths), strict=True):
-        try:
-            image, note = reading.result()
-        except FkpError as error:
-            failed[str(path)] = reason(error, path)
-            continue
-        yield path, name, image, note
+def frames_note(frames: int) -> str:
+    """Return the note about an image that is the first of so many frames; empty for one."""
+    return f"first of {frames} frames" if frames > 1 else ""
 
 
 def reason(error: FkpError, path: Path) -> str:
     """Return an error's message without the path of the file that it is about."""
     return str(error).removeprefix(f"{path}: ")
-
-
-def _submit_ahead(paths: Sequence[Path]) -> Iterator[Future[tuple[np.ndarray, str]]]:
-    """Yield the reading of each image, `READ_AHEAD` images after it was started."""
-    with ThreadPoolExecutor(1) as reader:
-        pending: deque[Future[tuple[np.ndarray, str]]] = deque()
-        for path in paths:
-            pending.append(reader.submit(read_with_note, path))
-            if len(pending) > READ_AHEAD:
-                yield pending.popleft()
-        yield from pending

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from fkp import console
@@ -20,12 +18,13 @@ from fkp.files.reading import read_text
 from fkp.files.writing import write_whole
 from fkp.inference.image_writer import (
     ImageWriter,
-    read_ahead,
+    frames_note,
     read_with_note,
     reason,
     write_table,
 )
 from fkp.inference.media import ImageCollection, result_name
+from fkp.inference.pipeline import Pipeline
 from fkp.inference.predictor import Predictor
 from fkp.inference.result_files import (
     MAX_JSON_BYTES,
@@ -33,6 +32,7 @@ from fkp.inference.result_files import (
     as_json,
     as_plain,
 )
+from fkp.inference.stream import Answer, Stages
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames
 
@@ -54,6 +54,7 @@ class PredictionWriter:
         drawn: ending of the annotated images, `png` or `jpg`; None for no annotated images and
             videos.
         pts: also write `.pts` files, which count pixels from 1.
+        threads: that read, detect, predict and write; None for all cores, 1 for a plain loop.
 
     Raises:
         FkpError: `drawn` is something else.
@@ -66,14 +67,16 @@ class PredictionWriter:
         request: dict[str, Any],
         drawn: str | None = "png",
         pts: bool = False,
+        threads: int | None = None,
     ):
         if drawn not in (None, "png", "jpg"):
             raise FkpError(f"drawn={drawn}: choose png, jpg or null")
         self.predictor, self.request, self.pts = predictor, request, pts
+        self.threads = threads
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
         self.images = ImageWriter(self.results, predictor.markup, ckpt, drawn, pts)
-        self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None)
+        self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None, threads)
 
     def write_image(self, path: Path) -> list[Face]:
         """Find and write the faces of one image."""
@@ -152,23 +155,29 @@ class PredictionWriter:
         return summary
 
     def _write_images(self, todo: Sequence[Named], failed: dict[str, str]) -> None:
-        """Find and write the faces of images, in batches of the predictor."""
-        # Images that were given to the predictor, and whose faces did not come back yet.
-        pending: deque[tuple[Path, Path, np.ndarray, str]] = deque()
+        """Find and write the faces of images; several are read, predicted and written at once."""
 
-        def readable() -> Iterator[np.ndarray]:
-            for item in read_ahead(todo, failed):
-                pending.append(item)
-                _, _, image, _ = item
-                yield image
-
-        stream = self.predictor.stream(readable())
-        for faces in track(stream, f"{len(todo)} images", len(todo)):
-            path, name, image, note = pending.popleft()
+        def write(item: tuple[Named, Answer]) -> tuple[Path, Exception | None]:
+            (path, name), answer = item
+            if answer.image is None:
+                return path, answer.error
             try:
-                self.images.write(path, name, image, faces, note)
+                note = frames_note(answer.frames)
+                self.images.write(path, name, answer.image, answer.faces, note)
             except FkpError as error:
-                failed[str(path)] = reason(error, path)
+                return path, error
+            return path, None
+
+        with Pipeline(self.threads) as pipeline:
+            stages = Stages(self.predictor, keep=True)
+            answers = stages.answers(pipeline, (path for path, _ in todo))
+            written = pipeline.map(write, zip(todo, answers, strict=True), pixels=_pixels)
+
+            for path, error in track(written, f"{len(todo)} images", len(todo)):
+                if isinstance(error, FkpError):
+                    failed[str(path)] = reason(error, path)
+                elif error is not None:
+                    raise error
 
     def _write_video_once(
         self,
@@ -209,6 +218,12 @@ class PredictionWriter:
             for path, some in notes.items()
             if isinstance(some, list) and some
         }
+
+
+def _pixels(item: tuple[Named, Answer]) -> int:
+    """Return the number of pixels of an answer's image."""
+    image = item[1].image
+    return 0 if image is None else image.shape[0] * image.shape[1]
 
 
 def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:

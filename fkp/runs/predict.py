@@ -41,7 +41,9 @@ def predict(cfg: DictConfig) -> None:
         folder = writers.find_unfinished(folder, request)
         if folder != Path(cfg.run_dir):
             command_line.remove_if_empty(Path(cfg.run_dir))
-    out = writers.PredictionWriter(predictor, folder, request, cfg.drawn, cfg.pts)
+    out = writers.PredictionWriter(
+        predictor, folder, request, cfg.drawn, cfg.pts, cfg.threads
+    )
 
     # Prediction. Each video has a tracker of its own, which numbers its faces from 1.
     follow = partial(config.build, cfg.follow, markup=predictor.markup)

@@ -173,14 +173,16 @@ def test_pts_files_count_from_one_and_round_trip(predictor: Predictor, tmp_path:
     np.testing.assert_allclose(read_pts(tmp_path / "out/my.face.pts"), face.points, atol=1e-3)
 
 
-# Run predict.py, with a last image whose reading never returns: it writes the first 32, then waits.
+# Run predict.py, which never ends to write the results of an image in the middle.
 WAITING = """
 import runpy, sys, threading
-from fkp.inference import image_writer
+from fkp.inference.image_writer import ImageWriter
 
-read = image_writer.read_image
+write = ImageWriter.write
 wait = threading.Event().wait
-image_writer.read_image = lambda path: wait() if path.name == "40.png" else read(path)
+ImageWriter.write = lambda self, path, *rest: (
+    wait() if path.name == "33.png" else write(self, path, *rest)
+)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
