@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.images import open_image, write_image
 from fkp.files.reading import safe_cell
+from fkp.files.writing import open_whole
+from fkp.inference.parquet import ParquetTable
 from fkp.inference.result_files import (
     ResultFolder,
     as_plain,
@@ -101,20 +105,39 @@ class ImageWriter:
             write_pts(self.results.file(face_name, "pts"), face.points)
 
 
-def write_table(file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup) -> list[int]:
+def write_table(
+    file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup, parquet: bool = False
+) -> list[int]:
     """Write a CSV table with one row a face, in the columns that `data=csv` reads.
+
+    Args:
+        file: of the table; replaced when all faces are written.
+        found: path and faces of each image.
+        markup: of the points.
+        parquet: also write the table as Parquet, beside it.
 
     Returns:
         The number of faces of each image.
     """
     counts = []
-    # Names of files may contain bytes that are not UTF-8.
-    with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+    with ExitStack() as files:
+        # Names of files may contain bytes that are not UTF-8.
+        whole = files.enter_context(open_whole(file))
+        out = io.TextIOWrapper(whole, "utf-8", errors="surrogateescape", newline="")
         table = csv.writer(out)
         table.writerow(["image", *csv_header(markup)])
+        columns = None
+        if parquet:
+            other = files.enter_context(open_whole(file.with_suffix(".parquet")))
+            columns = files.enter_context(ParquetTable(other, markup))
+
         for path, faces in found:
             counts.append(len(faces))
             table.writerows([safe_cell(str(path)), *csv_row(face)] for face in faces)
+            if columns is not None:
+                columns.add(path, faces)
+        out.flush()
+        out.detach()
     return counts
 
 

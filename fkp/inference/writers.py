@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fkp.inference.image_writer import (
     write_table,
 )
 from fkp.inference.media import ImageCollection, result_name
+from fkp.inference.parquet import writes_parquet
 from fkp.inference.pipeline import Pipeline
 from fkp.inference.predictor import Predictor
 from fkp.inference.result_files import (
@@ -32,6 +33,7 @@ from fkp.inference.result_files import (
     as_json,
     as_plain,
 )
+from fkp.inference.shards import Shard
 from fkp.inference.stream import Answer, Stages
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames
@@ -55,9 +57,10 @@ class PredictionWriter:
             videos.
         pts: also write `.pts` files, which count pixels from 1.
         threads: that read, detect, predict and write; None for all cores, 1 for a plain loop.
+        parquet: also write the table of a collection as `faces.parquet`; None if pyarrow is there.
 
     Raises:
-        FkpError: `drawn` is something else.
+        FkpError: `drawn` is something else, or pyarrow is missing.
     """
 
     def __init__(
@@ -68,11 +71,12 @@ class PredictionWriter:
         drawn: str | None = "png",
         pts: bool = False,
         threads: int | None = None,
+        parquet: bool | None = False,
     ):
         if drawn not in (None, "png", "jpg"):
             raise FkpError(f"drawn={drawn}: choose png, jpg or null")
         self.predictor, self.request, self.pts = predictor, request, pts
-        self.threads = threads
+        self.threads, self.parquet = threads, writes_parquet(parquet)
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
         self.images = ImageWriter(self.results, predictor.markup, ckpt, drawn, pts)
@@ -98,6 +102,7 @@ class PredictionWriter:
         collection: ImageCollection,
         make_follower: Callable[[], Follower] | None = None,
         max_frames: int | None = None,
+        shard: Shard | None = None,
     ) -> dict[str, Any]:
         """Find and write the faces of several images and videos.
 
@@ -107,52 +112,122 @@ class PredictionWriter:
             collection: the images and videos.
             make_follower: makes the `follow` of `write_video`, one for each video.
             max_frames: number of frames of each video to process; None for all.
+            shard: predict only the images and videos of this shard; the last shard that is done
+                writes the table and the summary of all.
 
         Returns:
             images, faces and without_face (all of images), videos, failed and notes
-            (path -> reason), seconds, images_per_second, done_before (images).
+            (path -> reason), seconds, images_per_second, done_before (images). Of a shard, also
+            shards, and shards_missing if it is not the last one; `images` and so on are then its
+            own, without faces.
 
         Raises:
-            FkpError: `max_frames` is not a whole number from 1.
+            FkpError: `max_frames` is not a whole number from 1, or another process predicts the
+                same shard.
             KeyboardInterrupt: Ctrl-C; the same request goes on later.
         """
         check_max_frames(max_frames)
-        start = time.monotonic()
-        failed: dict[str, str] = {}
         named = list(zip(collection.paths, collection.names(self.pts), strict=True))
-        images = [(path, name) for path, name in named if path not in collection.videos]
-        videos = [(path, name) for path, name in named if path in collection.videos]
-        todo = [(path, name) for path, name in images if self.images.read_faces(path, name) is None]
-
         folder = self.results.folder
         folder.mkdir(parents=True, exist_ok=True)
+        if shard is not None:
+            return self._write_shard(shard, collection, named, make_follower, max_frames)
+
         with _lock(folder / UNFINISHED):
             write_whole(folder / UNFINISHED, as_json(self.request))
-
-            self._write_images(todo, failed)
-            image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
-
-            for path, name in videos:
-                follow = make_follower() if make_follower else None
-                self._write_video_once(path, name, follow, max_frames, failed)
-
-            counts = write_table(
-                folder / "faces.csv", self._read_all_faces(images), self.predictor.markup
-            )
-            summary = {
-                "images": len(images),
-                "faces": sum(counts),
-                "without_face": counts.count(0),
-                "videos": len(videos),
-                "failed": failed,
-                "notes": self._read_all_notes(named),
-                "seconds": round(time.monotonic() - start, 2),
-                "images_per_second": round(done / max(image_seconds, 1e-9), 2),
-                "done_before": len(images) - len(todo),
-            }
+            start = time.monotonic()
+            done = self._write_named(named, collection.videos, make_follower, max_frames)
+            summary = self._write_table(named, collection.videos)
+            summary |= done | {"seconds": round(time.monotonic() - start, 2)}
             write_whole(folder / "summary.json", as_json(summary))
             (folder / UNFINISHED).unlink()
         return summary
+
+    def _write_shard(
+        self,
+        shard: Shard,
+        collection: ImageCollection,
+        named: Sequence[Named],
+        make_follower: Callable[[], Follower] | None,
+        max_frames: int | None,
+    ) -> dict[str, Any]:
+        """Find and write the faces of one shard; arguments and result as of `write_collection`."""
+        folder, videos, paths = self.results.folder, collection.videos, shard.paths(collection)
+        own = [(path, name) for path, name in named if path in paths]
+        images = sum(path not in videos for path, _ in own)
+
+        with shard.running(folder, self.request):
+            before = self._count_results(own)
+            done = self._write_named(own, videos, make_follower, max_frames)
+            summary = {"images": images, "videos": len(own) - images, **done}
+            shard.finish(folder, summary, changed=self._count_results(own) != before)
+
+        def merge(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+            failed = {path: why for one in summaries for path, why in one["failed"].items()}
+            seconds = [float(one["seconds"]) for one in summaries]
+            before = sum(int(one["done_before"]) for one in summaries)
+            table = self._write_table(named, videos)
+            rate = (table["images"] - before - len(failed)) / max(*seconds, 1e-9)
+            return table | {
+                "failed": failed,
+                "seconds": max(seconds),
+                "images_per_second": round(rate, 2),
+                "done_before": before,
+            }
+
+        merged = shard.merge(folder, merge)
+        return merged or {**summary, "shards_missing": shard.missing(folder)}
+
+    def _count_results(self, named: Sequence[Named]) -> int:
+        return sum(self.results.file(name, "json").is_file() for _, name in named)
+
+    def _write_named(
+        self,
+        named: Sequence[Named],
+        videos: Collection[Path],
+        make_follower: Callable[[], Follower] | None,
+        max_frames: int | None,
+    ) -> dict[str, Any]:
+        """Find and write the faces of images, then those of videos.
+
+        Returns:
+            failed, seconds, images_per_second and done_before, as of `write_collection`.
+        """
+        start, failed = time.monotonic(), dict[str, str]()
+        images = [(path, name) for path, name in named if path not in videos]
+        todo = [(path, name) for path, name in images if self.images.read_faces(path, name) is None]
+
+        self._write_images(todo, failed)
+        image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
+
+        for path, name in named:
+            if path in videos:
+                follow = make_follower() if make_follower else None
+                self._write_video_once(path, name, follow, max_frames, failed)
+
+        return {
+            "failed": failed,
+            "seconds": round(time.monotonic() - start, 2),
+            "images_per_second": round(done / max(image_seconds, 1e-9), 2),
+            "done_before": len(images) - len(todo),
+        }
+
+    def _write_table(self, named: Sequence[Named], videos: Collection[Path]) -> dict[str, Any]:
+        """Write the table of the faces of all images that have results, and count them."""
+        images = [(path, name) for path, name in named if path not in videos]
+        counts = write_table(
+            self.results.folder / "faces.csv",
+            self._read_all_faces(images),
+            self.predictor.markup,
+            self.parquet,
+        )
+        return {
+            "images": len(images),
+            "faces": sum(counts),
+            "without_face": counts.count(0),
+            "videos": len(named) - len(images),
+            "notes": self._read_all_notes(named),
+        }
 
     def _write_images(self, todo: Sequence[Named], failed: dict[str, str]) -> None:
         """Find and write the faces of images; several are read, predicted and written at once."""

@@ -1,6 +1,7 @@
 """Write the results of images, collections and videos, with a tiny trained model."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -30,7 +30,6 @@ from fkp.inference.tracking import Tracker
 from fkp.inference.video import Video
 from fkp.inference.video_writer import AnnotatedVideo
 from fkp.inference.writers import UNFINISHED, PredictionWriter, find_unfinished
-from fkp.markup import IBUG68
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -361,15 +360,21 @@ def test_missing_camera_is_one_message(trained: Run, tmp_path: Path) -> None:
     )
 
 
-def test_names_at_the_length_limit_of_the_file_system(tmp_path: Path) -> None:
+def test_names_at_the_length_limit_of_the_file_system(predictor: Predictor, tmp_path: Path) -> None:
     """Results have unique names that fit, and are found again."""
-    face = Face(np.ones((68, 2)), np.ones(68), np.array([0.0, 0, 9, 9]), 1.0)
-    stub: Any = SimpleNamespace(markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images))
+
+    class Two:
+        """Detect two faces."""
+
+        def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.array([[0.0, 0, 9, 9]] * 2, np.float32), np.ones(2, np.float32)
+
+    twice = dataclasses.replace(predictor, detector=Two())
     paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
     for path in paths:
         assert len(path.name.encode()) == 255
         write_image(path, np.zeros((9, 9, 3), np.uint8))
-    out = PredictionWriter(stub, tmp_path / "out", {}, drawn="jpg", pts=True)
+    out = PredictionWriter(twice, tmp_path / "out", {}, drawn="jpg", pts=True)
     assert out.write_collection(ImageCollection(paths, tmp_path))["faces"] == 8
     assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len(
         [*(tmp_path / "out").glob(".*.lock")]
