@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fkp.errors import FkpError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,7 +54,11 @@ class Pipeline:
             )
         self.threads = threads or cores()
         self.pixels = max(STAGE_PIXELS, self.threads * THREAD_PIXELS)
-        self.pool = ThreadPoolExecutor(self.threads, "fkp") if self.threads > 1 else None
+        self.pool: ThreadPoolExecutor | None = None
+        if self.threads > 1:
+            from concurrent.futures import ThreadPoolExecutor  # here: single images do not need it
+
+            self.pool = ThreadPoolExecutor(self.threads, "fkp")
 
     def __enter__(self) -> Pipeline:
         return self

@@ -8,15 +8,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from fkp.errors import FkpError
 from fkp.files.reading import read_text
 from fkp.files.writing import write_whole
 from fkp.inference.media import ImageCollection, relative_name
 from fkp.inference.result_files import MAX_JSON_BYTES, as_json, as_plain
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # In the folder of results: what belongs to single shards. No result of an image in a folder that a
 # user names lies there, as hidden folders are left out.
@@ -66,6 +67,8 @@ class Shard:
         Raises:
             FkpError: one of them does, or did.
         """
+        from filelock import Timeout
+
         own = folder / FOLDER
         own.mkdir(parents=True, exist_ok=True)
         with _lock(own / REQUEST):
@@ -153,4 +156,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _lock(file: Path, timeout: float = -1) -> FileLock:
+    from filelock import FileLock  # here: single images do not wait for it
+
     return FileLock(file.with_name(f".{file.name}.lock"), timeout=timeout)

@@ -135,8 +135,12 @@ class Stages:
         def crop(
             faces: np.ndarray, boxes: np.ndarray, rolls: np.ndarray, mirrored: bool
         ) -> tuple[np.ndarray, np.ndarray]:
+            # One image: no copies.
+            if len(requests) == 1:
+                return predictor.crop(requests[0].image, boxes, rolls=rolls, mirrored=mirrored)
+
             of_images = []
-            for image in np.unique(images[faces]):  # ascending, as the faces are
+            for image in dict.fromkeys(images[faces].tolist()):  # ascending, as the faces are
                 own = images[faces] == image
                 pixels = requests[image].image
                 of_images.append(

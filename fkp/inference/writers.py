@@ -6,9 +6,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from fkp import console
 from fkp.console import track
@@ -37,6 +35,9 @@ from fkp.inference.shards import Shard
 from fkp.inference.stream import Answer, Stages
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # Holds the request, in a folder of results that are not complete yet.
 UNFINISHED = "unfinished.json"
@@ -160,7 +161,8 @@ class PredictionWriter:
             before = self._count_results(own)
             done = self._write_named(own, videos, make_follower, max_frames)
             summary = {"images": images, "videos": len(own) - images, **done}
-            shard.finish(folder, summary, changed=self._count_results(own) != before)
+            new = done["done_before"] + len(done["failed"]) < images
+            shard.finish(folder, summary, changed=new or self._count_results(own) != before)
 
         def merge(summaries: list[dict[str, Any]]) -> dict[str, Any]:
             failed = {path: why for one in summaries for path, why in one["failed"].items()}
@@ -311,6 +313,8 @@ def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
     Returns:
         The folder; `run_dir` if there is none.
     """
+    from filelock import Timeout
+
     notes = sorted(
         run_dir.parent.glob(f"*/{UNFINISHED}"), key=lambda note: note.stat().st_mtime, reverse=True
     )
@@ -326,4 +330,6 @@ def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
 
 
 def _lock(note: Path) -> FileLock:
+    from filelock import FileLock  # here: single images do not wait for it
+
     return FileLock(note.with_name(f".{note.name}.lock"), timeout=0)

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config, overrides, provenance, sweeps
+from fkp.runs import command_line, config, overrides, provenance
 
 # Keys on which no result depends.
 NOT_OF_RESULTS = ("run_dir", "shard", "threads")
@@ -28,6 +28,7 @@ def arguments(given: Sequence[str]) -> list[str]:
     by_key = {overrides.key(one): one for one in given if "=" in one and not one.startswith("-")}
     if not {"shard", "shards"} & set(by_key):
         return list(given)
+    from fkp.runs import sweeps  # here: single jobs do not wait for it
 
     # Of single shards
     alike = [one for key, one in by_key.items() if key not in ("shard", "threads", "run_dir")]
@@ -112,4 +113,8 @@ def _threads(cfg: DictConfig) -> int | None:
     """Return the number of threads; jobs that run at the same time share the cores."""
     if cfg.threads is not None:
         return int(cfg.threads)
-    return sweeps.threads_of_job() if cfg.shards > 1 else None
+    if cfg.shards == 1:
+        return None
+    from fkp.runs import sweeps
+
+    return sweeps.threads_of_job()
