@@ -308,13 +308,13 @@ def _swap_sides(words: re.Pattern[str], sides: dict[str, str], name: str) -> str
     return words.sub(swap, name)
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of nested aliases can expand to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("a markup must not have aliases")
-        return super().compose_node(parent, index)
+def _load_plain(text: str) -> Any:
+    """Load YAML without aliases: a few lines of nested aliases can expand to gigabytes."""
+    # PyYAML's loader in C, where it was built: ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+        raise ValueError("a markup must not have aliases")
+    return yaml.load(text, loader)
 
 
 def load_markup(name: str) -> Markup:
@@ -336,7 +336,7 @@ def load_markup(name: str) -> Markup:
 
     text = read_text(file, MAX_BYTES)
     try:
-        given = yaml.load(text, _PlainLoader)
+        given = _load_plain(text)
         # An empty optional field stands for its default; an empty required one is an error.
         required = ("name", "points")
         values = {k: v for k, v in given.items() if v is not None or k in required}

@@ -275,7 +275,7 @@ def _contents(file: Path) -> bytes:
 
 def _prediction(file: Path) -> object:
     """Read a prediction as a resumed `predict.py` does."""
-    return PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(Path("a.png"), Path("a"))
+    return PredictionWriter(PREDICTOR, file.parent, {}).images.read(Path("a.png"), Path("a"))
 
 
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")

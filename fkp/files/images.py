@@ -169,7 +169,8 @@ def open_image(path: str | Path) -> OpenedImage:
 
 def _decode_by_opencv(data: bytes, gray: bool) -> np.ndarray:
     """Decode to (H, W) or RGB (H, W, 3) uint8, without the orientation of EXIF."""
-    flag = (cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    colours = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB
+    flag = colours | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         # Not cv2.imread, which cannot open every Unicode path on Windows.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -179,7 +180,7 @@ def _decode_by_opencv(data: bytes, gray: bool) -> np.ndarray:
         image = None
     if image is None:
         raise FkpError(f"not an image that can be read ({len(data)} bytes)")
-    return image if gray else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _decode_by_pillow(image: ImageFile) -> np.ndarray:

@@ -82,16 +82,19 @@ class ImageWriter:
         }
         self.results.write_record(name, record | ({"notes": [note]} if note else {}))
 
-    def read_faces(self, path: Path, name: Path) -> list[Face] | None:
-        """Read the faces of an image from its JSON file.
+    def read(self, path: Path, name: Path) -> tuple[list[Face], list[str]] | None:
+        """Read the faces of an image, and notes about it, from its JSON file.
 
         Returns:
-            The faces; None if the file is missing or damaged, or belongs to another image.
+            Faces and notes; None if the file is missing or damaged, or belongs to another image.
         """
         record = self.results.read_record(name)
         try:
             faces = [face_from_record(face, self.markup) for face in record["faces"]]
-            return faces if record["image"] == as_plain(str(path)) else None
+            if record["image"] != as_plain(str(path)):
+                return None
+            notes = record.get("notes")
+            return faces, list(map(str, notes)) if isinstance(notes, list) else []
         except (ValueError, TypeError, LookupError, OverflowError):
             return None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fkp.detectors import HaarCascade
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.images import OpenedImage, open_image, to_gray
@@ -111,9 +112,13 @@ class Stages:
             frames = image.frames if self.keep and isinstance(image, OpenedImage) else 1
             pixels = image.decode() if isinstance(image, OpenedImage) else _checked_image(image)
 
+            channels = _with_channels(pixels, self.predictor.gray)
             if boxes is None:
+                detector = self.predictor.detector
+                # A cascade would convert the image to gray a second time.
+                is_gray = self.predictor.gray and isinstance(detector, HaarCascade)
                 with self.one_by_one:
-                    found, scores = self.predictor.detector(pixels)
+                    found, scores = detector(channels if is_gray else pixels)
                 min_confidence = self.predictor.min_confidence
             else:
                 found = _checked_boxes(boxes)
@@ -123,7 +128,6 @@ class Stages:
             return _Request(np.zeros((1, 1), np.uint8), found, found[:, 0], 0.0, answer)
 
         answer = Answer([], pixels if self.keep else None, frames)
-        channels = _with_channels(pixels, self.predictor.gray)
         return _Request(channels, found, scores, min_confidence, answer)
 
     def predict(self, requests: Sequence[_Request]) -> list[Answer]:
@@ -188,7 +192,8 @@ def _pixels(given: Given) -> int:
     image = given[0]
     if isinstance(image, OpenedImage):
         return image.pixels
-    return image.shape[0] * image.shape[1] if getattr(image, "ndim", 0) >= 2 else 0
+    is_image = isinstance(image, np.ndarray) and image.ndim >= 2
+    return image.shape[0] * image.shape[1] if is_image else 0
 
 
 def _pixels_of_batch(requests: Sequence[_Request]) -> int:

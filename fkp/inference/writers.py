@@ -197,7 +197,7 @@ class PredictionWriter:
         """
         start, failed = time.monotonic(), dict[str, str]()
         images = [(path, name) for path, name in named if path not in videos]
-        todo = [(path, name) for path, name in images if self.images.read_faces(path, name) is None]
+        todo = [(path, name) for path, name in images if self.images.read(path, name) is None]
 
         self._write_images(todo, failed)
         image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
@@ -217,18 +217,26 @@ class PredictionWriter:
     def _write_table(self, named: Sequence[Named], videos: Collection[Path]) -> dict[str, Any]:
         """Write the table of the faces of all images that have results, and count them."""
         images = [(path, name) for path, name in named if path not in videos]
-        counts = write_table(
-            self.results.folder / "faces.csv",
-            self._read_all_faces(images),
-            self.predictor.markup,
-            self.parquet,
-        )
+        notes = self._read_notes([(path, name) for path, name in named if path in videos])
+
+        def found() -> Iterator[tuple[Path, list[Face]]]:
+            for path, name in images:
+                result = self.images.read(path, name)
+                if result is None:
+                    continue
+                faces, remarks = result
+                if remarks:
+                    notes[str(path)] = "; ".join(remarks)
+                yield path, faces
+
+        file, markup = self.results.folder / "faces.csv", self.predictor.markup
+        counts = write_table(file, found(), markup, self.parquet)
         return {
             "images": len(images),
             "faces": sum(counts),
             "without_face": counts.count(0),
             "videos": len(named) - len(images),
-            "notes": self._read_all_notes(named),
+            "notes": notes,
         }
 
     def _write_images(self, todo: Sequence[Named], failed: dict[str, str]) -> None:
@@ -280,16 +288,9 @@ class PredictionWriter:
         if stopped:
             raise KeyboardInterrupt
 
-    def _read_all_faces(self, images: Sequence[Named]) -> Iterator[tuple[Path, list[Face]]]:
-        """Yield the path and the faces of each image that has results."""
-        for path, name in images:
-            faces = self.images.read_faces(path, name)
-            if faces is not None:
-                yield path, faces
-
-    def _read_all_notes(self, named: Sequence[Named]) -> dict[str, str]:
-        """Return the notes of all images and videos that have some, by path."""
-        notes = {str(path): self.results.read_record(name).get("notes") for path, name in named}
+    def _read_notes(self, videos: Sequence[Named]) -> dict[str, str]:
+        """Return the notes of all videos that have some, by path."""
+        notes = {str(path): self.results.read_record(name).get("notes") for path, name in videos}
         return {
             path: "; ".join(map(str, some))
             for path, some in notes.items()

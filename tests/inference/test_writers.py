@@ -503,7 +503,7 @@ def test_json_is_strict_and_names_are_escaped(tmp_path: Path, predictor: Predict
     record = strict(tmp_path / "a.json")
     assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
     assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
-    (again,) = out.images.read_faces(path, Path("a")) or []
+    (again,), _ = out.images.read(path, Path("a")) or ([], [])
     assert np.isnan(again.points).all()
 
 
