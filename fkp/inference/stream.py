@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Pixels of the images that wait for a batch.
 MAX_PIXELS = 25_000_000
 
+# Batches whose points are predicted at once. The network has threads of its own.
+BATCHES = 2
+
 # An image as it was given, or its opened file, or the reason why it cannot be used; and its boxes.
 Given: TypeAlias = "tuple[np.ndarray | OpenedImage | Exception, ArrayLike | None]"
 
@@ -98,9 +101,7 @@ class Stages:
         opened = pipeline.map(_open, pairs)
         requests = pipeline.map(self.detect, opened, pixels=_pixels)
         batches = _batches(requests, self.predictor.batch_size)
-        # The network has threads of its own: few batches at once use all cores.
-        ahead = max(2, pipeline.threads // 2)
-        for answers in pipeline.map(self.predict, batches, _pixels_of_batch, ahead):
+        for answers in pipeline.map(self.predict, batches, _pixels_of_batch, BATCHES):
             yield from answers
 
     def detect(self, given: Given) -> _Request:
@@ -192,8 +193,9 @@ def _pixels(given: Given) -> int:
     image = given[0]
     if isinstance(image, OpenedImage):
         return image.pixels
-    is_image = isinstance(image, np.ndarray) and image.ndim >= 2
-    return image.shape[0] * image.shape[1] if is_image else 0
+    if isinstance(image, np.ndarray) and image.ndim >= 2:
+        return int(image.shape[0] * image.shape[1])
+    return 0
 
 
 def _pixels_of_batch(requests: Sequence[_Request]) -> int:
