@@ -168,7 +168,7 @@ class _Script:
                     return self.job(self.file)
                 expand_home(cfg)
                 check(cfg, self.root)
-                gc.enable()
+                _collect_new_garbage()
                 with _run_folder(cfg):
                     return self.body(cfg)
         except FkpError as error:
@@ -190,6 +190,14 @@ class _Script:
         if hydra_errors.is_about_config(error, self.begun):
             message = hydra_errors.reworded(error, self.conf, self.name)
             raise SystemExit(_print_error(message)) from None
+
+
+def _collect_new_garbage() -> None:
+    """Let the collector search what is made from now on; what was imported stays."""
+    # Once: garbage of an earlier job of this process would stay, too.
+    if not gc.get_freeze_count():
+        gc.freeze()
+    gc.enable()
 
 
 @contextmanager
