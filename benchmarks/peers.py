@@ -9,7 +9,9 @@ and answers with one line of JSON each:
 
 As a script, this file is the child process:
 
-    python peers.py dlib|mediapipe
+    python peers.py dlib|mediapipe|mediapipe_boxes
+
+`mediapipe_boxes` is its short-range detector alone: boxes and scores, no points.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Peer:
     """Run a peer in its own Python interpreter.
 
     Args:
-        name: `dlib` or `mediapipe`.
+        name: `dlib`, `mediapipe` or `mediapipe_boxes`.
         python: the interpreter that has it.
 
     Raises:
@@ -169,9 +171,38 @@ def _mediapipe() -> Any:
     return find
 
 
+def _mediapipe_boxes() -> Any:
+    """Load MediaPipe's short-range detector."""
+    import mediapipe
+
+    detector = mediapipe.solutions.face_detection.FaceDetection(
+        model_selection=0, min_detection_confidence=0.5
+    )
+
+    def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
+        image = _read_rgb(path)
+        height, width = image.shape[:2]
+        began = time.perf_counter()
+        faces = detector.process(image).detections or []
+        ms = 1000 * (time.perf_counter() - began)
+
+        # From fractions of the image, measured from its edge, to IMAGE pixels.
+        relative = [face.location_data.relative_bounding_box for face in faces]
+        corners = [(b.xmin, b.ymin, b.xmin + b.width, b.ymin + b.height) for b in relative]
+        boxes = [
+            [edge * side - 0.5 for edge, side in zip(found, 2 * (width, height), strict=True)]
+            for found in corners
+        ]
+        scores = [face.score[0] for face in faces]
+        return {"points": [], "boxes": boxes, "scores": scores, "detect_ms": ms, "points_ms": 0.0}
+
+    return find
+
+
 def serve(name: str) -> None:
     """Answer the requests on standard input until it ends."""
-    find = {"dlib": _dlib, "mediapipe": _mediapipe}[name]()
+    loaders = {"dlib": _dlib, "mediapipe": _mediapipe, "mediapipe_boxes": _mediapipe_boxes}
+    find = loaders[name]()
 
     # What the libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")

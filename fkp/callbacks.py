@@ -24,10 +24,20 @@ from fkp.module import KeypointModule, data_of, to_crop_space
 
 # Faces that the network sees at once when it is evaluated outside of Lightning's loops.
 BATCH_SIZE = 64
+# Epochs whose progress bars stay on the console.
+LINES = 100
 
 
 class Progress(RichProgressBar):
-    """Show Lightning's progress bar without the logger's version number, which is always 0."""
+    """Show Lightning's progress bar without the logger's version number, which is always 0.
+
+    Of more than 100 epochs, which are then short ones, only the current one keeps its line.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the bar."""
+        self._leave = self._leave and (trainer.max_epochs or 0) <= LINES
+        super().on_train_start(trainer, module)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return the metrics beside the bar."""
@@ -97,6 +107,8 @@ class ValidationFaces(pl.Callback):
         file: CSV with the columns face, identity and nme (percent).
     """
 
+    split = "val"
+
     def __init__(self, file: str):
         self.file = Path(file)
 
@@ -104,7 +116,7 @@ class ValidationFaces(pl.Callback):
         """Write the table."""
         if not trainer.is_global_zero:
             return
-        dataset = data_of(trainer).splits["val"]
+        dataset = data_of(trainer).splits[self.split]
         errors = self._errors(dataset, _keypoints(module))
 
         names = [safe_cell(Path(row).name) for row in dataset.table.rows]
@@ -122,6 +134,14 @@ class ValidationFaces(pl.Callback):
                 points, label = module(batch["image"]), module.label(batch)  # (B, K, 2)
             errors.append(100 * nme(points, label, module.markup, batch["side"]).cpu().numpy())
         return np.concatenate(errors)
+
+
+class TestFaces(ValidationFaces):
+    """Write the NME of each test face as a table, from which a cross-validation is pooled."""
+
+    __test__ = False  # for pytest, which takes it for a test
+
+    split = "test"
 
 
 class BackboneRelease(BackboneFinetuning):

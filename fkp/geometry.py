@@ -40,6 +40,29 @@ def translation(x: ArrayLike, y: ArrayLike) -> Array:
     return _affine(1.0, 0.0, x, 0.0, 1.0, y)
 
 
+def from_corner(pixels: ArrayLike) -> Array:
+    """Convert coordinates that count from the corner of the top-left pixel to IMAGE pixels.
+
+    Such files give the centre of that pixel as (0.5, 0.5), and the lower right edge as (w, h).
+    """
+    return np.asarray(pixels, float) - 0.5
+
+
+def to_corner(points: ArrayLike) -> Array:
+    """Convert IMAGE pixels to coordinates that count from the corner of the top-left pixel."""
+    return np.asarray(points, float) + 0.5
+
+
+def from_one(pixels: ArrayLike) -> Array:
+    """Convert coordinates that count pixels from 1, as MATLAB does, to IMAGE pixels."""
+    return np.asarray(pixels, float) - 1
+
+
+def to_one(points: ArrayLike) -> Array:
+    """Convert IMAGE pixels to coordinates that count pixels from 1."""
+    return np.asarray(points, float) + 1
+
+
 def rescaling(factor: ArrayLike) -> Array:
     """Build the affine of resizing an image by `factor`; (..., 2, 3) for arrays (...).
 
@@ -91,6 +114,23 @@ def _affine(*entries: ArrayLike) -> Array:
     for i, entry in enumerate(entries):
         rows[..., i] = entry
     return rows.reshape(*shape, 2, 3)
+
+
+def similarity(points: ArrayLike, shape: ArrayLike) -> Array:
+    """Fit the affines (F, 2, 3) that map points (F, K, 2) to a shape (K, 2), in least squares.
+
+    They rotate, scale and move; they neither shear nor mirror.
+    """
+    points, shape = np.asarray(points, float), np.asarray(shape, float)
+
+    # As complex numbers, in which a similarity is one factor and one offset.
+    face = points[..., 0] + 1j * points[..., 1]  # (F, K)
+    target = shape[:, 0] + 1j * shape[:, 1]  # (K,)
+    face_mean, target_mean = face.mean(1, keepdims=True), target.mean()
+    face, target = face - face_mean, target - target_mean
+    factor = (face.conj() * target).sum(1) / np.maximum((np.abs(face) ** 2).sum(1), 1e-12)
+    offset = target_mean - factor * face_mean[:, 0]
+    return _affine(factor.real, -factor.imag, offset.real, factor.imag, factor.real, offset.imag)
 
 
 def compose(*affines: Array) -> Array:
@@ -333,6 +373,41 @@ def nesting(a: ArrayLike, b: ArrayLike) -> float:
     """Compute the intersection over the smaller area of two boxes (4,); 1 if nested."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     return shared_area(a, b) / max(min(_area(a), _area(b)), 1e-9)
+
+
+def overlaps(boxes: ArrayLike) -> tuple[Array, Array]:
+    """Compute `overlap` and `nesting` of all pairs of boxes (F, 4), each (F, F)."""
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    left_top, right_bottom = boxes[:, :2], boxes[:, 2:]
+    sides = np.minimum(right_bottom[:, None], right_bottom)
+    sides = sides - np.maximum(left_top[:, None], left_top)  # (F, F, 2)
+    shared = np.maximum(sides, 0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    union = area[:, None] + area[None] - shared
+    smaller = np.minimum(area[:, None], area[None])
+    return shared / np.maximum(union, 1e-9), shared / np.maximum(smaller, 1e-9)
+
+
+def enlarged(boxes: ArrayLike, factor: float) -> Array:
+    """Map boxes (F, 4) through the resizing of an image by `factor`; see `rescaling`."""
+    return factor * (np.asarray(boxes, float).reshape(-1, 4) + 0.5) - 0.5
+
+
+def turned_back(boxes: ArrayLike, quarters: int, shape: tuple[int, ...]) -> Array:
+    """Map boxes (F, 4) in an image turned by `np.rot90(image, quarters)` to the image itself.
+
+    Args:
+        boxes: IMAGE pixels of the turned image.
+        quarters: number of quarter turns, anticlockwise as one sees it.
+        shape: of the image itself.
+    """
+    boxes = np.asarray(boxes, float).reshape(-1, 4)
+    for done in range(quarters):
+        # One turn back: the width before it is the height after it.
+        width = shape[1] if (quarters - done) % 2 else shape[0]
+        left, top, right, bottom = boxes.T
+        boxes = np.stack([width - 1 - bottom, left, width - 1 - top, right], 1)
+    return boxes
 
 
 def shared_area(a: Array, b: Array) -> float:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fkp.errors import FkpError
+from fkp.files.plain import yaml_in
 from fkp.files.reading import read_text, safe_cell
 
 # Bytes of a markup file, at most: the shipped ones have 2000.
@@ -308,15 +308,6 @@ def _swap_sides(words: re.Pattern[str], sides: dict[str, str], name: str) -> str
     return words.sub(swap, name)
 
 
-def _load_plain(text: str) -> Any:
-    """Load YAML without aliases: a few lines of nested aliases can expand to gigabytes."""
-    # PyYAML's loader in C, where it was built: ten times as fast.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
-        raise ValueError("a markup must not have aliases")
-    return yaml.load(text, loader)
-
-
 def load_markup(name: str) -> Markup:
     """Load a markup that comes with the package, or a YAML file with the arguments of `Markup`.
 
@@ -336,7 +327,7 @@ def load_markup(name: str) -> Markup:
 
     text = read_text(file, MAX_BYTES)
     try:
-        given = _load_plain(text)
+        given = yaml_in(text)
         # An empty optional field stands for its default; an empty required one is an error.
         required = ("name", "points")
         values = {k: v for k, v in given.items() if v is not None or k in required}

@@ -15,15 +15,16 @@ TINY = 5e-324
 
 _FROM_1 = (
     *("batch_size", "count", "width", "workers", "faces", "frames", "longest"),
+    *("steps", "train_faces", "sizes", "repeats"),
     *("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes"),
 )
 _FROM_0 = (
     *("num_workers", "worst", "minutes", "patience", "gradient_clip_val", "log_every_n_steps"),
     *("shift", "zoom", "rotation", "stretch", "gain", "gamma", "sigma", "std"),
-    *("min_neighbors", "side", "beta"),
+    *("min_neighbors", "side", "beta", "threads"),
 )
-_POSITIVE = ("lr", "scale", "margin", "unit", "cutoff", "speed_cutoff")
-_PROBABILITIES = ("p", "tail_p", "dropout", "min_confidence", "min_size")
+_POSITIVE = ("lr", "smallest", "pixels", "scale", "margin", "unit", "cutoff", "speed_cutoff")
+_PROBABILITIES = ("p", "tail_p", "dropout", "min_confidence")
 
 # Least and largest value, both allowed.
 LIMITS: dict[str, tuple[float, float]] = {
@@ -35,6 +36,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "refine_steps": (1, 100),
     "quality": (0, 100),
     "seed": (0, 2**32 - 1),
+    "folds": (2, inf),
+    "fold": (0, inf),
     # Side of a crop, pixels: what networks and recipes accept.
     "size": (32, 1024),
 }

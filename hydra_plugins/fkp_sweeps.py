@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -98,6 +99,61 @@ class Grid(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         return parser.parse_overrides([*self._parse_config(), *arguments])
+
+
+class Folds(Grid):
+    """Train each fold of a cross-validation, then the final model on all faces.
+
+    The final model lies in the folder of the sweep. The error of the folds on faces that they were
+    not trained on is its estimate. `train.py data.folds=5` takes this sweeper.
+
+    Args:
+        max_batch_size: jobs that the launcher gets at once; None for all.
+        params: further overrides, key -> values.
+    """
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what is not finished, and report.
+
+        Raises:
+            FkpError: some folds or the final model have failed or were stopped; or the folder
+                holds something else.
+        """
+        from fkp.errors import FkpError
+        from fkp.runs import cross_validation, sweeps
+
+        overrides = self._parse(arguments)
+        jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
+        cross_validation.refuse_others(self.folder, jobs)
+        super().sweep(arguments)
+
+        # The final model.
+        assert self.launcher is not None
+        if sweeps.validation_nme(self.folder) is None:
+            final = cross_validation.final_job(jobs[0])
+            self.validate_batch_is_legal([final])
+            self.launcher.launch([final], initial_job_idx=self.batch_index)
+        if sweeps.validation_nme(self.folder) is None:
+            reason = sweeps.read_attempts(self.folder).get("error", "")
+            raise FkpError(
+                f"{self.folder}: the folds are finished, the final model is not ({reason}); "
+                "the same command again continues it"
+            )
+        cross_validation.print_final(self.folder)
+
+    def run(self, jobs: Sequence[Sequence[str]], swept: Sequence[str]) -> list[float]:
+        """Launch the jobs that are not finished; one after the other, the first before the rest.
+
+        Raises:
+            FkpError: the first job has not begun, for a reason that the others share.
+        """
+        from fkp.runs import cross_validation, sweeps
+
+        if not isinstance(self.launcher, BasicLauncher):
+            return super().run(jobs, swept)
+        values = super().run(jobs[:1], swept)
+        cross_validation.refuse_mistake(self.folder / sweeps.folder_name(jobs[0], swept))
+        return [*values, *super().run(jobs[1:], swept)]
 
 
 class Optuna(Grid):

@@ -27,8 +27,9 @@ TIMEOUT = 300
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the user's cache out of the tests."""
+    """Keep the user's cache and the network out of the tests."""
     os.environ["FKP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["FKP_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")

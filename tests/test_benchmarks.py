@@ -13,6 +13,7 @@ from fkp import painter
 from fkp.data.pts_folders import write_pts
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.files.images import write_image
+from fkp.geometry import face_box
 
 # A run's folder, and what it printed.
 Run = tuple[Path, str]
@@ -98,6 +99,15 @@ def test_detectors_counts_boxes_before_and_after_the_filter(ckpt: str, sets: Pat
         assert metrics[f"{place}_haar_ms"] > 0
 
 
+def test_recall_counts_boxes_by_condition(sets: Path) -> None:
+    metrics = run_benchmark(
+        "recall.py", str(sets), "--faces", "2", "--mediapipe", "none", "--only", "rotation_9"
+    )
+    for condition in ("rotation_90", "photos"):
+        assert 0 <= metrics[f"{condition}_haar"] <= 100 and metrics[f"{condition}_auto_false"] >= 0
+    assert len(metrics) == 8  # two conditions, two detectors; neither MediaPipe nor YuNet
+
+
 def test_predict_measures_time_and_memory_without_peers(ckpt: str, tmp_path: Path) -> None:
     write_image(tmp_path / "face.png", painter.paint(3, 0)[0])
     missing = ("--dlib", str(tmp_path / "python"), "--mediapipe", str(tmp_path / "python"))
@@ -136,3 +146,26 @@ def test_scaling_measures_memory_and_speed() -> None:
     for name in ("first", "again", "cold", "loader", "two_conv"):
         assert metrics[f"x2_{name}_faces_per_s"] > 0 and metrics[f"x2_{name}_processor_ms"] > 0
     assert metrics["x2_imported_mb"] <= metrics["x2_set_up_mb"] <= metrics["x2_peak_mb"]
+
+
+def test_suggest_compares_suggested_with_random_faces(ckpt: str, tmp_path: Path) -> None:
+    root = tmp_path / "pseudo/lfw"
+    points = ["eye_right", "eye_left", "nose"]
+    coordinates = [f"{point}_{axis}" for point in points for axis in "xy"]
+    header = ["image", *coordinates, "box_left", "box_top", "box_right", "box_bottom"]
+    for split, numbers in (("train", range(14)), ("test", range(14, 18))):
+        rows = [",".join(header)]
+        for i in numbers:
+            image, label = painter.paint(7, i)
+            write_image(root / f"images/P{i}_0001.png", image)
+            values = [*label[[36, 45, 30]].flatten(), *face_box(label)]
+            rows.append(",".join([f"P{i}_0001.png", *map(str, values)]))
+        (root / f"mesh12_{split}.csv").write_text("\n".join(rows) + "\n")
+    (root / "mesh12.yaml").write_text(
+        json.dumps({"name": "own", "points": points, "pair": points[:2]})
+    )
+
+    options = ("--ckpt", ckpt, "--seeds", "2", "--start", "4", "--add", "3")
+    metrics = run_benchmark("suggest.py", str(tmp_path), *options)
+    assert metrics["gain"] == pytest.approx(metrics["random_7"] - metrics["suggested_7"], abs=2e-4)
+    assert metrics["start_4"] > 0 and metrics["unsure_7"] > 0 and metrics["random_faces"] > 0

@@ -184,3 +184,47 @@ def test_stretching_scales_both_directions_and_keeps_areas(
     np.testing.assert_allclose(
         g.compose(affine, g.stretching(1 / s, angle, centre)), g.IDENTITY, atol=1e-8
     )
+
+
+def test_a_similarity_is_found_again_and_never_mirrors() -> None:
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(20, 2))
+    turned = g.compose(
+        g.rotation([-170, 3, 80], np.array([4.0, 5.0])),
+        g.rescaling([0.1, 1.0, 30.0]),
+        g.translation([1, -50, 9], [3, 0, 700]),
+    )
+    faces = g.apply(turned, np.tile(shape, (3, 1, 1)))
+    found = g.similarity(faces, shape)
+    np.testing.assert_allclose(found, g.invert(turned), atol=1e-9)
+
+    # Least squares: no small change of the affine lies nearer.
+    noisy = faces + rng.normal(0, 0.1, faces.shape)
+    best = g.similarity(noisy, shape)
+    mirrored = g.similarity(faces * (-1, 1), shape)
+    assert (np.linalg.det(best[:, :, :2]) > 0).all()
+    assert (np.linalg.det(mirrored[:, :, :2]) > 0).all()
+
+    def distance(affine: np.ndarray) -> np.ndarray:
+        return ((g.apply(affine, noisy) - shape) ** 2).sum((1, 2))
+
+    for change in (g.rotation(0.1, np.zeros(2)), g.translation(0.001, 0)):
+        changed = g.compose(best, np.broadcast_to(change, best.shape))
+        assert (distance(best) < distance(changed)).all()
+
+
+def test_overlaps_are_those_of_each_pair() -> None:
+    random = np.random.default_rng(3)
+    left_top = random.uniform(0, 50, (12, 2))
+    boxes = np.concatenate([left_top, left_top + random.uniform(1, 40, (12, 2))], 1)
+    shared, inside = g.overlaps(boxes)
+    for i, a in enumerate(boxes):
+        for j, b in enumerate(boxes):
+            assert shared[i, j] == pytest.approx(g.overlap(a, b))
+            assert inside[i, j] == pytest.approx(g.nesting(a, b))
+
+
+def test_boxes_are_enlarged_as_images_are() -> None:
+    box = np.array([3.0, 4.0, 10.0, 12.0])
+    corners = g.apply(g.rescaling(2.5), box.reshape(2, 2))
+    np.testing.assert_allclose(g.enlarged(box, 2.5)[0], corners.reshape(4))

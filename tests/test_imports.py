@@ -14,7 +14,7 @@ LAYERS = [
     ["ranges"],
     ["files", "console"],
     ["markup"],
-    ["geometry", "calibration", "augmentations", "losses"],
+    ["geometry", "calibration", "augmentations", "losses", "power_law"],
     ["detectors", "transforms", "codecs", "networks", "metrics", "painter", "face"],
     ["recipe"],
     ["data"],
@@ -22,7 +22,7 @@ LAYERS = [
     ["draw"],
     ["inference", "callbacks"],
     ["runs"],
-    ["doctor", "report"],
+    ["doctor", "report", "suggest", "learning_curve"],
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 FILES = [*(ROOT / "fkp").rglob("*.py")]

@@ -29,6 +29,54 @@ def test_mirrored_faces_resemble_faces_only_with_swapped_points() -> None:
     )
 
 
+def pairs(text: str) -> list[int]:
+    """Spell out the flip indices of pairs such as `0-32`; `0-32…15-17` is a run of pairs."""
+    swapped: dict[int, int] = {}
+    for part in text.split():
+        first, last = (tuple(map(int, end.split("-"))) for end in (part.split("…") * 2)[:2])
+        step = 1 if last[1] >= first[1] else -1
+        others = range(first[1], last[1] + step, step)
+        swapped |= dict(zip(range(first[0], last[0] + 1), others, strict=True))
+    return [swapped.get(i, i) for i in range(max(swapped) + 1)]
+
+
+# mmpose, configs/_base_/datasets/wflw.py, cofw.py and lapa.py: `swap` of each key point.
+WFLW = (
+    "0-32…32-0 33-46…37-42 38-50…41-47 42-37…46-33 47-41…50-38 55-59…59-55 60-72…64-68 65-75…67-73"
+)
+WFLW += " 68-64…72-60 73-67…75-65 76-82…82-76 83-87…87-83 88-92…92-88 93-95…95-93 96-97 97-96"
+LAPA = (
+    "0-32…32-0 33-46…37-42 38-50…41-47 42-37…46-33 47-41…50-38 55-65…65-55 66-79…70-75 71-82…73-80"
+)
+LAPA += " 74-83 75-70…79-66 80-73…82-71 83-74 84-90…90-84 91-95…95-91 96-100…100-96 101-103…103-101"
+LAPA += " 104-105 105-104"
+COFW = (
+    "0-1 1-0 2-3 3-2 4-6 5-7 6-4 7-5 8-9 9-8 10-11 11-10 12-14 13-15 14-12 15-13 16-17 17-16 18-19"
+)
+COFW += " 19-18 22-23 23-22 28-28"
+# BioID's readme: 0 = right eye pupil, 1 = left eye pupil, …, 19 = tip of chin.
+BIOID = "0-1 1-0 2-3 3-2 4-7…7-4 8-13…13-8 15-16 16-15 19-19"
+
+
+@pytest.mark.parametrize(
+    ("name", "swap", "eyes"),
+    [
+        ("wflw98", WFLW, (60, 72)),
+        ("lapa106", LAPA, (66, 79)),
+        ("cofw29", COFW, (8, 9)),
+        ("bioid20", BIOID, (0, 1)),
+    ],
+)
+def test_flip_indices_are_those_that_are_published(
+    name: str, swap: str, eyes: tuple[int, int]
+) -> None:
+    markup = load_markup(name)
+    assert markup.flip_indices.tolist() == pairs(swap)
+    assert markup.eyes == eyes and markup.flip_indices[eyes[0]] == eyes[1]
+    inside = [i for first, last in markup.regions.values() for i in range(first, last + 1)]
+    assert inside == list(range(len(markup.points)))
+
+
 def test_a_markup_is_rebuilt_from_its_plain_values() -> None:
     assert Markup(**IBUG68.as_dict()) == IBUG68
 
@@ -241,5 +289,5 @@ def test_a_file_that_is_not_yaml_is_one_error(data: bytes, tmp_path: Path) -> No
 
 
 def test_the_error_for_a_missing_file_lists_the_known_markups() -> None:
-    with pytest.raises(FkpError, match="face5, ibug68, or give the path"):
+    with pytest.raises(FkpError, match="face5, ibug68, .*, or give the path"):
         load_markup("nowhere/mine.yaml")

@@ -3,7 +3,7 @@
     python benchmarks/accuracy/boxes.py [path/to/youtube_faces [path/to/yunet.onnx]]
 
 The medians are the constants of `box:` in fkp/markups/*.yaml, of the framing in conf/, and of YuNet
-in fkp/detectors.py. They are taken over the training split of the identity protocol; no test face
+in fkp/detectors/. They are taken over the training split of the identity protocol; no test face
 is used.
 """
 

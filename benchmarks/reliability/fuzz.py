@@ -27,6 +27,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -41,6 +42,12 @@ import fkp.markup
 from fkp import painter
 from fkp.data import image_cache, image_digests
 from fkp.data.columns import Texts
+from fkp.data.formats.coco import Coco
+from fkp.data.formats.deeplabcut import DeepLabCut
+from fkp.data.formats.label_studio import LabelStudio
+from fkp.data.formats.labelme import Labelme
+from fkp.data.formats.sleap import Sleap
+from fkp.data.formats.yolo import Yolo
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import PtsFolders, write_pts
 from fkp.data.table import FaceTable, Source
@@ -49,6 +56,7 @@ from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files import download, images
 from fkp.files.images import read_image, write_image
+from fkp.files.matlab import array, cell, cells, open_hdf5, read_mat
 from fkp.inference import engines
 from fkp.inference.media import find
 from fkp.inference.video import Video
@@ -141,6 +149,12 @@ def seeds() -> dict[str, list[bytes]]:
             **made,
             "doctor": [data for files in made.values() for data in files],
             **_label_files(folder, points),
+            **{
+                name: [(SAMPLES / file).read_bytes() for file in files]
+                for name, (_, files) in FORMATS.items()
+            },
+            "yolo": [(SAMPLES / "yolo/labels/0000002.txt").read_bytes()],
+            **_matlab_files(folder, points),
             "film": _video_files(folder, image),
             "archive": [_archive_file(folder)],
             "index": [file.read_bytes() for file in folder.glob("canvases-*/index")],
@@ -199,6 +213,25 @@ def _label_files(folder: Path, points: np.ndarray) -> dict[str, list[bytes]]:
     }
 
 
+def _matlab_files(folder: Path, points: np.ndarray) -> dict[str, list[bytes]]:
+    """Write labels as MATLAB does: of version 5, and of version 7.3 with an image in a cell."""
+    import h5py
+    from scipy.io import savemat
+
+    for name in ("plain", "packed"):
+        arrays = {"pt3d_68": points.T, "other": np.array([[1, "a"]], object)}
+        savemat(folder / f"{name}.mat", arrays, do_compression=name == "packed")
+    with h5py.File(folder / "a.mat", "w", userblock_size=512) as file:
+        image = file.create_dataset("#refs#/a", data=np.zeros((3, 5, 4), np.uint8))
+        file.create_dataset("IsT", data=np.array([[image.ref]], h5py.ref_dtype))
+        file["phisT"] = points.reshape(-1, 1)
+    files = [folder / f"{name}.mat" for name in ("plain", "packed")]
+    return {
+        "mat": [file.read_bytes() for file in files],
+        "hdf5": [(folder / "a.mat").read_bytes()],
+    }
+
+
 def _spreadsheet(points: np.ndarray) -> bytes:
     """Make a UTF-16 table with an index column, decimal commas and Windows paths, no header."""
     cells = [str(value).replace(".", ",") for value in points.ravel()]
@@ -246,6 +279,19 @@ def _survey(source: Source, file: Path) -> object:
     return source.survey()
 
 
+def _survey_format(kind: Callable[..., Source], file: Path) -> object:
+    """Read the labels of a file in a format of its own, which a new source must see."""
+    return kind(str(file.parent), file=file.name).survey()
+
+
+def _yolo(file: Path) -> object:
+    """Read a file of YOLO labels, beside an image."""
+    write_image(file.with_suffix(".png"), np.zeros((8, 8), np.uint8))
+    settings = file.with_name("data.yaml")
+    settings.write_text("train: .\nkpt_shape: [6, 3]\n")
+    return Yolo(str(file.parent), file=settings.name).contents()
+
+
 def _video(file: Path) -> object:
     """Read the rate and at most 100 frames of a video."""
     video = Video(file)
@@ -278,8 +324,26 @@ def _prediction(file: Path) -> object:
     return PredictionWriter(PREDICTOR, file.parent, {}).images.read(Path("a.png"), Path("a"))
 
 
+def _hdf5(file: Path) -> object:
+    """Read the points and the images of a MATLAB file of version 7.3."""
+    with open_hdf5(file) as opened:
+        images_of = [cell(opened, one, "IsT") for one in cells(opened, "IsT")]
+        return array(opened, "phisT"), images_of
+
+
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
-PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
+PREDICTOR: Any = SimpleNamespace(markup=IBUG68, detector=None)
+
+# Files that the tools themselves wrote, by the reader's name.
+SAMPLES = Path(__file__).parents[2] / "tests/data/formats/samples"
+FORMATS: dict[str, tuple[Callable[..., Source], list[str]]] = {
+    "coco": (Coco, ["coco_datumaro.json", "coco_labelstudio.json"]),
+    "labelstudio": (LabelStudio, ["labelstudio.json", "labelstudio_min.json"]),
+    "labelme": (Labelme, ["labelme/ann_1.json", "labelme/bob_1.json"]),
+    "deeplabcut": (DeepLabCut, ["deeplabcut/CollectedData_ann.csv"]),
+    "deeplabcut_h5": (DeepLabCut, ["deeplabcut/CollectedData_ann.h5"]),
+    "sleap": (Sleap, ["sleap.slp", "sleap.pkg.slp"]),
+}
 
 # By the reader's name: the name of the file, and the function that reads it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -287,6 +351,13 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "doctor": ("in.png", read_facts),
     "csv": ("in.csv", lambda file: _survey(CSV, file)),
     "pts": ("a.pts", lambda file: _survey(PTS, file)),
+    **{
+        name: (f"in{Path(files[0]).suffix}", partial(_survey_format, kind))
+        for name, (kind, files) in FORMATS.items()
+    },
+    "yolo": ("in.txt", _yolo),
+    "mat": ("in.mat", lambda file: read_mat(file, ["pt3d_68"])),
+    "hdf5": ("in.mat", _hdf5),
     "markup": ("in.yaml", lambda file: load_markup(str(file))),
     "prediction": ("a.json", _prediction),
     "list": ("in.txt", lambda file: find(str(file))),

@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader, Sampler
 from fkp.augmentations import Augmentation
 from fkp.data import label_places, label_values
 from fkp.data.dataset import Batch, CachedBatch, FacialKeypointsDataset
+from fkp.data.folds import ordered
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import ImageCache, decode
 from fkp.data.label_values import Wrong
+from fkp.data.mirror_pairs import with_proved_pairs
 from fkp.data.sampling import TrainLoader, WeightedEpochs
 from fkp.data.shapes import check_flip, mean_shape, proposal
 from fkp.data.table import FaceTable, Fault, Source
@@ -48,6 +50,8 @@ class FacesDataModule(pl.LightningDataModule):
         seed: of shuffling and of random draws.
         check_labels: refuse labels that do not lie on the faces that the default detector finds in
             a sample of the images.
+        train_faces: train on so many faces, of people in a random order by `seed`, for a learning
+            curve: fewer faces are a part of more. None for all.
     """
 
     def __init__(
@@ -61,12 +65,14 @@ class FacesDataModule(pl.LightningDataModule):
         margin: float | None = 3.0,
         seed: int = 0,
         check_labels: bool = True,
+        train_faces: int | None = None,
     ):
         super().__init__()
         self.source, self.batch_size, self.num_workers = source, batch_size, num_workers
         self.transforms = list(transforms.values())
         self.augmentations = list((augmentations or {}).values())
         self.gray, self.margin, self.seed, self.check_labels = gray, margin, seed, check_labels
+        self.train_faces = train_faces
         self.splits: dict[str, FacialKeypointsDataset] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -90,7 +96,8 @@ class FacesDataModule(pl.LightningDataModule):
 
         # Order the faces by split: each split is then a slice of one table, and shares its memory
         # with loader processes.
-        splits = table.split_indices(self.source.protocol)
+        splits = self.source.split_indices(table)
+        splits["train"] = self._limited(table, splits["train"])
         order = np.concatenate(list(splits.values()))
         table, cache = table.select(order), cache.select(order)
 
@@ -99,13 +106,25 @@ class FacesDataModule(pl.LightningDataModule):
         sizes = {name: len(indices) for name, indices in splits.items()}
         self.splits = self._datasets(table, cache, markup, sizes)
 
+    def _limited(self, table: FaceTable, train: np.ndarray) -> np.ndarray:
+        """Return the indices of the training faces that `train_faces` leaves."""
+        if self.train_faces is None:
+            return train
+        if self.train_faces > len(train):
+            raise FkpError(
+                f"datamodule.train_faces={self.train_faces}: there are {len(train)}",
+                key="datamodule.train_faces",
+            )
+        order = ordered(table.select(train).identity, f"{self.seed} ")
+        return np.sort(train[order[: self.train_faces]])
+
     def _measure(self, table: FaceTable) -> Markup:
         """Return the source's markup, completed by what is measured on training faces."""
         try:
-            train = table.split_indices(self.source.protocol)["train"]
+            train = self.source.split_indices(table)["train"]
         except FkpError:
             # A split would be empty. Bad rows may be why, so they are reported first.
-            return self.source.markup
+            train = np.arange(len(table))
         return measured(table.select(_thinned(train, ENOUGH)), self.source.markup)
 
     def _decode_and_check(
@@ -139,7 +158,10 @@ class FacesDataModule(pl.LightningDataModule):
         return table, cache
 
     def _check_flips(self, points: np.ndarray, markup: Markup) -> Markup:
-        """Return the markup if its flip indices fit the labels; without flips if it has none.
+        """Return the markup if its flip indices fit the labels.
+
+        If its names do not say which points mirror each other, the labels may prove it; else it is
+        returned without flips.
 
         Args:
             points: (F, K, 2) training labels.
@@ -156,6 +178,8 @@ class FacesDataModule(pl.LightningDataModule):
             except FkpError:
                 if markup.sided:
                     raise
+                if markup.mirror and (proved := with_proved_pairs(points, markup)):
+                    return proved
 
         p = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)
         what = f"markup {markup.name}: the point names do not say which points mirror each other"

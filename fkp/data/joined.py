@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import numpy as np
 from fkp.data.columns import Texts
 from fkp.data.table import EXTRA, FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
+from fkp.markup import Markup
 
 
 class Joined(Source):
@@ -28,10 +30,12 @@ class Joined(Source):
         protocol: `identity`; `official`, which tests on the publishers' test faces only; or
             `strict`.
         on_bad: `stop` or `skip`, for all sources.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
 
     Raises:
-        FkpError: a name that is unknown or comes twice, weights of another number, or markups that
-            differ.
+        FkpError: a name that is unknown or comes twice, weights of another number, or folds of a
+            single source.
     """
 
     def __init__(
@@ -42,23 +46,40 @@ class Joined(Source):
         weights: list[float] | None = None,
         protocol: Literal["official", "identity", "strict"] = "identity",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         _check_names(sources, known)
         self.sources = {name: known[name] for name in sources}
         self.weights = _checked_weights(weights, sources)
         self.protocol, self.on_bad, self.root = protocol, on_bad, Path(root)
-        for source in self.sources.values():
+        self.folds, self.fold = folds, fold
+        for name, source in self.sources.items():
+            if (source.folds, source.fold) != (None, None):
+                key = f"data.known.{name}.folds"
+                raise FkpError(f"{key}: the folds are of all sources; set data.folds", key=key)
             source.root = self.root / source.root
 
-        self.markup, *others = (source.markup for source in self.sources.values())
-        if any(markup != self.markup for markup in others):
-            names = " and ".join(dict.fromkeys(markup.name for markup in (self.markup, *others)))
+    def read_markup(self) -> Markup:
+        """Return the markup that the sources share.
+
+        Markups that were read from files of labels are the same if they name the same points.
+
+        Raises:
+            FkpError: they differ.
+        """
+        first, *others = markups = [source.markup for source in self.sources.values()]
+        if any(_meaning(markup) != _meaning(first) for markup in others):
+            names = " and ".join(dict.fromkeys(markup.name for markup in markups))
             raise FkpError(
-                f"data.sources: they have different markups, {names}; join sources of one markup"
+                f"data.sources: they have different markups, {names}; join sources of one markup",
+                key="data.sources",
             )
+        return next((markup for markup in markups if markup.pairs is not None), first)
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """Read all faces, source by source; rows begin with the source's name."""
+        _ = self.markup  # which refuses sources of different points
         tables, faults = [], []
         for (name, source), weight in zip(self.sources.items(), self.weights, strict=True):
             table, bad = source.survey()
@@ -69,6 +90,11 @@ class Joined(Source):
             tables.append(table)
             faults += [Fault(f"{name}/{fault.row}", fault.what) for fault in bad]
         return FaceTable.joined(tables), faults
+
+
+def _meaning(markup: Markup) -> Markup:
+    """Return a markup without its name, lines and pairs, which two files may give differently."""
+    return replace(markup, name="joined", lines={}, pairs=None, mirror=True)
 
 
 def _check_names(sources: list[str], known: dict[str, Source]) -> None:

@@ -76,7 +76,7 @@ class Search:
             self.detectors[key] = HaarCascade(
                 scale_factor=1.1 if finer else 1.2,
                 second="haarcascade_frontalface_alt2.xml" if finer else None,
-                min_size=0.7 * FACE / longest,
+                smallest=HaarCascade.PIXELS / longest,
                 longest=longest,
             )
         return self.detectors[key]

@@ -18,11 +18,12 @@ from fkp.data.csv_layout import Layout, find_layout
 from fkp.data.csv_reader import Row, open_csv
 from fkp.data.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.data.image_folder import ImageFolder, without_clashes
+from fkp.data.point_columns import point_names
 from fkp.data.table import FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
 from fkp.files.reading import safe_cell
 from fkp.files.writing import open_whole
-from fkp.markup import load_markup
+from fkp.markup import Markup, load_markup
 
 # If the CSV is missing: endings of the files that are suggested, and how many.
 TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3
@@ -59,8 +60,11 @@ class LabelledCsv(Source):
             `Joined`, is for training only.
         test_file: a second CSV with the publisher's test rows, if there is one.
         test_images: the folder of its images, if it is another.
-        markup: name of a markup that comes with fkp, or path of a YAML file.
+        markup: name of a markup that comes with fkp, or path of a YAML file; None takes the points
+            from the names of the columns.
         on_bad: `stop` or `skip`.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
     """
 
     def __init__(
@@ -72,17 +76,37 @@ class LabelledCsv(Source):
         protocol: Literal["official", "identity", "strict", "train"] = "identity",
         test_file: str | None = None,
         test_images: str | None = None,
-        markup: str = "ibug68",
+        markup: str | None = "ibug68",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
+        self.folds, self.fold = folds, fold
         self.identity = person_pattern(identity)
-        self.markup = load_markup(markup)
+        if markup is not None:
+            self.markup = load_markup(markup)
 
         # The publisher's splits: CSV and folder of images.
         self.official = {"train": (file, images)}
         if test_file is not None:
             self.official["test"] = (test_file, test_images or images)
+
+    def read_markup(self) -> Markup:
+        """Return the markup that the names of the columns describe.
+
+        Raises:
+            FkpError: the columns are not named after points.
+        """
+        path = self.root / self.official["train"][0]
+        if not path.exists():
+            raise FkpError(f"{path}: no such file; {self._suggestion()}", file=path)
+        with open_csv(path) as table:
+            names = point_names(table.header)
+        if not names:
+            what = f"{path}: no column is named after a point (…_x, …_y); set data.markup"
+            raise FkpError(what, key="data.markup", file=path)
+        return Markup(path.stem, names)
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:
         """Read all faces of all files.

@@ -79,6 +79,16 @@ def _axis(name: str) -> tuple[str, str]:
     return ("0", name.lower()) if name.lower() in ("x", "y") else ("", "")
 
 
+def point_names(header: list[str]) -> list[str]:
+    """Return the names of the points that columns are named after, in their order; none if none is.
+
+    >>> point_names(["image", "eye_left_x", "eye_left_y", "nose_x", "nose_y"])
+    ['eye_left', 'nose']
+    """
+    named = [axis for name in header if len(name) > 1 and (axis := _axis(name))[1]]
+    return list(dict.fromkeys(stem for stem, _ in named))
+
+
 def named_slots(file: Path, header: list[str], markup: Markup) -> dict[int, Slot]:
     """Return the slots of columns that are named after points.
 

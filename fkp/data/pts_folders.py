@@ -42,6 +42,8 @@ class PtsFolders(Source):
             split.
         markup: name of a markup that comes with fkp, or path of a YAML file.
         on_bad: `stop` or `skip`.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
     """
 
     def __init__(
@@ -52,8 +54,11 @@ class PtsFolders(Source):
         protocol: Literal["identity", "strict"] = "identity",
         markup: str = "ibug68",
         on_bad: OnBad = "stop",
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
+        self.folds, self.fold = folds, fold
         self.identity = person_pattern(identity)
         self.markup = load_markup(markup)
         groups = lfpw_duplicates() if same == "lfpw" else same or []

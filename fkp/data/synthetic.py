@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -32,10 +33,18 @@ class Synthetic(LabelledCsv):
         root: folder of the set; None for a folder in fkp's cache with a name of its own for each
             renderer, seed and count.
         workers: processes that render; None for one a core.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
     """
 
     def __init__(
-        self, count: int = 3000, seed: int = 0, root: str | None = None, workers: int | None = None
+        self,
+        count: int = 3000,
+        seed: int = 0,
+        root: str | None = None,
+        workers: int | None = None,
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         # The fingerprint of the renderer's files: another renderer, another set.
         folder = Path(str(painter.__file__)).parent
@@ -43,7 +52,7 @@ class Synthetic(LabelledCsv):
         renderer = fingerprint(*(path.read_bytes() for path in files))
         self.name = f"synthetic-{renderer}-{seed}-{count}"
 
-        super().__init__(str(root or cache_folder() / self.name))
+        super().__init__(str(root or cache_folder() / self.name), folds=folds, fold=fold)
         self.count, self.seed, self.workers = count, seed, workers or os.cpu_count() or 1
 
     def survey(self) -> tuple[FaceTable, list[Fault]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from fkp.data.columns import Texts, joined, taken
+from fkp.data.folds import fold_indices, place
 from fkp.errors import FkpError
 from fkp.markup import Markup
 
@@ -119,28 +119,28 @@ class FaceTable:
             known = ", ".join(PROTOCOLS)
             raise FkpError(f"data.protocol={protocol}: no such protocol; there is {known}")
 
-        place = np.fromiter(map(_place, self.identity), float, len(self))
-        masks = self._masks(protocol, place)
+        places = np.fromiter(map(place, self.identity), float, len(self))
+        masks = self._masks(protocol, places)
 
         if not all(mask.any() for mask in masks.values()):
             # There are few people, or they were selected by this same hash, as are the people of
             # another table's train split. Then use their rank by the hash instead.
-            pooled = np.unique(place[self.official != EXTRA])
+            pooled = np.unique(places[self.official != EXTRA])
             people = max(1, len(pooled))
-            masks = self._masks(protocol, (np.searchsorted(pooled, place) + 0.5) / people)
+            masks = self._masks(protocol, (np.searchsorted(pooled, places) + 0.5) / people)
             if empty := [name for name, mask in masks.items() if not mask.any()]:
                 raise FkpError(self._too_few(protocol, empty))
             _warn_of_ranks(protocol, people)
         return {name: np.flatnonzero(mask) for name, mask in masks.items()}
 
-    def _masks(self, protocol: str, place: np.ndarray) -> dict[str, np.ndarray]:
-        """Return a mask (F,) per split; place: (F,) in [0, 1), a number for each face's person."""
+    def _masks(self, protocol: str, places: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a mask (F,) per split; places: (F,) in [0, 1), a number for each face's person."""
         official, pooled = self.official == "test", self.official != EXTRA
-        test = official if protocol == "official" else pooled & (place < TEST_SHARE)
-        val = pooled & ~test & (place >= TEST_SHARE) & (place < TEST_SHARE + VAL_SHARE)
+        test = official if protocol == "official" else pooled & (places < TEST_SHARE)
+        val = pooled & ~test & (places >= TEST_SHARE) & (places < TEST_SHARE + VAL_SHARE)
         left_out = official & (protocol == "strict")
         # A person of val or test may also be among the faces for training only.
-        left_out |= ~pooled & np.isin(place, place[val | test])
+        left_out |= ~pooled & np.isin(places, places[val | test])
         return {"train": ~test & ~val & ~left_out, "val": val & ~left_out, "test": test}
 
     def _too_few(self, protocol: str, empty: list[str]) -> str:
@@ -169,12 +169,32 @@ class Source(ABC):
         markup: the meaning of the points.
         on_bad: `stop` refuses to train while a row is bad; `skip` leaves bad rows out and counts
             them.
+        folds: number of folds of a cross-validation by person; None for the protocol's splits.
+        fold: the fold that is tested on, from 0, or `all`, see `fkp.data.folds.fold_indices`.
     """
 
     root: Path
     protocol: str
-    markup: Markup
     on_bad: OnBad = "stop"
+    folds: int | None = None
+    fold: int | Literal["all"] | None = None
+    _markup: Markup | None = None
+
+    @property
+    def markup(self) -> Markup:
+        """Return the meaning of the points; it may have to be read from the files of labels."""
+        if self._markup is None:
+            self._markup = self.read_markup()
+        return self._markup
+
+    @markup.setter
+    def markup(self, markup: Markup) -> None:
+        """Set the meaning of the points, or complete it by what was measured."""
+        self._markup = markup
+
+    def read_markup(self) -> Markup:
+        """Read the markup from the files of labels, for a source that is not told it."""
+        raise NotImplementedError
 
     @abstractmethod
     def survey(self) -> tuple[FaceTable, list[Fault]]:
@@ -189,6 +209,32 @@ class Source(ABC):
         table, faults = self.survey()
         self.answer(faults, len(table))
         return table
+
+    def split(self, table: FaceTable) -> dict[str, FaceTable]:
+        """Split faces of this source into train, val and test, by `split_indices`."""
+        return {name: table.select(chosen) for name, chosen in self.split_indices(table).items()}
+
+    def split_indices(self, table: FaceTable) -> dict[str, np.ndarray]:
+        """Return the indices of the faces in train, val and test: of a fold, or by the protocol.
+
+        Raises:
+            FkpError: a fold without folds, folds of another protocol than `identity`, or a split
+                that would be empty.
+        """
+        if self.folds is None:
+            if self.fold is not None:
+                hint = "add data.folds=5"
+                raise FkpError(f"data.fold={self.fold}: of how many? {hint}", key="data.folds")
+            return table.split_indices(self.protocol)
+        if self.protocol != "identity":
+            hint = "take data.protocol=identity"
+            raise FkpError(
+                f"data.folds={self.folds}: folds divide all faces by person, which contradicts "
+                f"data.protocol={self.protocol}; {hint}",
+                key="data.protocol",
+                hint=hint,
+            )
+        return fold_indices(table.identity, table.official != EXTRA, self.folds, self.fold)
 
     def answer(self, faults: Sequence[Fault], good: int, show: int = 20) -> None:
         """Refuse bad rows in one error, or log a warning if they are to be skipped.
@@ -226,12 +272,6 @@ def _warn_of_ranks(protocol: str, people: int) -> None:
         protocol,
         people,
     )
-
-
-def _place(identity: str) -> float:
-    """Return a number in [0, 1) that depends on the name alone."""
-    digest = hashlib.sha256(identity.encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def evenly_spaced(total: int, count: int) -> np.ndarray:

@@ -45,6 +45,8 @@ class YoutubeFaces(LabelledCsv):
             moved by a fixed offset, in the eye-line frame, to the convention of 300-W's manual
             labels (`benchmarks/accuracy/conventions.py`).
         url: address of the archive.
+        folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
+            see `Source`.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class YoutubeFaces(LabelledCsv):
         on_bad: OnBad = "stop",
         labels: Literal["published", "human"] = "published",
         url: str = ARCHIVE,
+        folds: int | None = None,
+        fold: int | Literal["all"] | None = None,
     ):
         # Files are named PERSON_VF.jpg, with V the video and F the frame.
         super().__init__(
@@ -66,6 +70,8 @@ class YoutubeFaces(LabelledCsv):
             identity=r"(.+)_\d+\.\w+$",
             protocol=protocol,
             on_bad=on_bad,
+            folds=folds,
+            fold=fold,
         )
         if labels not in ("published", "human"):
             raise FkpError(f"data.labels={labels}: there is published and human")

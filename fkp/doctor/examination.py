@@ -11,6 +11,7 @@ import numpy as np
 from fkp.data import label_values
 from fkp.data.framing import boxed, measured
 from fkp.data.image_cache import ImageCache, decode
+from fkp.data.mirror_pairs import with_proved_pairs
 from fkp.data.table import FaceTable, Fault, Source
 from fkp.doctor import images, labels, places, splits
 from fkp.doctor.findings import Case, Finding, Suspect, worst_first
@@ -53,7 +54,7 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     findings = list(_bad_rows(faults))
     if not len(table):
         return findings, None
-    source.markup = measured(table, source.markup)
+    source.markup = _completed(table, source.markup)
     table = boxed(table, source.markup)
     facts = images.read_all(table.paths)
     cache, failures = decode(table, source.markup, gray=True, margin=CACHE_MARGIN)
@@ -68,7 +69,7 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     # Check files and splits.
     unusable = {table.paths[i] for i in failures}
     usable = {path: fact for path, fact in facts.items() if path not in unusable}
-    split_names, split_findings = _split_names(table, source.protocol)
+    split_names, split_findings = _split_names(table, source)
     findings += split_findings
     findings += images.check(table, usable, split_names)
     findings += splits.check(table, source.protocol, split_names)
@@ -86,6 +87,14 @@ def examine(source: Source, worst: int) -> tuple[list[Finding], np.ndarray | Non
     has_grid = worst > 0 and suspects
     grid = _grid(table, cache, source.markup, suspects[:worst]) if has_grid else None
     return worst_first(findings), grid
+
+
+def _completed(table: FaceTable, markup: Markup) -> Markup:
+    """Complete a markup by what can be measured, and by the mirror pairs that labels prove."""
+    markup = measured(table, markup)
+    if markup.sided or not markup.mirror:
+        return markup
+    return with_proved_pairs(table.points, markup) or markup
 
 
 def _bad_rows(faults: list[Fault]) -> Iterator[Finding]:
@@ -107,11 +116,11 @@ def _unusable(
         yield Finding("error", "unusable", "images or labels that cannot be used", cases)
 
 
-def _split_names(table: FaceTable, protocol: str) -> tuple[np.ndarray, list[Finding]]:
+def _split_names(table: FaceTable, source: Source) -> tuple[np.ndarray, list[Finding]]:
     """Return the split of each face, (F,), empty where there is none; and a failure to split."""
     names = np.full(len(table), "", object)
     try:
-        for name, chosen in table.split_indices(protocol).items():
+        for name, chosen in source.split_indices(table).items():
             names[chosen] = name
     except FkpError as error:
         return names, [Finding("error", "split", str(error))]

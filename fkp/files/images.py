@@ -70,6 +70,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: cv2.flip(cv2.transpose(image), -1),
     8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
+# Orientations that swap width and height.
+ON_ITS_SIDE = (5, 6, 7, 8)
 # Resampling may carry floats out of 0 … 1 by this much.
 OVERSHOOT = 0.1
 UNKNOWN_TIFF = (
@@ -263,6 +265,22 @@ def header(data: bytes) -> ImageFile:
     for name in ("xmp", "XML:com.adobe.xmp"):
         image.info.pop(name, None)
     return image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Read the width and height of an image as a viewer shows it, without decoding its pixels.
+
+    Raises:
+        FkpError: the file is missing, or is not an image.
+    """
+    data = read_bytes(path, BYTES)
+    try:
+        with header(data) as image:
+            width, height = image.size
+            on_its_side = image.format != "HEIF" and _orientation(image) in ON_ITS_SIDE
+    except FkpError as error:
+        raise FkpError(f"{path}: {error}", file=path) from None
+    return (height, width) if on_its_side else (width, height)
 
 
 def _brands(data: bytes) -> set[bytes]:

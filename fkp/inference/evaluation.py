@@ -47,10 +47,15 @@ def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str
             unusable and not to be skipped.
     """
     markup = predictor.markup
-    _check_points(markup, source.markup)
-    splits = source.read().split(source.protocol)
+    order = _order(markup, source.markup)
+    table = source.read()
+    if order != list(range(len(order))):
+        table.points = table.points[:, order]
+    splits = source.split(table)
     if split not in splits:
         raise FkpError(f"split={split}: no such split; choose {', '.join(splits)}")
+    if not len(splits[split]):
+        raise FkpError(f"data.fold={source.fold}: no face is left for split={split}", key="split")
     faces, mean_shape = boxed(splits[split], markup), mean_in_box(splits["train"], markup)
     boxes = face_boxes(faces, markup)
 
@@ -158,18 +163,19 @@ class _Predictions:
         self.points["mean_shape"].append(mean_shape * side + (x, y))
 
 
-def _check_points(model: Markup, data: Markup) -> None:
-    """Check that the data have the model's points.
+def _order(model: Markup, data: Markup) -> list[int]:
+    """Return, for each point of the model, its place in the data, whose points have any order.
 
     Raises:
-        FkpError: they do not.
+        FkpError: the data have other points.
     """
-    if data.points != model.points:
+    if sorted(data.points) != sorted(model.points):
         ours, theirs = (f"{m.name} ({len(m.points)} points)" for m in (model, data))
         raise FkpError(
             f"the model predicts the points of {ours}, but the data have {theirs}; "
             "choose another ckpt or other data"
         )
+    return [data.points.index(point) for point in model.points]
 
 
 def _synthetic_faces(predictor: Predictor, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -186,7 +192,7 @@ def _validation_faces(
     predictor: Predictor, source: Source, count: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return images and face boxes (4,) of evenly spaced faces of the validation split."""
-    faces = source.read().split(source.protocol)["val"]
+    faces = source.split(source.read())["val"]
     faces = faces.select(evenly_spaced(len(faces), count))
     faces = boxed(faces, predictor.markup)
     boxes = face_boxes(faces, predictor.markup)

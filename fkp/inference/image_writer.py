@@ -6,10 +6,12 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
+from fkp.detectors import describe
 from fkp.draw import draw
 from fkp.errors import FkpError
 from fkp.face import Face
@@ -36,6 +38,7 @@ class ImageWriter:
         ckpt: the checkpoint's path, for the JSON files.
         drawn: ending of the annotated images, `png` or `jpg`; None for none.
         pts: also write `.pts` files, which count pixels from 1.
+        detector: that found the faces, for the JSON files.
     """
 
     def __init__(
@@ -45,9 +48,10 @@ class ImageWriter:
         ckpt: str | None,
         drawn: str | None,
         pts: bool,
+        detector: Any,
     ):
         self.results, self.markup, self.ckpt = results, markup, ckpt
-        self.drawn, self.pts = drawn, pts
+        self.drawn, self.pts, self.detector = drawn, pts, detector
 
     def write(
         self, path: Path, name: Path, image: np.ndarray, faces: Sequence[Face], note: str = ""
@@ -75,9 +79,12 @@ class ImageWriter:
         if self.pts:
             self._write_pts(name, faces)
 
+        height, width = image.shape[:2]
         record = {
             "image": str(path),
+            "size": [width, height],
             "ckpt": self.ckpt,
+            "detector": describe(self.detector),
             "faces": [face.as_dict() for face in faces],
         }
         self.results.write_record(name, record | ({"notes": [note]} if note else {}))
@@ -98,6 +105,19 @@ class ImageWriter:
         except (ValueError, TypeError, LookupError, OverflowError):
             return None
 
+    def read_size(self, name: Path) -> tuple[int, int]:
+        """Read the width and height of an image from its JSON file, pixels.
+
+        Raises:
+            FkpError: the file does not say it.
+        """
+        size = self.results.read_record(name).get("size")
+        if not isinstance(size, list) or [type(side) for side in size] != [int, int]:
+            file = self.results.file(name, "json")
+            hint = "delete it, and predict again"
+            raise FkpError(f"{file}: does not say the size of the image; {hint}", file=file)
+        return size[0], size[1]
+
     def _write_pts(self, name: Path, faces: Sequence[Face]) -> None:
         """Write one `.pts` file a face, numbered from 1 if there are several faces."""
         # Imported here, as it loads pandas.
@@ -109,24 +129,32 @@ class ImageWriter:
 
 
 def write_table(
-    file: Path, found: Iterable[tuple[Path, list[Face]]], markup: Markup, parquet: bool = False
+    file: Path,
+    found: Iterable[tuple[PurePath, Sequence[Face]]],
+    markup: Markup,
+    parquet: bool = False,
 ) -> list[int]:
     """Write a CSV table with one row a face, in the columns that `data=csv` reads.
 
     Args:
-        file: of the table; replaced when all faces are written.
-        found: path and faces of each image.
+        file: to write, whole or not at all.
+        found: the name of each image, and its faces.
         markup: of the points.
         parquet: also write the table as Parquet, beside it.
 
     Returns:
         The number of faces of each image.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     counts = []
     with ExitStack() as files:
         # Names of files may contain bytes that are not UTF-8.
         whole = files.enter_context(open_whole(file))
-        out = io.TextIOWrapper(whole, "utf-8", errors="surrogateescape", newline="")
+        out = files.enter_context(
+            io.TextIOWrapper(whole, "utf-8", "surrogateescape", newline="", write_through=True)
+        )
         table = csv.writer(out)
         table.writerow(["image", *csv_header(markup)])
         columns = None
@@ -139,8 +167,6 @@ def write_table(
             table.writerows([safe_cell(str(path)), *csv_row(face)] for face in faces)
             if columns is not None:
                 columns.add(path, faces)
-        out.flush()
-        out.detach()
     return counts
 
 

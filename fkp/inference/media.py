@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fkp.errors import FkpError
@@ -44,6 +44,10 @@ class ImageCollection:
     paths: list[Path]
     root: Path
     videos: set[Path] = field(default_factory=set)
+
+    def relative(self, path: Path) -> PurePosixPath:
+        """Return the name of one of the paths relative to the root, without `..`."""
+        return PurePosixPath(relative_name(path, self.root).as_posix())
 
     def names(self, numbered: bool = False) -> list[Path]:
         """Choose a unique name for the results of each path.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -56,7 +57,7 @@ class ParquetTable:
         self.images: list[str] = []
         self.rows: list[np.ndarray] = []
 
-    def add(self, path: Path, faces: list[Face]) -> None:
+    def add(self, path: PurePath, faces: Sequence[Face]) -> None:
         """Add the faces of one image."""
         for face in faces:
             confidence = face.confidence.mean()

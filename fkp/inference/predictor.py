@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fkp.detectors import Detector, HaarCascade
+from fkp.detectors import Auto, Detector
 from fkp.face import Face
 from fkp.geometry import apply, invert, mirroring, warp
 from fkp.inference import engines
@@ -36,7 +36,8 @@ class Predictor:
         transforms: the geometric steps from a face to the crop, as in training.
         markup: the meaning of the points.
         gray: the network takes one channel.
-        detector: finds the boxes when none are given.
+        detector: finds the boxes when none are given: a callable, or an object with such a method
+            `detect`; see `fkp.detectors.Detector`.
         refine_steps: how often each face is predicted, see `fkp.inference.refinement`.
         min_confidence: detected faces with a lower mean confidence are dropped.
         label_offset: how far to the right the labels lie that the points are to match, in
@@ -48,7 +49,7 @@ class Predictor:
     transforms: list[Transform]
     markup: Markup
     gray: bool = True
-    detector: Detector = field(default_factory=HaarCascade)
+    detector: Detector = field(default_factory=Auto)
     refine_steps: int = 2
     min_confidence: float = 0.2
     label_offset: float = 0.0
@@ -75,7 +76,8 @@ class Predictor:
         Args:
             path: a `.ckpt` or `.onnx` file; None for the shipped weights, which onnxruntime runs,
                 or torch if a device is named.
-            detector: None for the Haar cascade.
+            detector: None for `fkp.detectors.Auto`: YuNet if its model is in the cache or can be
+                fetched, else the Haar cascade.
             device: such as "cpu" or "cuda", for a checkpoint; None takes a GPU if there is one.
             refine_steps: how often each face is predicted.
             min_confidence: detected faces with a lower mean confidence are dropped; 0 keeps all.
@@ -93,7 +95,7 @@ class Predictor:
             transforms=recipe.build_transforms(),
             markup=recipe.markup,
             gray=recipe.gray,
-            detector=detector or HaarCascade(),
+            detector=Auto() if detector is None else detector,
             refine_steps=refine_steps,
             min_confidence=min_confidence,
             label_offset=recipe.label_offset,

@@ -69,9 +69,9 @@ class ResultFolder:
                 )
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any, indent: int | None = 1) -> str:
     """Convert a value to strict JSON."""
-    return json.dumps(as_plain(value), indent=1, allow_nan=False) + "\n"
+    return json.dumps(as_plain(value), indent=indent, allow_nan=False) + "\n"
 
 
 def as_plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fkp.detectors import HaarCascade
+from fkp.detectors import HaarCascade, detect
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.images import OpenedImage, open_image, to_gray
@@ -117,9 +117,10 @@ class Stages:
             if boxes is None:
                 detector = self.predictor.detector
                 # A cascade would convert the image to gray a second time.
-                is_gray = self.predictor.gray and isinstance(detector, HaarCascade)
+                used = getattr(detector, "chosen", detector)
+                is_gray = self.predictor.gray and isinstance(used, HaarCascade)
                 with self.one_by_one:
-                    found, scores = detector(channels if is_gray else pixels)
+                    found, scores = detect(detector, channels if is_gray else pixels)
                 min_confidence = self.predictor.min_confidence
             else:
                 found = _checked_boxes(boxes)

@@ -56,13 +56,32 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = self._images(crops)
+        points, confidence = self.codec.decode(self.network(images))
+        return points.cpu().numpy(), confidence.cpu().numpy()
+
+    @torch.inference_mode()
+    def features(self, crops: np.ndarray) -> np.ndarray | None:
+        """Compute what the network sees in face crops: its features, averaged over the crop.
+
+        Args:
+            crops: (B, h, w), or RGB (B, h, w, 3), uint8.
+
+        Returns:
+            (B, D) float32; None if the network has no maps of `features`.
+        """
+        compute = getattr(self.network, "features", None)
+        if compute is None:
+            return None
+        maps = compute(self._images(crops))
+        return maps.mean((2, 3)).float().cpu().numpy() if maps.ndim == 4 else None
+
+    def _images(self, crops: np.ndarray) -> torch.Tensor:
+        """Convert crops to the network's input (B, C, h, w), on its device."""
         device = next(self.network.parameters()).device
         if _forked:
             _check_fork(device)
-
-        images = Normalize()(ToTensor()(crops).to(device))  # (B, C, h, w)
-        points, confidence = self.codec.decode(self.network(images))
-        return points.cpu().numpy(), confidence.cpu().numpy()
+        return Normalize()(ToTensor()(crops).to(device))
 
 
 _forked = False

@@ -17,6 +17,7 @@ import numpy as np
 
 from fkp import console
 from fkp.console import track
+from fkp.detectors import describe
 from fkp.draw import draw
 from fkp.errors import FkpError
 from fkp.face import Face
@@ -73,7 +74,7 @@ class VideoWriter:
             name: of the results; None for the name of the source.
 
         Returns:
-            frames, faces, tracks, without_face, stopped (by Ctrl-C), notes, seconds,
+            detector, frames, faces, tracks, without_face, stopped (by Ctrl-C), notes, seconds,
             frames_per_second.
 
         Raises:
@@ -94,6 +95,7 @@ class VideoWriter:
 
         is_cut = tally.stopped or frames == max_frames
         summary = {
+            "detector": describe(self.predictor.detector),
             "frames": frames,
             "faces": sum(tally.faces),
             "tracks": len(tally.tracks - {None}),

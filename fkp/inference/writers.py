@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fkp import console
 from fkp.console import track
+from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.reading import read_text
@@ -21,6 +22,7 @@ from fkp.inference.image_writer import (
     reason,
     write_table,
 )
+from fkp.inference.label_writer import NO_LABELS, LabelWriter
 from fkp.inference.media import ImageCollection, result_name
 from fkp.inference.parquet import writes_parquet
 from fkp.inference.pipeline import Pipeline
@@ -57,11 +59,13 @@ class PredictionWriter:
         drawn: ending of the annotated images, `png` or `jpg`; None for no annotated images and
             videos.
         pts: also write `.pts` files, which count pixels from 1.
+        labels: also write pre-labels of the images for labelling tools, in these formats of
+            `LabelWriter`; videos have none.
         threads: that read, detect, predict and write; None for all cores, 1 for a plain loop.
         parquet: also write the table of a collection as `faces.parquet`; None if pyarrow is there.
 
     Raises:
-        FkpError: `drawn` is something else, or pyarrow is missing.
+        FkpError: `drawn` or `labels` is something else, or pyarrow is missing.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class PredictionWriter:
         request: dict[str, Any],
         drawn: str | None = "png",
         pts: bool = False,
+        labels: str | Sequence[str] | None = None,
         threads: int | None = None,
         parquet: bool | None = False,
     ):
@@ -80,8 +85,11 @@ class PredictionWriter:
         self.threads, self.parquet = threads, writes_parquet(parquet)
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
-        self.images = ImageWriter(self.results, predictor.markup, ckpt, drawn, pts)
+        self.images = ImageWriter(
+            self.results, predictor.markup, ckpt, drawn, pts, predictor.detector
+        )
         self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None, threads)
+        self.labels = LabelWriter(labels, predictor.markup, ckpt)
 
     def write_image(self, path: Path) -> list[Face]:
         """Find and write the faces of one image."""
@@ -90,12 +98,21 @@ class PredictionWriter:
             console.print_line(f"note        {path}: {note}")
         faces = self.predictor(image)
         self.images.write(path, result_name(path), image, faces, note)
+
+        folder = ImageCollection([path], path.parent)
+        self.labels.write_collection(self.images, folder, [(path, result_name(path))])
         return faces
 
     def write_video(
         self, video: Video, follow: Follower | None, max_frames: int | None = None
     ) -> dict[str, Any]:
-        """Find and write the faces of one video, as `VideoWriter.write` says."""
+        """Find and write the faces of one video, as `VideoWriter.write` says.
+
+        Raises:
+            FkpError: `labels` are wanted.
+        """
+        if self.labels.formats:
+            raise FkpError(f"labels: {video.source}: {NO_LABELS}", key="labels")
         return self.videos.write(video, follow, max_frames)
 
     def write_collection(
@@ -117,7 +134,7 @@ class PredictionWriter:
                 writes the table and the summary of all.
 
         Returns:
-            images, faces and without_face (all of images), videos, failed and notes
+            images, faces and without_face (all of images), videos, detector, failed and notes
             (path -> reason), seconds, images_per_second, done_before (images). Of a shard, also
             shards, and shards_missing if it is not the last one; `images` and so on are then its
             own, without faces.
@@ -129,6 +146,9 @@ class PredictionWriter:
         """
         check_max_frames(max_frames)
         named = list(zip(collection.paths, collection.names(self.pts), strict=True))
+        self.labels.check_images(
+            collection.relative(path) for path in collection.paths if path not in collection.videos
+        )
         folder = self.results.folder
         folder.mkdir(parents=True, exist_ok=True)
         if shard is not None:
@@ -138,7 +158,7 @@ class PredictionWriter:
             write_whole(folder / UNFINISHED, as_json(self.request))
             start = time.monotonic()
             done = self._write_named(named, collection.videos, make_follower, max_frames)
-            summary = self._write_table(named, collection.videos)
+            summary = self._write_table(named, collection)
             summary |= done | {"seconds": round(time.monotonic() - start, 2)}
             write_whole(folder / "summary.json", as_json(summary))
             (folder / UNFINISHED).unlink()
@@ -160,7 +180,8 @@ class PredictionWriter:
         with shard.running(folder, self.request):
             before = self._count_results(own)
             done = self._write_named(own, videos, make_follower, max_frames)
-            summary = {"images": images, "videos": len(own) - images, **done}
+            found_by = describe(self.predictor.detector)
+            summary = {"images": images, "videos": len(own) - images, "detector": found_by, **done}
             new = done["done_before"] + len(done["failed"]) < images
             shard.finish(folder, summary, changed=new or self._count_results(own) != before)
 
@@ -168,7 +189,7 @@ class PredictionWriter:
             failed = {path: why for one in summaries for path, why in one["failed"].items()}
             seconds = [float(one["seconds"]) for one in summaries]
             before = sum(int(one["done_before"]) for one in summaries)
-            table = self._write_table(named, videos)
+            table = self._write_table(named, collection)
             rate = (table["images"] - before - len(failed)) / max(*seconds, 1e-9)
             return table | {
                 "failed": failed,
@@ -214,10 +235,11 @@ class PredictionWriter:
             "done_before": len(images) - len(todo),
         }
 
-    def _write_table(self, named: Sequence[Named], videos: Collection[Path]) -> dict[str, Any]:
-        """Write the table of the faces of all images that have results, and count them."""
-        images = [(path, name) for path, name in named if path not in videos]
-        notes = self._read_notes([(path, name) for path, name in named if path in videos])
+    def _write_table(self, named: Sequence[Named], collection: ImageCollection) -> dict[str, Any]:
+        """Write the table and the labels of all images that have results, and count them."""
+        images = [(path, name) for path, name in named if path not in collection.videos]
+        videos = [(path, name) for path, name in named if path in collection.videos]
+        notes = self._read_notes(videos) | self.labels.notes(videos)
 
         def found() -> Iterator[tuple[Path, list[Face]]]:
             for path, name in images:
@@ -231,11 +253,13 @@ class PredictionWriter:
 
         file, markup = self.results.folder / "faces.csv", self.predictor.markup
         counts = write_table(file, found(), markup, self.parquet)
+        self.labels.write_collection(self.images, collection, images)
         return {
             "images": len(images),
             "faces": sum(counts),
             "without_face": counts.count(0),
-            "videos": len(named) - len(images),
+            "videos": len(videos),
+            "detector": describe(self.predictor.detector),
             "notes": notes,
         }
 

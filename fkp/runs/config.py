@@ -161,6 +161,14 @@ def command() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+def option(group: str) -> str | None:
+    """Return the option of a group of the run; None if it has none."""
+    from hydra.core.hydra_config import HydraConfig
+
+    chosen = HydraConfig.get().runtime.choices.get(group)
+    return None if chosen is None else str(chosen)
+
+
 def check(cfg: DictConfig, root: DictConfig | None = None) -> None:
     """Bind every `_target_` to its signature, without importing any.
 

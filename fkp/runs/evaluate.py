@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from fkp.console import print_line
 from fkp.runs import command_line, config
 
 
@@ -22,6 +23,7 @@ def evaluate(cfg: DictConfig) -> float:
     Raises:
         FkpError: a value, file or folder that a user can correct.
     """
+    from fkp.detectors import describe
     from fkp.inference import evaluation
     from fkp.inference.predictor import Predictor
     from fkp.runs import checkpoints, results
@@ -35,10 +37,14 @@ def evaluate(cfg: DictConfig) -> float:
     rows, count = evaluation.evaluate(predictor, source, cfg.split)
 
     # Print and save.
-    faces = f"{count} {cfg.split} faces, protocol={source.protocol}"
+    rule = f"fold={source.fold}" if source.folds else f"protocol={source.protocol}"
+    faces = f"{count} {cfg.split} faces, {rule}"
     results.print_metrics(rows, f"{ckpt} on {faces}, % of the outer-eye distance")
     metrics = {f"{name}_{row}": value for row, of in rows.items() for name, value in of.items()}
-    record = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.split, **metrics}
+    found_by = describe(predictor.detector)
+    print_line(f"detector    {results.one_detector(found_by)}")
+    inputs = {"ckpt": str(ckpt), "data": config.plain(cfg.data), "part": cfg.split}
+    record = {**inputs, "detector": found_by, **metrics}
     text = results.as_json(record, indent=1) + "\n"
     Path(cfg.run_dir, "metrics.json").write_text(text, encoding="utf-8")
     print(results.as_json(metrics))

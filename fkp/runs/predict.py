@@ -59,6 +59,7 @@ def predict(cfg: DictConfig) -> None:
     Raises:
         FkpError: a value, file or folder that a user can correct.
     """
+    from fkp.detectors import describe
     from fkp.inference import writers
     from fkp.inference.media import ImageCollection, find, result_name
     from fkp.inference.predictor import Predictor
@@ -83,23 +84,23 @@ def predict(cfg: DictConfig) -> None:
     request = _request(cfg, ckpt)
     folder = Path(cfg.run_dir)
     if isinstance(image, ImageCollection) and not shard:
-        folder = writers.find_unfinished(folder, request)
-        if folder != Path(cfg.run_dir):
-            command_line.remove_if_empty(Path(cfg.run_dir))
+        folder = _unfinished(folder, request)
+    labels = config.plain(cfg.labels)
     out = writers.PredictionWriter(
-        predictor, folder, request, cfg.drawn, cfg.pts, _threads(cfg), cfg.parquet
+        predictor, folder, request, cfg.drawn, cfg.pts, labels, _threads(cfg), cfg.parquet
     )
 
     # Prediction. Each video has a tracker of its own, which numbers its faces from 1.
     follow = partial(config.build, cfg.follow, markup=predictor.markup)
     if isinstance(image, ImageCollection):
-        summary = out.write_collection(image, follow, cfg.frames, shard)
-        results.print_summary(summary, folder)
+        results.print_summary(out.write_collection(image, follow, cfg.frames, shard), folder)
     elif isinstance(image, Video):
         results.print_summary(out.write_video(image, follow(), cfg.frames), folder)
     else:
         faces = out.write_image(image)
-        results.print_faces(faces, cfg.image, ckpt, folder / result_name(image), cfg.drawn)
+        out_name = folder / result_name(image)
+        found_by = describe(predictor.detector)
+        results.print_faces(faces, cfg.image, ckpt, out_name, cfg.drawn, found_by)
 
 
 def _request(cfg: DictConfig, ckpt: Path) -> dict[str, Any]:
@@ -107,6 +108,16 @@ def _request(cfg: DictConfig, ckpt: Path) -> dict[str, Any]:
     here = {"ckpt": str(ckpt), "image": str(cfg.image), "from": str(Path.cwd())}
     request = {**config.plain(cfg), **here}
     return {key: value for key, value in request.items() if key not in NOT_OF_RESULTS}
+
+
+def _unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
+    """Return the folder of a stopped prediction of the same request, else the new one."""
+    from fkp.inference import writers
+
+    folder = writers.find_unfinished(run_dir, request)
+    if folder != run_dir:
+        command_line.remove_if_empty(run_dir)
+    return folder
 
 
 def _threads(cfg: DictConfig) -> int | None:

@@ -29,6 +29,8 @@ RENAMED = {
     "model.lean": "model.label_offset",
     "model.likelihood": "model.nll_weight",
     "callbacks.sheets": "callbacks.face_grids",
+    "detector.min_size": "detector.smallest",
+    "detector.tile_scale": "detector.smallest",
 }
 
 # Old key -> the mode of `start` that replaces it.

@@ -21,7 +21,7 @@ from fkp import console
 from fkp.errors import FkpError
 from fkp.files.reading import safe_cell
 from fkp.files.writing import write_whole
-from fkp.runs import command_line, sweeps
+from fkp.runs import command_line, fold_results, sweeps
 from fkp.runs.sweep_results import COLUMNS, SweepResults, read, setting_name
 
 STYLE = (
@@ -61,7 +61,7 @@ def write(results: SweepResults, folder: Path) -> None:
     write_whole(folder / "report.csv", jobs.to_csv(index=False, lineterminator="\n"))
 
     text = io.StringIO()
-    for title, table in _tables(results).items():
+    for title, table in _tables(results, folder).items():
         Console(file=text, width=160).print(_for_console(title, table))
     write_whole(folder / "report.txt", text.getvalue())
 
@@ -69,14 +69,14 @@ def write(results: SweepResults, folder: Path) -> None:
     parts = [f'<!doctype html><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>']
     parts += [f"<h1>{name}</h1>", _curves_image(results)]
     with pd.option_context("display.max_colwidth", None):  # else pandas shortens cells
-        for title, table in _tables(results).items():
+        for title, table in _tables(results, folder).items():
             parts += [f"<h2>{title}</h2>", table.to_html(index=False, border=0)]
     write_whole(folder / "report.html", "\n".join(parts) + "\n")
 
 
 def show(results: SweepResults, folder: Path) -> None:
     """Print the tables and where they are."""
-    for title, table in _tables(results).items():
+    for title, table in _tables(results, folder).items():
         console.CONSOLE.print(_for_console(title, table))
     console.print_line(f"report      {console.relative_path(folder / 'report.html')}, .csv, .txt")
     console.print_line(f"            tensorboard --logdir {console.relative_path(folder)}")
@@ -90,6 +90,8 @@ def close(folder: Path) -> None:
     """
     results = read(folder)
     write(results, folder)
+    if folds := fold_results.read(results.jobs, folder):
+        fold_results.write(folds, folder)
     show(results, folder)
 
     left = results.jobs[results.jobs["state"] != "finished"]
@@ -103,8 +105,8 @@ def close(folder: Path) -> None:
         )
 
 
-def _tables(results: SweepResults) -> dict[str, pd.DataFrame]:
-    """Format settings and jobs for readers: title -> a table of text."""
+def _tables(results: SweepResults, folder: Path) -> dict[str, pd.DataFrame]:
+    """Format folds, settings and jobs for readers: title -> a table of text."""
     jobs = [
         {
             "job": row["folder"],
@@ -119,7 +121,7 @@ def _tables(results: SweepResults) -> dict[str, pd.DataFrame]:
     settings = [
         {
             "setting": row["setting"],
-            "seeds": str(row["seeds"]),
+            "runs": str(row["runs"]),
             "val NME": " ± ".join(filter(None, (_number(row["val_nme"]), _number(row["std"])))),
             "worse by (95 %)": _difference(row),
             "test NME": _number(row["test_nme"]),
@@ -127,6 +129,9 @@ def _tables(results: SweepResults) -> dict[str, pd.DataFrame]:
         for row in results.settings.to_dict("records")
     ]
     tables = {"Settings, best first": pd.DataFrame(settings), "Jobs": pd.DataFrame(jobs)}
+    if folds := fold_results.read(results.jobs, folder):
+        # One setting, and each job is a fold.
+        tables = {"Cross-validation: test faces, % of the normalising distance": folds.table()}
     return {title: table for title, table in tables.items() if len(table)}
 
 

@@ -54,14 +54,7 @@ def close(
     # Write metrics.json last: it marks the run as finished.
     (run_dir / "metrics.json").write_text(as_json(metrics, indent=1) + "\n", encoding="utf-8")
 
-    # Metrics
-    names = ("nme", "median", "fr8", "fr10", "auc10")
-    tested = {name: metrics[f"test/{name}"] for name in names if f"test/{name}" in metrics}
-    rows = {"this network": tested}
-    if "test/nme_mean_shape" in metrics:
-        rows["mean shape"] = {"nme": metrics["test/nme_mean_shape"]}
-    print_metrics(rows, "test faces, % of the outer-eye distance")
-    say_if_untrained(metrics["test/nme"], trainer)
+    _print_test(metrics, trainer, cfg["steps"] is not None)
 
     # Files and commands
     checkpoint = shlex.quote(str(relative_path(run_dir / CHECKPOINT)))
@@ -73,12 +66,32 @@ def close(
         print_line(f"            tensorboard --logdir {shlex.quote(str(relative_path(run_dir)))}")
 
 
-def say_if_untrained(nme: float, trainer: Any) -> None:
+def _print_test(metrics: dict[str, float], trainer: Any, by_steps: bool) -> None:
+    """Print the metrics of the test faces, beside those of the mean shape.
+
+    Args:
+        metrics, trainer: as in `close`.
+        by_steps: the length of the training is given as `steps`.
+    """
+    if "test/nme" not in metrics:
+        print_line("metrics     no face was left to test on (data.fold=all); see folds.json")
+        return
+    names = ("nme", "median", "fr8", "fr10", "auc10")
+    tested = {name: metrics[f"test/{name}"] for name in names if f"test/{name}" in metrics}
+    rows = {"this network": tested}
+    if "test/nme_mean_shape" in metrics:
+        rows["mean shape"] = {"nme": metrics["test/nme_mean_shape"]}
+    print_metrics(rows, "test faces, % of the outer-eye distance")
+    say_if_untrained(metrics["test/nme"], trainer, by_steps)
+
+
+def say_if_untrained(nme: float, trainer: Any, by_steps: bool = False) -> None:
     """Warn if a network is hardly better than the mean training face placed in the face box.
 
     Args:
         nme: of the test faces, percent.
         trainer: that trained the network.
+        by_steps: the length of the training is given as `steps`.
     """
     from fkp.inference.evaluation import baseline
 
@@ -88,11 +101,12 @@ def say_if_untrained(nme: float, trainer: Any) -> None:
     of_mean = baseline(few[0], few[1], data.source.markup)
     if nme < BETTER * of_mean:
         return
-    epochs = 5 * (trainer.current_epoch or 1)
+    epochs = f"trainer.max_epochs={5 * (trainer.current_epoch or 1)}"
+    longer = f"steps={5 * (trainer.global_step or 1)}" if by_steps else epochs
     print_line(
         f"no better than the mean shape: NME {nme:.2f} on the test faces, {of_mean:.2f} for the "
         f"mean training face placed in their boxes, after {trainer.global_step} optimizer steps "
-        f"on {len(train)} faces. Train longer, trainer.max_epochs={epochs}, or with another "
+        f"on {len(train)} faces. Train longer, {longer}, or with another "
         "recipe, such as experiment=heatmap"
     )
 
@@ -157,7 +171,12 @@ def print_metrics(rows: dict[str, dict[str, float]], title: str) -> None:
 
 
 def print_faces(
-    faces: list[Face], image: str, ckpt: str | Path, out: Path, drawn: str | None
+    faces: list[Face],
+    image: str,
+    ckpt: str | Path,
+    out: Path,
+    drawn: str | None,
+    detector: dict[str, str | None],
 ) -> None:
     """Print the faces of an image and the files of the result.
 
@@ -167,6 +186,7 @@ def print_faces(
         ckpt: of the model.
         out: the result's path without an ending.
         drawn: the ending of the annotated image; None if there is none.
+        detector: its description.
     """
     if faces:
         table = Table("face", "box: left, top, right, bottom", "points", "score", "confidence")
@@ -176,12 +196,20 @@ def print_faces(
             table.add_row(str(number), box, str(len(face.points)), score, confidence)
         CONSOLE.print(table)
     else:
-        print_line(f"no face found in {image}; detector=yunet also finds rotated and occluded ones")
+        better = detector["name"] == "HaarCascade"
+        more = "; detector=yunet also finds rotated and occluded ones" if better else ""
+        print_line(f"no face found in {image}{more}")
 
+    print_line(f"detector    {one_detector(detector)}")
     print_line(f"model       {relative_path(Path(ckpt))}")
     if drawn is not None:
         print_line(f"image       {relative_path(Path(f'{out}.{drawn}'))}")
     print_line(f"points      {relative_path(Path(f'{out}.json'))}")
+
+
+def one_detector(detector: dict[str, str | None]) -> str:
+    """Return the name and the version of a detector in one text."""
+    return " ".join(filter(None, (detector["name"], detector["version"])))
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -193,6 +221,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """
     table = Table(show_header=False)
     for name, value in summary.items():
+        if name == "detector":
+            table.add_row(name, one_detector(value))
+            continue
         count = len(value) if isinstance(value, (dict, list)) else value
         table.add_row(name.replace("_", " "), str(count))
     CONSOLE.print(table)

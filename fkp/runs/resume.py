@@ -92,13 +92,13 @@ class Stopped(SystemExit):
 
 
 class LastCheckpoint(Checkpoint):
-    """Save last.ckpt at the end of each epoch, every few minutes within one, and on a stop signal.
+    """Save last.ckpt with each validation, every few minutes without one, and on a stop signal.
 
     The checkpoint also holds the state of torch's random number generators in each process.
 
     Args:
         folder: of last.ckpt.
-        minutes: between two checkpoints within an epoch.
+        minutes: between two checkpoints without a validation.
     """
 
     def __init__(self, folder: str, minutes: float = 10.0):
@@ -170,8 +170,12 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save at the end of the epoch."""
-        self._save(trainer, module)
+        """Save at the end of the epoch; of short epochs, of those with a validation."""
+        epoch, every = trainer.current_epoch + 1, trainer.check_val_every_n_epoch or 1
+        due = epoch % every == 0 or epoch == trainer.max_epochs or trainer.should_stop
+        due = due or time.monotonic() - self.saved_at >= 60 * self.minutes
+        if _any_process(trainer, due or self.stop is not None):
+            self._save(trainer, module)
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not all(bool(weight.isfinite().all()) for weight in module.parameters()):

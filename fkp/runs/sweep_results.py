@@ -20,9 +20,12 @@ from filelock import FileLock, Timeout
 from fkp.errors import FkpError
 from fkp.metrics import interval
 from fkp.runs import provenance, sweeps
+from fkp.runs.cross_validation import FOLD
 
 FACES = "val_faces.csv"
 CURVE = "val/nme"
+# Keys whose values repeat a training, and are averaged over.
+REPEATS = ("seed", FOLD)
 # Columns of the jobs' table, besides the keys that vary.
 COLUMNS = ("folder", "state", "val_nme", "minutes", "attempts", "error")
 
@@ -34,9 +37,9 @@ class SweepResults:
     Args:
         jobs: a row per job: folder, state, a column for each key that varies, val_nme, minutes,
             attempts, error.
-        settings: a row per combination of values without the seed, best first: setting, seeds,
-            val_nme and std over seeds; the difference to the best (worse_by), low and high of its
-            95 % interval, verdict; test_nme of the best alone.
+        settings: a row per combination of values without seed and fold, best first: setting,
+            number of runs, val_nme and std over these; the difference to the best (worse_by), low
+            and high of its 95 % interval, verdict; test_nme of the best alone.
         curves: folder of a job -> step and validation NME of each epoch.
     """
 
@@ -111,24 +114,23 @@ def _state(folder: Path) -> str:
 
 
 def _settings(jobs: pd.DataFrame, swept: Sequence[str], folder: Path) -> pd.DataFrame:
-    """Group the finished jobs that differ in their seed alone, and compare them with the best."""
+    """Group the finished jobs that differ in seed or fold alone; compare them with the best."""
     finished = jobs[jobs["state"] == "finished"]
     if finished.empty:
         return pd.DataFrame()
 
-    # Average over seeds.
-    keys = [key for key in swept if key != "seed"]
+    # Average over seeds and folds.
+    keys = [key for key in swept if key not in REPEATS]
     rows = []
     for values, group in finished.groupby(keys, sort=False) if keys else [((), finished)]:
-        seeds = group["seed"] if "seed" in group else range(len(group))
         folders = [folder / name for name in group["folder"]]
         rows.append(
             {
                 "setting": setting_name(dict(zip(keys, values, strict=True))),
-                "seeds": len(group),
+                "runs": len(group),
                 "val_nme": group["val_nme"].mean(),
                 "std": group["val_nme"].std(),
-                "faces": {seed: _faces(one) for seed, one in zip(seeds, folders, strict=True)},
+                "faces": _faces_of_seeds(group, folder),
                 "test_nme": np.mean([_test_nme(one) for one in folders]),
             }
         )
@@ -198,6 +200,23 @@ def paired_interval(
 def _mean(seeds: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Average each face over seeds."""
     return pd.concat(seeds.values()).groupby(level=0).agg({"identity": "first", "nme": "mean"})
+
+
+def _faces_of_seeds(jobs: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame]:
+    """Return seed -> a row per validation face of its jobs, which are one, or several folds."""
+    if FOLD not in jobs:
+        each = jobs["seed"] if "seed" in jobs else range(len(jobs))
+        names = zip(map(str, each), jobs["folder"], strict=True)
+        return {seed: _faces(folder / name) for seed, name in names}
+
+    # A face is validated on in several folds, each time by another network.
+    seeds = jobs["seed"] if "seed" in jobs else [""] * len(jobs)
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for seed, fold, name in zip(seeds, jobs[FOLD], jobs["folder"], strict=True):
+        table = _faces(folder / name)
+        table.index = pd.Index([f"{fold}/{face}" for face in table.index])
+        tables.setdefault(seed, []).append(table)
+    return {seed: pd.concat(of_seed) for seed, of_seed in tables.items()}
 
 
 def _faces(folder: Path) -> pd.DataFrame:

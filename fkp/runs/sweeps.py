@@ -290,7 +290,11 @@ def _threads(launcher: Any) -> int | None:
 
 def _last_line(output: Path) -> str:
     """Return the last line that a job has printed: its error."""
+    return last_output(output).split("\n")[-1].strip()
+
+
+def last_output(output: Path) -> str:
+    """Return the end of what a job has printed."""
     with output.open("rb") as file:
         file.seek(max(0, output.stat().st_size - LAST_BYTES))
-        lines = file.read().decode(errors="replace").strip().split("\n")
-    return lines[-1].strip()
+        return file.read().decode(errors="replace").strip()

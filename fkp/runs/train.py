@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config, provenance, sweeps
+from fkp.runs import command_line, config, cross_validation, provenance, steps, sweeps
 from fkp.runs.start import Start
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fkp.runs.provenance import Run
 
 
-@command_line.main("train", sweeps.arguments, sweeps.job)
+@command_line.main("train", cross_validation.arguments, sweeps.job)
 def train(cfg: DictConfig) -> None:
     """Fit a network to the training faces, then test its best weights.
 
@@ -32,13 +32,14 @@ def train(cfg: DictConfig) -> None:
     # Begin or resume the run before torch is imported: a mistake is reported at once.
     if cfg.debug not in (None, "augment"):
         raise FkpError(f"debug={cfg.debug}: there is augment")
+    steps.refuse_both(cfg, config.command())
     values = config.plain(cfg)
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
 
     # Data
     import pytorch_lightning as pl
 
-    from fkp.runs import results, resume
+    from fkp.runs import advice, results, resume
     from fkp.runs.trainer import build_trainer
 
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -47,15 +48,20 @@ def train(cfg: DictConfig) -> None:
         return results.debug(data, run.folder)
 
     # Network, loss and optimizer
+    steps.derive_epochs(cfg, data)
     trainer = build_trainer(cfg, **resume.logging(run))
     run.made_of(data.fingerprint)
+    advice.show(data, config.option("experiment"))
     module = _build_module(cfg, values, data, run)
 
     # Training and test
     metrics = _fit_and_test(trainer, module, data, run)
     if metrics:
-        photo = data.splits["test"].table.paths[0]
-        results.close(run.folder, values, config.varied(cfg), trainer, metrics, photo)
+        unseen = data.splits["test" if len(data.splits["test"]) else "val"]
+        values = config.plain(cfg)  # with the epochs that were derived
+        results.close(
+            run.folder, values, config.varied(cfg), trainer, metrics, unseen.table.paths[0]
+        )
 
 
 def _build_module(
@@ -80,7 +86,8 @@ def _fit_and_test(
     """Train, and test the best weights.
 
     Returns:
-        metrics of the test faces, percent, by their logged names; none after a trial of one batch
+        metrics of the test faces, percent, by their logged names; that of the validation faces
+        alone if there are no test faces (`data.fold=all`); none after a trial of one batch
         (`fast_dev_run`), which keeps no checkpoint.
     """
     from fkp.runs import checkpoints, launch, resume
@@ -90,6 +97,8 @@ def _fit_and_test(
         if getattr(trainer, "fast_dev_run", False):
             return {}
         checkpoint, nme = checkpoints.keep_best(trainer, run.folder)
+        if not len(data.splits["test"]):
+            return {sweeps.VALUE: nme}
         tested = trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
     metrics: dict[str, float] = {sweeps.VALUE: nme}

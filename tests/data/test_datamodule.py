@@ -300,3 +300,19 @@ def test_training_on_two_joined_sources(faces: tuple[Path, np.ndarray], tmp_path
     assert done.returncode == 0, done.stderr
     (metrics,) = tmp_path.glob("outputs/*/*/metrics.json")
     assert "test/nme" in metrics.read_text()
+
+
+def test_fewer_training_faces_are_a_part_of_more(faces_folder: Path) -> None:
+    def rows(count: int | None, seed: int = 0) -> dict[str, set[str]]:
+        source = YoutubeFaces(str(faces_folder))
+        made = FacesDataModule(source, crop(), seed=seed, check_labels=False, train_faces=count)
+        made.setup()
+        return {name: set(split.table.rows) for name, split in made.splits.items()}
+
+    everything, many, few, other = rows(None), rows(12), rows(6), rows(6, seed=1)
+    assert few["train"] < many["train"] < everything["train"]
+    assert len(few["train"]) == 6 and other["train"] != few["train"]
+    assert few["test"] == everything["test"] and few["val"] == everything["val"]
+    with pytest.raises(FkpError) as refused:
+        rows(100)
+    assert refused.value.key == "datamodule.train_faces"

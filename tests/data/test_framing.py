@@ -199,6 +199,22 @@ def test_detected_boxes_are_as_good_as_label_boxes(
     assert nme["detector"] < nme["mean_shape"] or kind == "one point", nme
 
 
+def test_points_of_the_data_may_have_another_order(faces: FaceTable, detector: Detector) -> None:
+    table = own(faces, "face5")
+    markup = measured(table.select(slice(TRAIN)), markup_of("face5"))
+    predictor = trained(table, markup, detector)
+    rows, _ = evaluate(predictor, Set(table, markup_of("face5")), "test")
+
+    turned = table.select(slice(None))
+    turned.points = turned.points[:, ::-1]
+    predictor = trained(table, markup, detector)
+    same, _ = evaluate(predictor, Set(turned, Markup("turned", markup.points[::-1])), "test")
+    assert same["label_box"]["nme"] == pytest.approx(rows["label_box"]["nme"])
+
+    with pytest.raises(FkpError):
+        evaluate(predictor, Set(turned, Markup("other", [*markup.points[:-1], "tail"])), "test")
+
+
 def test_frame_has_no_median_error_for_boxes_of_any_convention(faces: FaceTable) -> None:
     for kind in ("face5", "four points on one line", "forehead", "98 points"):
         table = own(faces, kind).select(slice(TRAIN))
@@ -348,7 +364,7 @@ NAMELESS = Markup("mine", ["p1", "p2", "p3", "p4", "p5"], ["p1", "p2"])
 def test_faces_without_known_pairs_are_trained_on_but_not_flipped(
     faces: FaceTable, caplog: Any
 ) -> None:
-    source = Set(own(faces, "face5"), NAMELESS)
+    source = Set(own(faces, "face5"), replace(NAMELESS, mirror=False))
     module = FacesDataModule(
         source, {str(i): step for i, step in enumerate([*steps(), RandomFlip(0.0)])}
     )
@@ -376,14 +392,22 @@ def test_flips_without_known_pairs_are_refused_with_a_proposal(
 ) -> None:
     table = own(faces, "face5")
     module = FacesDataModule(Set(table, markup), {"flip": RandomFlip(0.5)})
+    # Ten faces prove no pairs.
     with pytest.raises(FkpError, match="transforms.random_flip.p=0") as error:
-        module._check_flips(table.points, markup)
+        module._check_flips(table.points[:10], markup)
     listed = str(error.value).rpartition("pairs: ")[2]
     pasted = replace(markup, pairs=yaml.safe_load(listed), mirror=True)
     assert (
         pasted.flip_indices.tolist() == [1, 0, 2, 4, 3]
         and module._check_flips(table.points, pasted) == pasted
     )
+
+
+def test_pairs_that_labels_prove_are_taken(faces: FaceTable) -> None:
+    table = own(faces, "face5")
+    module = FacesDataModule(Set(table, NAMELESS), {"flip": RandomFlip(0.5)})
+    proved = module._check_flips(table.points, NAMELESS)
+    assert proved.pairs == [["p1", "p2"], ["p4", "p5"]]
 
 
 @pytest.mark.parametrize("some", [slice(0, 68), slice(36, 48), slice(48, 68), slice(17, 27)])

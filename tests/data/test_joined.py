@@ -119,14 +119,15 @@ def test_wrong_arguments_are_refused(
 def test_different_markups_are_refused_whatever_their_names(tmp_path: Path) -> None:
     sources = {"a": LabelledCsv("csv"), "b": LabelledCsv("csv", markup="face5")}
     with pytest.raises(FkpError, match="different markups, ibug68 and face5"):
-        Joined(["a", "b"], sources)
+        _ = Joined(["a", "b"], sources).markup
     renamed = IBUG68.as_dict() | {"points": IBUG68.points[::-1]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(renamed))
     with pytest.raises(FkpError, match="different markups"):
-        Joined(["a", "c"], sources | {"c": LabelledCsv("csv", markup=str(tmp_path / "mine.yaml"))})
+        sources["c"] = LabelledCsv("csv", markup=str(tmp_path / "mine.yaml"))
+        Joined(["a", "c"], sources).survey()
 
     # A single source may have any.
-    Joined(["b"], sources)
+    assert Joined(["b"], sources).markup.name == "face5"
 
 
 def test_bad_rows_of_all_sources_are_named_at_once(

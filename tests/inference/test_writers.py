@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 from fkp import Face, Predictor, painter
 from fkp.data.labelled_csv import LabelledCsv
 from fkp.data.pts_folders import read_pts
+from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.files.images import write_image
 from fkp.inference.media import ImageCollection, find
@@ -502,6 +504,7 @@ def test_json_is_strict_and_names_are_escaped(tmp_path: Path, predictor: Predict
     out.images.write(path, Path("a"), np.zeros((8, 8, 3), np.uint8), [face])
     record = strict(tmp_path / "a.json")
     assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
+    assert record["detector"] == describe(predictor.detector)
     assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
     (again,), _ = out.images.read(path, Path("a")) or ([], [])
     assert np.isnan(again.points).all()
@@ -556,3 +559,45 @@ def test_invalid_number_of_frames_is_refused(
     ):
         with pytest.raises(FkpError, match=f"frames={max_frames}"):
             call_it()
+
+
+def test_pre_labels_cover_images_that_were_done_before(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for i in range(3):
+        write_image(tmp_path / f"photos/{i}/face.png", painter.paint(5, i)[0])
+    write_image(tmp_path / "photos/dark.png", np.zeros((60, 80, 3), np.uint8))
+    (tmp_path / "photos/cut.jpg").write_text("not an image")
+    request: dict[str, Any] = {"ckpt": None}
+
+    # One image is done, and the next run writes the labels of all.
+    out = tmp_path / "out"
+    done = find(str(tmp_path / "photos/0"))
+    assert isinstance(done, ImageCollection)
+    done.root = tmp_path / "photos"
+    PredictionWriter(predictor, out, request).write_collection(done)
+    collection = find(str(tmp_path / "photos"))
+    assert isinstance(collection, ImageCollection)
+    writer = PredictionWriter(predictor, out, request, labels=["coco", "labelme"])
+    assert writer.write_collection(collection)["done_before"] == 1
+
+    coco = json.loads((out / "labels/coco.json").read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    assert names == ["dark.png", "0/face.png", "1/face.png", "2/face.png"]
+    assert coco["images"][0] | {"width": 80, "height": 60} == coco["images"][0]
+    assert [annotation["image_id"] for annotation in coco["annotations"]] == [2, 3, 4]
+    assert len(list((out / "labels/labelme").rglob("*.json"))) == 3
+
+
+def test_a_single_image_has_pre_labels_but_a_video_has_none(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    photo = write_image(tmp_path / "face.png", painter.paint(5, 1)[0])
+    writer = PredictionWriter(predictor, tmp_path / "out", {}, labels="labelstudio")
+    writer.write_image(photo)
+    (task,) = json.loads((tmp_path / "out/labels/labelstudio.json").read_text())
+    assert task["data"]["image"].endswith(f"{tmp_path.name}/face.png")
+
+    with pytest.raises(FkpError) as raised:
+        writer.write_video(cast(Video, SimpleNamespace(source="face.mp4")), None)
+    assert raised.value.key == "labels"

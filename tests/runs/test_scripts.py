@@ -101,6 +101,7 @@ def test_evaluate_prints_and_saves_the_same_metrics(
     own = json.loads((trained[0] / "metrics.json").read_text())
     assert printed["nme_label_box"] == pytest.approx(own["test/nme"], abs=0.02)
     assert printed["missed_detector"] >= 0
+    assert saved["detector"]["name"] == "HaarCascade"  # the default, offline
 
 
 def test_an_unwritable_output_is_reported_before_the_work(trained: Run, tmp_path: Path) -> None:

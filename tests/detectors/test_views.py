@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from fkp import painter
-from fkp.detectors import OVERLAP, HaarCascade, YuNet, _search, _starts, _views
-from fkp.errors import FkpError
+from fkp.detectors import HaarCascade, YuNet
+from fkp.detectors.views import (
+    LONG,
+    OVERLAP,
+    STRETCH,
+    _starts,
+    distinct,
+    search,
+    smallest_face,
+    views,
+)
 from fkp.files.images import read_image
 from fkp.geometry import centre_and_side, compose, face_box, nesting, overlap, translation
 
@@ -56,8 +65,8 @@ def test_each_face_of_a_panorama_is_found_once_also_across_tile_edges(
         crops, (9000, 700), np.stack([x, np.array([0, 90, 170, 340, 250, 340])], 1)
     )
     assert_each_once(HaarCascade(), image, truth)
-    without_tiles = HaarCascade(tile_scale=0)(image)[0]
-    assert len(without_tiles) < 6  # without tiles, faces are missed
+    shrunk = HaarCascade(smallest=500)(image)[0]
+    assert len(shrunk) < 6  # at the scale of larger faces, these are missed
 
 
 def test_a_face_that_fills_a_large_image_is_found_once(crops: list[np.ndarray]) -> None:
@@ -65,11 +74,40 @@ def test_a_face_that_fills_a_large_image_is_found_once(crops: list[np.ndarray]) 
     assert_each_once(HaarCascade(), image, np.array([[0.4, 0.4, 1.4, 1.4]]) * 5200 / 1.8)
 
 
-@pytest.mark.parametrize("longest", [320, 640, 1280])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4000, 3), (4000, 1), (1200, 1600, 3), (1500, 1300)])
-def test_ordinary_images_are_searched_once(shape: tuple[int, ...], longest: int) -> None:
-    views = list(_views(np.zeros(shape, np.uint8), longest, 0.25 * longest / 640))
-    assert len(views) == 1 and max(views[0].pixels.shape[:2]) <= longest
+@pytest.mark.parametrize("longest", [640, 1280])
+@pytest.mark.parametrize("shape", [(1, 1), (300, 320, 3), (640, 480), (4000, 3000), (9000, 6000)])
+def test_ordinary_images_are_searched_in_one_or_two_views(
+    shape: tuple[int, ...], longest: int
+) -> None:
+    finest = 20 / smallest_face(None, shape)
+    made = list(views(np.zeros(shape, np.uint8), finest, longest))
+    assert max(max(view.pixels.shape[:2]) for view in made) <= 1000
+    assert len(made) == (2 if longest == 640 and max(shape) > 640 else 1)
+    assert made[0].factor == min(1.0, finest) and made[-1].factor >= finest / 4
+
+
+@pytest.mark.parametrize("smallest", [None, 0.1, 0.5, 30, 400])
+@pytest.mark.parametrize("shape", [(480, 640), (1200, 12000), (5000, 700, 3)])
+def test_the_smallest_face_is_large_enough_in_some_view_and_no_larger(
+    smallest: float | None, shape: tuple[int, ...]
+) -> None:
+    side = smallest_face(smallest, shape)
+    assert smallest is None or smallest < 1 or side == smallest
+    assert side <= (smallest or 0.02) * LONG * min(shape[:2]) or side in (20, smallest)
+    least: list[float] = []
+
+    def hits(pixels: np.ndarray, smallest: float) -> np.ndarray:
+        least.append(smallest)
+        return np.zeros((0, 5))
+
+    search(np.zeros(shape, np.uint8), side, 20, 640, hits)
+    assert max(least) == pytest.approx(min(20, side))
+
+
+def test_of_boxes_of_the_same_face_the_best_is_kept() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [50, 0, 60, 10], [2, 2, 4, 4]], float)
+    assert distinct(boxes) == [0, 2, 3] and distinct(boxes, 0.5) == [0, 2]
+    assert distinct(np.zeros((0, 4))) == []
 
 
 @pytest.mark.parametrize("length", [1, 100, 101, 170, 176, 999])
@@ -83,16 +121,9 @@ def test_a_face_no_larger_than_the_overlap_lies_within_a_tile(length: int) -> No
 
 @pytest.mark.parametrize("shape", [(900, 20000), (20000, 900), (9000, 9000)])
 def test_tiles_are_small_and_their_number_grows_with_the_pixels(shape: tuple[int, int]) -> None:
-    views = list(_views(np.zeros(shape, np.uint8), 1280, 0.5))
-    assert all(max(view.pixels.shape) <= 1280 for view in views)
-    assert sum(view.pixels.size for view in views) < 0.5**2 * np.prod(shape) * 3
-
-
-@pytest.mark.parametrize("scale", [-0.1, 1.5, float("nan")])
-def test_a_tile_scale_outside_0_to_1_is_refused(scale: float) -> None:
-    with pytest.raises(FkpError) as error:
-        HaarCascade(tile_scale=scale)
-    assert error.value.key == "detector.tile_scale"
+    made = list(views(np.zeros(shape, np.uint8), 0.5, 1280))
+    assert all(max(view.pixels.shape) <= STRETCH * 1280 for view in made)
+    assert sum(view.pixels.size for view in made) < 0.5**2 * np.prod(shape) * 3
 
 
 def test_rows_are_converted_to_image_pixels() -> None:
@@ -100,12 +131,12 @@ def test_rows_are_converted_to_image_pixels() -> None:
     image = np.zeros((600, 6000), np.uint8)
     image[300:308, 4000:4008] = 255
 
-    def brightest(pixels: np.ndarray) -> np.ndarray:
+    def brightest(pixels: np.ndarray, smallest: float) -> np.ndarray:
         y, x = np.unravel_index(pixels.argmax(), pixels.shape)
         row = [x - 8, y - 8, 16, 16, x, y, 1.0]
         return np.array([row] if pixels.max() > 100 else np.zeros((0, 7)), float)
 
-    (row,) = _search(image, 640, 0.25, brightest)
+    (row,) = search(image, 16, 4, 640, brightest)
     left, top, width, height, x, y, score = row
     np.testing.assert_allclose(
         [left + width / 2, top + height / 2, x, y], [4000, 300, 4000, 300], atol=8
@@ -125,3 +156,25 @@ def test_yunet_finds_the_faces_of_large_images(shared: Path) -> None:
     boxes, _ = yunet(large)
     assert len(boxes) == len(people)
     assert not any(nesting(a, b) > 0.5 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("size", [(12000, 1200), (8000, 6000)])
+def test_yunet_finds_twelve_clear_faces_of_200_pixels(shared: Path, size: tuple[int, int]) -> None:
+    yunet = YuNet(str(shared / "models/face_detection_yunet_2023mar.onnx"))
+    photo = read_image(shared / "photos/obamas.jpg")
+    box = yunet(photo)[0][0]
+    x, y, side = (float(value) for value in centre_and_side(box))
+    affine = compose(
+        translation(-x, -y),
+        np.array([[SIDE / side, 0, 0], [0, SIDE / side, 0]]),
+        translation(0.8 * SIDE, 0.8 * SIDE),
+    )
+    crop = cv2.warpAffine(photo, affine, (320, 320), borderMode=cv2.BORDER_REPLICATE)
+    columns = min(12, size[0] // 900)
+    places = np.array([[i % columns * 900 + 70, i // columns * 1500 + 333] for i in range(12)])
+    image = np.full((*size[::-1], 3), 128, np.uint8)
+    for left, top in places:
+        image[top : top + 320, left : left + 320] = crop
+    truth = np.concatenate([places + 0.3 * SIDE, places + 1.3 * SIDE], 1)
+    assert_each_once(yunet, image, truth)

@@ -1,0 +1,1 @@
+"""Read labels in the formats of labelling tools and of publishers."""
