@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from fkp import console
 from fkp.console import track
@@ -21,13 +17,15 @@ from fkp.files.reading import read_text
 from fkp.files.writing import write_whole
 from fkp.inference.image_writer import (
     ImageWriter,
-    read_ahead,
+    frames_note,
     read_with_note,
     reason,
     write_table,
 )
 from fkp.inference.label_writer import NO_LABELS, LabelWriter
 from fkp.inference.media import ImageCollection, result_name
+from fkp.inference.parquet import writes_parquet
+from fkp.inference.pipeline import Pipeline
 from fkp.inference.predictor import Predictor
 from fkp.inference.result_files import (
     MAX_JSON_BYTES,
@@ -35,8 +33,13 @@ from fkp.inference.result_files import (
     as_json,
     as_plain,
 )
+from fkp.inference.shards import Shard
+from fkp.inference.stream import Answer, Stages
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # Holds the request, in a folder of results that are not complete yet.
 UNFINISHED = "unfinished.json"
@@ -58,9 +61,11 @@ class PredictionWriter:
         pts: also write `.pts` files, which count pixels from 1.
         labels: also write pre-labels of the images for labelling tools, in these formats of
             `LabelWriter`; videos have none.
+        threads: that read, detect, predict and write; None for all cores, 1 for a plain loop.
+        parquet: also write the table of a collection as `faces.parquet`; None if pyarrow is there.
 
     Raises:
-        FkpError: `drawn` or `labels` is something else.
+        FkpError: `drawn` or `labels` is something else, or pyarrow is missing.
     """
 
     def __init__(
@@ -71,16 +76,19 @@ class PredictionWriter:
         drawn: str | None = "png",
         pts: bool = False,
         labels: str | Sequence[str] | None = None,
+        threads: int | None = None,
+        parquet: bool | None = False,
     ):
         if drawn not in (None, "png", "jpg"):
             raise FkpError(f"drawn={drawn}: choose png, jpg or null")
         self.predictor, self.request, self.pts = predictor, request, pts
+        self.threads, self.parquet = threads, writes_parquet(parquet)
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
         self.images = ImageWriter(
             self.results, predictor.markup, ckpt, drawn, pts, predictor.detector
         )
-        self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None)
+        self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None, threads)
         self.labels = LabelWriter(labels, predictor.markup, ckpt)
 
     def write_image(self, path: Path) -> list[Face]:
@@ -112,6 +120,7 @@ class PredictionWriter:
         collection: ImageCollection,
         make_follower: Callable[[], Follower] | None = None,
         max_frames: int | None = None,
+        shard: Shard | None = None,
     ) -> dict[str, Any]:
         """Find and write the faces of several images and videos.
 
@@ -121,74 +130,163 @@ class PredictionWriter:
             collection: the images and videos.
             make_follower: makes the `follow` of `write_video`, one for each video.
             max_frames: number of frames of each video to process; None for all.
+            shard: predict only the images and videos of this shard; the last shard that is done
+                writes the table and the summary of all.
 
         Returns:
             images, faces and without_face (all of images), videos, detector, failed and notes
-            (path -> reason), seconds, images_per_second, done_before (images).
+            (path -> reason), seconds, images_per_second, done_before (images). Of a shard, also
+            shards, and shards_missing if it is not the last one; `images` and so on are then its
+            own, without faces.
 
         Raises:
-            FkpError: `max_frames` is not a whole number from 1.
+            FkpError: `max_frames` is not a whole number from 1, or another process predicts the
+                same shard.
             KeyboardInterrupt: Ctrl-C; the same request goes on later.
         """
         check_max_frames(max_frames)
-        start = time.monotonic()
-        failed: dict[str, str] = {}
         named = list(zip(collection.paths, collection.names(self.pts), strict=True))
-        images = [(path, name) for path, name in named if path not in collection.videos]
-        videos = [(path, name) for path, name in named if path in collection.videos]
-        self.labels.check_images(collection.relative(path) for path, _ in images)
-        todo = [(path, name) for path, name in images if self.images.read_faces(path, name) is None]
-
+        self.labels.check_images(
+            collection.relative(path) for path in collection.paths if path not in collection.videos
+        )
         folder = self.results.folder
         folder.mkdir(parents=True, exist_ok=True)
+        if shard is not None:
+            return self._write_shard(shard, collection, named, make_follower, max_frames)
+
         with _lock(folder / UNFINISHED):
             write_whole(folder / UNFINISHED, as_json(self.request))
-
-            self._write_images(todo, failed)
-            image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
-
-            for path, name in videos:
-                follow = make_follower() if make_follower else None
-                self._write_video_once(path, name, follow, max_frames, failed)
-
-            counts = write_table(
-                folder / "faces.csv", self._read_all_faces(images), self.predictor.markup
-            )
-            self.labels.write_collection(self.images, collection, images)
-            summary = {
-                "images": len(images),
-                "faces": sum(counts),
-                "without_face": counts.count(0),
-                "videos": len(videos),
-                "detector": describe(self.predictor.detector),
-                "failed": failed,
-                "notes": self._read_all_notes(named) | self.labels.notes(videos),
-                "seconds": round(time.monotonic() - start, 2),
-                "images_per_second": round(done / max(image_seconds, 1e-9), 2),
-                "done_before": len(images) - len(todo),
-            }
+            start = time.monotonic()
+            done = self._write_named(named, collection.videos, make_follower, max_frames)
+            summary = self._write_table(named, collection)
+            summary |= done | {"seconds": round(time.monotonic() - start, 2)}
             write_whole(folder / "summary.json", as_json(summary))
             (folder / UNFINISHED).unlink()
         return summary
 
+    def _write_shard(
+        self,
+        shard: Shard,
+        collection: ImageCollection,
+        named: Sequence[Named],
+        make_follower: Callable[[], Follower] | None,
+        max_frames: int | None,
+    ) -> dict[str, Any]:
+        """Find and write the faces of one shard; arguments and result as of `write_collection`."""
+        folder, videos, paths = self.results.folder, collection.videos, shard.paths(collection)
+        own = [(path, name) for path, name in named if path in paths]
+        images = sum(path not in videos for path, _ in own)
+
+        with shard.running(folder, self.request):
+            before = self._count_results(own)
+            done = self._write_named(own, videos, make_follower, max_frames)
+            found_by = describe(self.predictor.detector)
+            summary = {"images": images, "videos": len(own) - images, "detector": found_by, **done}
+            new = done["done_before"] + len(done["failed"]) < images
+            shard.finish(folder, summary, changed=new or self._count_results(own) != before)
+
+        def merge(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+            failed = {path: why for one in summaries for path, why in one["failed"].items()}
+            seconds = [float(one["seconds"]) for one in summaries]
+            before = sum(int(one["done_before"]) for one in summaries)
+            table = self._write_table(named, collection)
+            rate = (table["images"] - before - len(failed)) / max(*seconds, 1e-9)
+            return table | {
+                "failed": failed,
+                "seconds": max(seconds),
+                "images_per_second": round(rate, 2),
+                "done_before": before,
+            }
+
+        merged = shard.merge(folder, merge)
+        return merged or {**summary, "shards_missing": shard.missing(folder)}
+
+    def _count_results(self, named: Sequence[Named]) -> int:
+        return sum(self.results.file(name, "json").is_file() for _, name in named)
+
+    def _write_named(
+        self,
+        named: Sequence[Named],
+        videos: Collection[Path],
+        make_follower: Callable[[], Follower] | None,
+        max_frames: int | None,
+    ) -> dict[str, Any]:
+        """Find and write the faces of images, then those of videos.
+
+        Returns:
+            failed, seconds, images_per_second and done_before, as of `write_collection`.
+        """
+        start, failed = time.monotonic(), dict[str, str]()
+        images = [(path, name) for path, name in named if path not in videos]
+        todo = [(path, name) for path, name in images if self.images.read(path, name) is None]
+
+        self._write_images(todo, failed)
+        image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
+
+        for path, name in named:
+            if path in videos:
+                follow = make_follower() if make_follower else None
+                self._write_video_once(path, name, follow, max_frames, failed)
+
+        return {
+            "failed": failed,
+            "seconds": round(time.monotonic() - start, 2),
+            "images_per_second": round(done / max(image_seconds, 1e-9), 2),
+            "done_before": len(images) - len(todo),
+        }
+
+    def _write_table(self, named: Sequence[Named], collection: ImageCollection) -> dict[str, Any]:
+        """Write the table and the labels of all images that have results, and count them."""
+        images = [(path, name) for path, name in named if path not in collection.videos]
+        videos = [(path, name) for path, name in named if path in collection.videos]
+        notes = self._read_notes(videos) | self.labels.notes(videos)
+
+        def found() -> Iterator[tuple[Path, list[Face]]]:
+            for path, name in images:
+                result = self.images.read(path, name)
+                if result is None:
+                    continue
+                faces, remarks = result
+                if remarks:
+                    notes[str(path)] = "; ".join(remarks)
+                yield path, faces
+
+        file, markup = self.results.folder / "faces.csv", self.predictor.markup
+        counts = write_table(file, found(), markup, self.parquet)
+        self.labels.write_collection(self.images, collection, images)
+        return {
+            "images": len(images),
+            "faces": sum(counts),
+            "without_face": counts.count(0),
+            "videos": len(videos),
+            "detector": describe(self.predictor.detector),
+            "notes": notes,
+        }
+
     def _write_images(self, todo: Sequence[Named], failed: dict[str, str]) -> None:
-        """Find and write the faces of images, in batches of the predictor."""
-        # Images that were given to the predictor, and whose faces did not come back yet.
-        pending: deque[tuple[Path, Path, np.ndarray, str]] = deque()
+        """Find and write the faces of images; several are read, predicted and written at once."""
 
-        def readable() -> Iterator[np.ndarray]:
-            for item in read_ahead(todo, failed):
-                pending.append(item)
-                _, _, image, _ = item
-                yield image
-
-        stream = self.predictor.stream(readable())
-        for faces in track(stream, f"{len(todo)} images", len(todo)):
-            path, name, image, note = pending.popleft()
+        def write(item: tuple[Named, Answer]) -> tuple[Path, Exception | None]:
+            (path, name), answer = item
+            if answer.image is None:
+                return path, answer.error
             try:
-                self.images.write(path, name, image, faces, note)
+                note = frames_note(answer.frames)
+                self.images.write(path, name, answer.image, answer.faces, note)
             except FkpError as error:
-                failed[str(path)] = reason(error, path)
+                return path, error
+            return path, None
+
+        with Pipeline(self.threads) as pipeline:
+            stages = Stages(self.predictor, keep=True)
+            answers = stages.answers(pipeline, (path for path, _ in todo))
+            written = pipeline.map(write, zip(todo, answers, strict=True), pixels=_pixels)
+
+            for path, error in track(written, f"{len(todo)} images", len(todo)):
+                if isinstance(error, FkpError):
+                    failed[str(path)] = reason(error, path)
+                elif error is not None:
+                    raise error
 
     def _write_video_once(
         self,
@@ -214,21 +312,20 @@ class PredictionWriter:
         if stopped:
             raise KeyboardInterrupt
 
-    def _read_all_faces(self, images: Sequence[Named]) -> Iterator[tuple[Path, list[Face]]]:
-        """Yield the path and the faces of each image that has results."""
-        for path, name in images:
-            faces = self.images.read_faces(path, name)
-            if faces is not None:
-                yield path, faces
-
-    def _read_all_notes(self, named: Sequence[Named]) -> dict[str, str]:
-        """Return the notes of all images and videos that have some, by path."""
-        notes = {str(path): self.results.read_record(name).get("notes") for path, name in named}
+    def _read_notes(self, videos: Sequence[Named]) -> dict[str, str]:
+        """Return the notes of all videos that have some, by path."""
+        notes = {str(path): self.results.read_record(name).get("notes") for path, name in videos}
         return {
             path: "; ".join(map(str, some))
             for path, some in notes.items()
             if isinstance(some, list) and some
         }
+
+
+def _pixels(item: tuple[Named, Answer]) -> int:
+    """Return the number of pixels of an answer's image."""
+    image = item[1].image
+    return 0 if image is None else image.shape[0] * image.shape[1]
 
 
 def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
@@ -241,6 +338,8 @@ def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
     Returns:
         The folder; `run_dir` if there is none.
     """
+    from filelock import Timeout
+
     notes = sorted(
         run_dir.parent.glob(f"*/{UNFINISHED}"), key=lambda note: note.stat().st_mtime, reverse=True
     )
@@ -256,4 +355,6 @@ def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
 
 
 def _lock(note: Path) -> FileLock:
+    from filelock import FileLock  # here: single images do not wait for it
+
     return FileLock(note.with_name(f".{note.name}.lock"), timeout=0)

@@ -314,7 +314,7 @@ def test_refinement_step_that_strays_is_not_taken(
             (1, 5), 0.5 if calls == 1 else 1, np.float32
         )
 
-    predictor._predict_crops = found  # type: ignore[method-assign]
+    predictor.predict_crops = found  # type: ignore[method-assign]
     (face,) = predictor(np.zeros((300, 400), np.uint8), boxes=box)
     np.testing.assert_array_equal(face.points, label)
     assert (face.confidence == 0.5).all()
