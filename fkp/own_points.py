@@ -213,22 +213,21 @@ def ridge(x: Tensor, y: Tensor, penalties: Sequence[float]) -> list[tuple[Tensor
         rows, values = x[known], y[known][:, columns]
         x_mean, y_mean = rows.mean(0), values.mean(0)
         rows, values = rows - x_mean, values - y_mean
-        for (w, b), penalty in zip(fits, penalties, strict=True):
-            w[:, columns] = _solve(rows, values, penalty)
-            b[columns] = y_mean - x_mean @ w[:, columns]
+        for (w, b), solved in zip(fits, _solve(rows, values, penalties), strict=True):
+            w[:, columns] = solved
+            b[columns] = y_mean - x_mean @ solved
     return fits
 
 
-def _solve(x: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """Solve (x' x + penalty) w = x' y, through the smaller of x' x and x x'."""
-    n, size = x.shape
-    if n < size:
-        gram = x @ x.T
-        gram.diagonal().add_(penalty)
-        return x.T @ torch.cholesky_solve(y, torch.linalg.cholesky(gram))
-    gram = x.T @ x
-    gram.diagonal().add_(penalty)
-    return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
+def _solve(x: Tensor, y: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
+    """Solve (x' x + penalty) w = x' y for each penalty, through the smaller of x' x and x x'."""
+    wide = x.shape[0] < x.shape[1]
+    gram, target = (x @ x.T, y) if wide else (x.T @ x, x.T @ y)
+    identity = torch.eye(len(gram), dtype=x.dtype)
+    for penalty in penalties:
+        factor = torch.linalg.cholesky(gram + penalty * identity)
+        solved = torch.cholesky_solve(target, factor)
+        yield x.T @ solved if wide else solved
 
 
 def _held_out(x: Tensor, y: Tensor, fold: Tensor, penalties: Sequence[float]) -> Tensor:

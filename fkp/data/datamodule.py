@@ -207,8 +207,9 @@ class FacesDataModule(pl.LightningDataModule):
 
     def select(self, faces: np.ndarray) -> FacialKeypointsDataset:
         """Make a dataset of faces, numbered from 0 through train, val and test."""
-        table, cache = (whole.select(faces) for whole in self._faces)
-        return self._datasets(table, cache, self.source.markup, {"faces": len(faces)})["faces"]
+        table, cache = self._faces
+        chosen = table.select(faces), cache.select(faces)
+        return self._datasets(*chosen, self.source.markup, {"faces": len(faces)})["faces"]
 
     @property
     def fingerprint(self) -> str:

@@ -65,8 +65,10 @@ def fit_and_test(
         what = "the map of experiment=own_points is fitted by one process; set trainer.devices=1"
         raise FkpError(what, key="trainer.devices")
     source = data.source
-    whole = source.protocol == "identity" and source.folds is None
-    count = sum(len(data.splits[name]) for name in (data.splits if whole else ("train", "val")))
+    part = source.folds is not None or data.train_faces is not None
+    whole = source.protocol == "identity" and not part
+    used = ["train", "val", "test"][: 3 if whole else 1 if data.train_faces else 2]
+    count = sum(len(data.splits[name]) for name in used)
     if count < FEWEST:
         raise FkpError(f"{count} faces are too few for own points; label at least {FEWEST}")
     faces = data.select(np.arange(count))
@@ -153,4 +155,4 @@ def _draw(file: Path, faces: FacialKeypointsDataset, points: torch.Tensor, marku
     items = [faces[int(face)] for face in chosen]
     labels = [apply(item["to_crop"], item["points"]) for item in items]
     images = [as_image(item["image"]) for item in items]
-    write_image(file, visualize_output(images, points[chosen].numpy(), labels, markup=markup))
+    write_image(file, visualize_output(images, list(points[chosen].numpy()), labels, markup=markup))
