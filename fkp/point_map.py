@@ -136,7 +136,7 @@ class PointMap(nn.Module):
         sampled = F.grid_sample(
             features.float(), grid.float(), padding_mode="border", align_corners=False
         )
-        return sampled[..., 0].mT
+        return sampled[..., 0].transpose(1, 2)
 
 
 def turn(points: Tensor, shape: Tensor) -> Tensor:

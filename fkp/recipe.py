@@ -60,6 +60,8 @@ class Recipe:
         gray: the network takes one channel, not RGB.
         label_offset: how far the labels lie to the right of the face, in outer-eye distances. The
             network is trained without it; prediction adds it.
+        trained_on: checksums of the labels that the training has seen, where a set was used whole,
+            see `fkp.data.table.label_sums`: an evaluation on them would be too good.
         file: where the recipe was read, for messages; None for one from a configuration.
     """
 
@@ -69,6 +71,7 @@ class Recipe:
     markup: Markup
     gray: bool = True
     label_offset: float = 0.0
+    trained_on: tuple[int, ...] = ()
     file: Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -125,6 +128,7 @@ class Recipe:
             markup=markup,
             gray=values["gray"],
             label_offset=values.get("label_offset", 0.0),  # older files have none
+            trained_on=tuple(values.get("trained_on", ())),
             file=file,
         )
 
@@ -137,6 +141,7 @@ class Recipe:
             "transforms": self.transforms,
             "gray": self.gray,
             "label_offset": self.label_offset,
+            "trained_on": list(self.trained_on),
             "markup": self.markup.as_dict(),
         }
 
@@ -227,6 +232,9 @@ def _check_types(values: dict[str, Any], file: Path) -> None:
     wrong = [name for name, kind in TYPES.items() if not isinstance(values.get(name), kind)]
     if not isinstance(values.get("label_offset", 0.0), (int, float)):
         wrong.append("label_offset")
+    sums = values.get("trained_on", [])
+    if not isinstance(sums, list) or not all(isinstance(one, int) for one in sums):
+        wrong.append("trained_on")
     if isinstance(values.get("transforms"), dict):
         steps = values["transforms"].items()
         wrong += [f"transforms.{name}" for name, spec in steps if not isinstance(spec, dict)]

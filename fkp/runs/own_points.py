@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import torch
 
 from fkp import own_points
 from fkp.calibration import WITHIN, calibrate
+from fkp.callbacks import face_errors
 from fkp.console import print_line
 from fkp.data.folds import dealt
-from fkp.data.table import evenly_spaced
+from fkp.data.table import evenly_spaced, label_sums
 from fkp.draw import as_image, visualize_output
 from fkp.errors import FkpError
 from fkp.files.images import write_image
@@ -101,6 +103,8 @@ def _fitted(
     known = torch.isfinite(fitted.errors)
     module.codec.calibration = calibrate(fitted.spread[known], fitted.errors[known] < WITHIN)
     module.untrained = False
+    assert module.recipe is not None
+    module.recipe = replace(module.recipe, trained_on=tuple(label_sums(faces.table.points)))
 
     nme = fitted.errors.nanmean(1)
     names = [safe_cell(Path(row).name) for row in faces.table.rows]
@@ -134,8 +138,7 @@ def _finetuned(
         "val": data.select(np.flatnonzero(fold == 0)),
     }
     _fitted(module, data, data.splits["train"], run.folder)
-    (validated,) = trainer.validate(module, data, verbose=False)
-    before = validated["val/nme"]
+    before = float(np.nanmean(face_errors(data.splits["val"], module.eval())))
 
     with resume.readable_errors(run.last):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
