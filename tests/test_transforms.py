@@ -332,9 +332,9 @@ def test_tensors_hold_the_pixels_channel_first_in_zero_to_one() -> None:
 
 def test_normalising_leaves_its_input_as_it_is() -> None:
     pixels = torch.arange(256, dtype=torch.uint8)
-    for given in (pixels, pixels.float()):
-        assert torch.equal(t.Normalize()(given), given * (1 / 255))
-        assert torch.equal(given, pixels.to(given.dtype))
+    for values in (pixels, pixels.float()):
+        assert torch.equal(t.Normalize()(values), values * (1 / 255))
+        assert torch.equal(values, pixels.to(values.dtype))
 
 
 def test_a_tilt_that_is_known_is_taken_out() -> None:
