@@ -125,7 +125,8 @@ def test_streams_are_compared_with_loops(tmp_path: Path) -> None:
     options = ("--count", "3", "--rounds", "1", "--cores", "1")
     metrics = run_benchmark("streams.py", str(tmp_path), *options)
     assert metrics["stream_over_loop"] == metrics["stream_over_loop_1"] > 0
-    assert metrics["folder_1_ms"] > 0 and metrics["loop_1_ms"] > 0
+    assert metrics["folder_1_ms"] > 0 and metrics["loop_1_cpu_ms"] > 0
+    assert metrics["stream_over_one_core"] == pytest.approx(metrics["stream_over_loop"], rel=1e-3)
 
 
 def test_fuzz_counts_results_and_errors(tmp_path: Path) -> None:

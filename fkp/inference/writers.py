@@ -1,51 +1,28 @@
-"""Predict images and videos and write the results; continue a prediction that was stopped."""
+"""Predict images and videos, and write the results, a table of all and a summary."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fkp import console
-from fkp.console import track
 from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.face import Face
-from fkp.files.reading import read_text
 from fkp.files.writing import write_whole
-from fkp.inference.image_writer import (
-    ImageWriter,
-    frames_note,
-    read_with_note,
-    reason,
-    write_table,
-)
+from fkp.inference.image_writer import ImageWriter, read_with_note, write_table
 from fkp.inference.label_writer import NO_LABELS, LabelWriter
 from fkp.inference.media import ImageCollection, result_name
+from fkp.inference.missing_results import MissingResults, Named
 from fkp.inference.parquet import writes_parquet
-from fkp.inference.pipeline import Pipeline
 from fkp.inference.predictor import Predictor
-from fkp.inference.result_files import (
-    MAX_JSON_BYTES,
-    ResultFolder,
-    as_json,
-    as_plain,
-)
+from fkp.inference.result_files import ResultFolder, as_json
 from fkp.inference.shards import Shard
-from fkp.inference.stream import Answer, Stages
+from fkp.inference.unfinished import UNFINISHED, lock
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames
-
-if TYPE_CHECKING:
-    from filelock import FileLock
-
-# Holds the request, in a folder of results that are not complete yet.
-UNFINISHED = "unfinished.json"
-
-# Path of an image or video, and name of its results.
-Named = tuple[Path, Path]
 
 
 class PredictionWriter:
@@ -82,13 +59,14 @@ class PredictionWriter:
         if drawn not in (None, "png", "jpg"):
             raise FkpError(f"drawn={drawn}: choose png, jpg or null")
         self.predictor, self.request, self.pts = predictor, request, pts
-        self.threads, self.parquet = threads, writes_parquet(parquet)
+        self.parquet = writes_parquet(parquet)
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
         self.images = ImageWriter(
             self.results, predictor.markup, ckpt, drawn, pts, predictor.detector
         )
         self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None, threads)
+        self.missing = MissingResults(predictor, self.images, self.videos, threads)
         self.labels = LabelWriter(labels, predictor.markup, ckpt)
 
     def write_image(self, path: Path) -> list[Face]:
@@ -154,10 +132,10 @@ class PredictionWriter:
         if shard is not None:
             return self._write_shard(shard, collection, named, make_follower, max_frames)
 
-        with _lock(folder / UNFINISHED):
+        with lock(folder / UNFINISHED):
             write_whole(folder / UNFINISHED, as_json(self.request))
             start = time.monotonic()
-            done = self._write_named(named, collection.videos, make_follower, max_frames)
+            done = self.missing.write(named, collection.videos, make_follower, max_frames)
             summary = self._write_table(named, collection)
             summary |= done | {"seconds": round(time.monotonic() - start, 2)}
             write_whole(folder / "summary.json", as_json(summary))
@@ -179,7 +157,7 @@ class PredictionWriter:
 
         with shard.running(folder, self.request):
             before = self._count_results(own)
-            done = self._write_named(own, videos, make_follower, max_frames)
+            done = self.missing.write(own, videos, make_follower, max_frames)
             found_by = describe(self.predictor.detector)
             summary = {"images": images, "videos": len(own) - images, "detector": found_by, **done}
             new = done["done_before"] + len(done["failed"]) < images
@@ -203,37 +181,6 @@ class PredictionWriter:
 
     def _count_results(self, named: Sequence[Named]) -> int:
         return sum(self.results.file(name, "json").is_file() for _, name in named)
-
-    def _write_named(
-        self,
-        named: Sequence[Named],
-        videos: Collection[Path],
-        make_follower: Callable[[], Follower] | None,
-        max_frames: int | None,
-    ) -> dict[str, Any]:
-        """Find and write the faces of images, then those of videos.
-
-        Returns:
-            failed, seconds, images_per_second and done_before, as of `write_collection`.
-        """
-        start, failed = time.monotonic(), dict[str, str]()
-        images = [(path, name) for path, name in named if path not in videos]
-        todo = [(path, name) for path, name in images if self.images.read(path, name) is None]
-
-        self._write_images(todo, failed)
-        image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
-
-        for path, name in named:
-            if path in videos:
-                follow = make_follower() if make_follower else None
-                self._write_video_once(path, name, follow, max_frames, failed)
-
-        return {
-            "failed": failed,
-            "seconds": round(time.monotonic() - start, 2),
-            "images_per_second": round(done / max(image_seconds, 1e-9), 2),
-            "done_before": len(images) - len(todo),
-        }
 
     def _write_table(self, named: Sequence[Named], collection: ImageCollection) -> dict[str, Any]:
         """Write the table and the labels of all images that have results, and count them."""
@@ -263,55 +210,6 @@ class PredictionWriter:
             "notes": notes,
         }
 
-    def _write_images(self, todo: Sequence[Named], failed: dict[str, str]) -> None:
-        """Find and write the faces of images; several are read, predicted and written at once."""
-
-        def write(item: tuple[Named, Answer]) -> tuple[Path, Exception | None]:
-            (path, name), answer = item
-            if answer.image is None:
-                return path, answer.error
-            try:
-                note = frames_note(answer.frames)
-                self.images.write(path, name, answer.image, answer.faces, note)
-            except FkpError as error:
-                return path, error
-            return path, None
-
-        with Pipeline(self.threads) as pipeline:
-            stages = Stages(self.predictor, keep=True)
-            answers = stages.answers(pipeline, (path for path, _ in todo))
-            written = pipeline.map(write, zip(todo, answers, strict=True), pixels=_pixels)
-
-            for path, error in track(written, f"{len(todo)} images", len(todo)):
-                if isinstance(error, FkpError):
-                    failed[str(path)] = reason(error, path)
-                elif error is not None:
-                    raise error
-
-    def _write_video_once(
-        self,
-        path: Path,
-        name: Path,
-        follow: Follower | None,
-        max_frames: int | None,
-        failed: dict[str, str],
-    ) -> None:
-        """Find and write the faces of a video, unless its results are complete.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C ended the video.
-        """
-        record = self.results.read_record(name)
-        if record.get("video") == as_plain(str(path)) and not record.get("stopped", True):
-            return
-        try:
-            stopped = self.videos.write(Video(path), follow, max_frames, name)["stopped"]
-        except FkpError as error:
-            failed[str(path)] = reason(error, path)
-            return
-        if stopped:
-            raise KeyboardInterrupt
-
     def _read_notes(self, videos: Sequence[Named]) -> dict[str, str]:
         """Return the notes of all videos that have some, by path."""
         notes = {str(path): self.results.read_record(name).get("notes") for path, name in videos}
@@ -320,41 +218,3 @@ class PredictionWriter:
             for path, some in notes.items()
             if isinstance(some, list) and some
         }
-
-
-def _pixels(item: tuple[Named, Answer]) -> int:
-    """Return the number of pixels of an answer's image."""
-    image = item[1].image
-    return 0 if image is None else image.shape[0] * image.shape[1]
-
-
-def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
-    """Find the folder of a stopped prediction of the same request.
-
-    Args:
-        run_dir: folder of a new prediction; those beside it are searched, the newest first.
-        request: as for `PredictionWriter`.
-
-    Returns:
-        The folder; `run_dir` if there is none.
-    """
-    from filelock import Timeout
-
-    notes = sorted(
-        run_dir.parent.glob(f"*/{UNFINISHED}"), key=lambda note: note.stat().st_mtime, reverse=True
-    )
-    for note in notes:
-        try:
-            # A prediction that is still running holds the lock.
-            with _lock(note):
-                if json.loads(read_text(note, MAX_JSON_BYTES)) == as_plain(request):
-                    return note.parent
-        except (Timeout, OSError, FkpError, ValueError, RecursionError):
-            continue
-    return run_dir
-
-
-def _lock(note: Path) -> FileLock:
-    from filelock import FileLock  # here: single images do not wait for it
-
-    return FileLock(note.with_name(f".{note.name}.lock"), timeout=0)

@@ -112,9 +112,9 @@ def _request(cfg: DictConfig, ckpt: Path) -> dict[str, Any]:
 
 def _unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
     """Return the folder of a stopped prediction of the same request, else the new one."""
-    from fkp.inference import writers
+    from fkp.inference.unfinished import find_unfinished
 
-    folder = writers.find_unfinished(run_dir, request)
+    folder = find_unfinished(run_dir, request)
     if folder != run_dir:
         command_line.remove_if_empty(run_dir)
     return folder

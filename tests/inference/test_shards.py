@@ -75,6 +75,20 @@ def table(folder: Path) -> dict[str, list[float]]:
     return {row[0]: [float(cell) for cell in row[1:]] for row in rows}
 
 
+def test_the_last_shard_writes_the_labels_of_all(
+    predictor: Predictor, images: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, shard: Shard | None) -> Path:
+        out = PredictionWriter(predictor, tmp_path / folder, {}, None, labels="coco")
+        summary = out.write_collection(collection(images), shard=shard)
+        assert summary["detector"] == {"name": "Middle", "version": None}
+        return tmp_path / folder / "labels/coco.json"
+
+    first, second = (run("out", Shard(number, 2)).is_file() for number in range(2))
+    assert not first and second
+    assert run("out", Shard(0, 2)).read_bytes() == run("alone", None).read_bytes()
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_each_path_belongs_to_one_shard_also_after_others_were_added(
     count: int, tmp_path: Path

@@ -29,9 +29,10 @@ from fkp.errors import FkpError
 from fkp.files.images import write_image
 from fkp.inference.media import ImageCollection, find
 from fkp.inference.tracking import Tracker
+from fkp.inference.unfinished import UNFINISHED, find_unfinished
 from fkp.inference.video import Video
 from fkp.inference.video_writer import AnnotatedVideo
-from fkp.inference.writers import UNFINISHED, PredictionWriter, find_unfinished
+from fkp.inference.writers import PredictionWriter
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
