@@ -9,9 +9,10 @@ and answers with one line of JSON each:
 
 As a script, this file is the child process:
 
-    python peers.py dlib|mediapipe|mediapipe_boxes
+    python peers.py dlib|mediapipe|mediapipe_boxes|dlib_trainer
 
-`mediapipe_boxes` is its short-range detector alone: boxes and scores, no points.
+`mediapipe_boxes` is its short-range detector alone: boxes and scores, no points. `dlib_trainer`
+trains a shape predictor, and predicts with it: see `_dlib_trainer` for its requests.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Peer:
     """Run a peer in its own Python interpreter.
 
     Args:
-        name: `dlib`, `mediapipe` or `mediapipe_boxes`.
+        name: `dlib`, `mediapipe`, `mediapipe_boxes` or `dlib_trainer`.
         python: the interpreter that has it.
 
     Raises:
@@ -80,10 +81,24 @@ class Peer:
         Returns:
             The points, the boxes, and the times of detection and prediction in milliseconds.
         """
-        request = {"path": image, "box": box, "upsampling": upsampling}
+        return self.ask(path=image, box=box, upsampling=upsampling)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request, and wait for its answer.
+
+        Raises:
+            RuntimeError: the child process has ended.
+        """
         self.requests.write(json.dumps(request) + "\n")
         self.requests.flush()
-        return json.loads(self.answers.readline())
+        if not (answer := self.answers.readline()):
+            raise RuntimeError(f"{self.child.args} ended without an answer")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the child process."""
+        self.requests.close()
+        self.child.wait()
 
 
 def available(pythons: dict[str, str]) -> dict[str, Peer]:
@@ -146,6 +161,56 @@ def _dlib() -> Any:
     return find
 
 
+def _dlib_trainer() -> Any:
+    """Load dlib's trainer of shape predictors."""
+    import cv2
+    import dlib
+
+    def enlarged(path: str, by: int) -> Any:
+        return cv2.resize(_read_rgb(path), None, fx=by, fy=by, interpolation=cv2.INTER_LINEAR)
+
+    def rectangle(box: list[float], by: int) -> Any:
+        return dlib.rectangle(*(round((edge + 0.5) * by - 0.5) for edge in box))
+
+    def train(
+        train: list[dict[str, Any]],
+        tests: list[dict[str, Any]],
+        model: str,
+        oversampling: int,
+        enlarge: int,
+    ) -> dict[str, Any]:
+        """Train on faces {path, box, points}, save the model, and predict faces {path, box}.
+
+        dlib rounds boxes and points to whole pixels, so images may be enlarged for it.
+        """
+        began = time.perf_counter()
+        images, objects = [], []
+        for face in train:
+            images.append(enlarged(face["path"], enlarge))
+            parts = [
+                dlib.point(*(round((value + 0.5) * enlarge - 0.5) for value in point))
+                for point in face["points"]
+            ]
+            box = rectangle(face["box"], enlarge)
+            objects.append([dlib.full_object_detection(box, parts)])
+
+        options = dlib.shape_predictor_training_options()
+        options.oversampling_amount = oversampling
+        options.num_threads = os.cpu_count() or 1
+        predictor = dlib.train_shape_predictor(images, objects, options)
+        predictor.save(model)
+        seconds = time.perf_counter() - began
+
+        points = []
+        for face in tests:
+            image = enlarged(face["path"], enlarge)
+            parts = predictor(image, rectangle(face["box"], enlarge)).parts()
+            points.append([[(value + 0.5) / enlarge - 0.5 for value in (p.x, p.y)] for p in parts])
+        return {"points": points, "train_s": seconds}
+
+    return train
+
+
 def _mediapipe() -> Any:
     """Load MediaPipe's FaceMesh, which detects and predicts in one call."""
     import mediapipe
@@ -201,7 +266,12 @@ def _mediapipe_boxes() -> Any:
 
 def serve(name: str) -> None:
     """Answer the requests on standard input until it ends."""
-    loaders = {"dlib": _dlib, "mediapipe": _mediapipe, "mediapipe_boxes": _mediapipe_boxes}
+    loaders = {
+        "dlib": _dlib,
+        "dlib_trainer": _dlib_trainer,
+        "mediapipe": _mediapipe,
+        "mediapipe_boxes": _mediapipe_boxes,
+    }
     find = loaders[name]()
 
     # What the libraries print must not mix with the answers.
