@@ -149,8 +149,11 @@ def test_scaling_measures_memory_and_speed() -> None:
     assert metrics["x2_imported_mb"] <= metrics["x2_set_up_mb"] <= metrics["x2_peak_mb"]
 
 
-def test_suggest_compares_suggested_with_random_faces(ckpt: str, tmp_path: Path) -> None:
-    root = tmp_path / "pseudo/lfw"
+@pytest.fixture(scope="module")
+def mesh12(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Points of painted faces in the layout of mesh12: 14 people to train on, 4 to test."""
+    folder = tmp_path_factory.mktemp("own")
+    root = folder / "pseudo/lfw"
     points = ["eye_right", "eye_left", "nose"]
     coordinates = [f"{point}_{axis}" for point in points for axis in "xy"]
     header = ["image", *coordinates, "box_left", "box_top", "box_right", "box_bottom"]
@@ -165,8 +168,25 @@ def test_suggest_compares_suggested_with_random_faces(ckpt: str, tmp_path: Path)
     (root / "mesh12.yaml").write_text(
         json.dumps({"name": "own", "points": points, "pair": points[:2]})
     )
+    return folder
 
+
+def test_suggest_compares_suggested_with_random_faces(ckpt: str, mesh12: Path) -> None:
     options = ("--ckpt", ckpt, "--seeds", "2", "--start", "4", "--add", "3")
-    metrics = run_benchmark("suggest.py", str(tmp_path), *options)
+    metrics = run_benchmark("suggest.py", str(mesh12), *options)
     assert metrics["gain"] == pytest.approx(metrics["random_7"] - metrics["suggested_7"], abs=2e-4)
     assert metrics["start_4"] > 0 and metrics["unsure_7"] > 0 and metrics["random_faces"] > 0
+
+
+def test_own_points_are_scored_by_each_way_without_dlib(mesh12: Path, tmp_path: Path) -> None:
+    options = ("--quick", "--rows", "own", "finetuned", "ridge", "mean", "--steps", "2")
+    out = ("--results", str(tmp_path / "results.json"))
+    metrics = run_benchmark("own_points.py", str(mesh12), *options, *out)
+    for row in ("own", "finetuned", "ridge", "mean"):
+        assert metrics[f"{row}_14"] > 0
+    assert metrics["own_14"] < metrics["mean_14"]
+    assert metrics["own_14_s"] > 0 and metrics["own_14_mb"] > 0 and metrics["own_14_cv"] > 0
+
+    # What is known is not measured again.
+    again = run_benchmark("own_points.py", str(mesh12), *options, *out)
+    assert again == metrics

@@ -34,7 +34,7 @@ def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str
     Args:
         predictor: to evaluate, with its detector.
         source: of the faces, and of the training faces whose mean shape is the baseline.
-        split: `test` or `val`.
+        split: `train`, `val` or `test`; or `all`, for a set that nothing was trained on.
 
     Returns:
         Row -> metrics in percent, with a mean for each region, and the number of faces. The rows:
@@ -54,7 +54,7 @@ def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str
     table = source.read()
     if order != list(range(len(order))):
         table.points = table.points[:, order]
-    splits = source.split(table)
+    splits = source.split(table) | {"all": table}
     if split not in splits:
         raise FkpError(f"split={split}: no such split; choose {', '.join(splits)}")
     if not len(splits[split]):
