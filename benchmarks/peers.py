@@ -55,6 +55,7 @@ class Peer:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONWARNINGS": "ignore",
         }
+        self.name = name
         self.child = subprocess.Popen(
             [python, __file__, name],
             stdin=subprocess.PIPE,
@@ -92,7 +93,7 @@ class Peer:
         self.requests.write(json.dumps(request) + "\n")
         self.requests.flush()
         if not (answer := self.answers.readline()):
-            raise RuntimeError(f"{self.child.args} ended without an answer")
+            raise RuntimeError(f"{self.name} ended without an answer")
         return json.loads(answer)
 
     def close(self) -> None:
