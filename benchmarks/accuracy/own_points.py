@@ -76,12 +76,13 @@ ENLARGE = 2
 OF68 = (0, 4, 8, 12, 16, 19, 24, 36, 45, 30, 48, 54)
 
 TITLES = {
-    "own": "fkp: experiment=own_points",
-    "finetuned": "fkp: also finetuned",
-    "ridge": "ridge of the 68 points",
+    "own": "own_points",
+    "finetuned": "own_points, finetuned",
+    "ridge": "ridge of 68 points",
     "dlib": "dlib",
     "mean": "mean shape",
 }
+COLOURS = {"own": "C0", "finetuned": "C4", "ridge": "C2", "dlib": "C3", "mean": "gray"}
 
 
 @dataclass
@@ -356,12 +357,13 @@ def plot(results: dict[str, dict[tuple[str, int], Result]], out: Path) -> None:
         "mesh12": "12 points that are not among the 68",
         "of68": "12 of the 68 points",
     }
-    figure, axes = pyplot.subplots(1, len(results), figsize=(10, 4), sharey=True, squeeze=False)
+    figure, axes = pyplot.subplots(1, len(results), figsize=(10, 4), squeeze=False)
     for axis, (name, found) in zip(axes.flat, results.items(), strict=True):
         for row in dict.fromkeys(row for row, _ in found):
             curve = {size: result.nme["label"] for (of, size), result in found.items() if of == row}
-            style = {"linestyle": ":", "color": "gray"} if row == "mean" else {"marker": "o"}
-            axis.plot(list(curve), list(curve.values()), label=TITLES[row], **style)
+            line = {"linestyle": ":"} if row == "mean" else {"marker": "o"}
+            style = {"color": COLOURS[row], "label": TITLES[row], **line}
+            axis.plot(list(curve), list(curve.values()), **style)
         sizes = sorted({size for _, size in found})
         axis.set_xscale("log")
         axis.set_xticks(sizes, [str(size) for size in sizes])
@@ -369,8 +371,9 @@ def plot(results: dict[str, dict[tuple[str, int], Result]], out: Path) -> None:
         axis.set(title=titles[name], xlabel="labelled faces", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("NME on other people, %")
-    axes[0, 0].legend(fontsize=9)
-    figure.tight_layout()
+    lines, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="lower center", ncols=len(names), fontsize=9)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(out, dpi=90)
 
 
