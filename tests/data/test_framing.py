@@ -24,6 +24,7 @@ from fkp.inference.evaluation import baseline, evaluate
 from fkp.markup import IBUG68, Markup, load_markup
 from fkp.metrics import nme
 from fkp.runs.results import say_if_untrained
+from fkp.recipe import Recipe
 from fkp.transforms import Crops, FaceCrop, RandomCrop, RandomFlip, Rescale, run
 
 TRAIN, TEST = 30, 16
@@ -139,7 +140,7 @@ class Oracle:
     of 1 % of the crop.
     """
 
-    recipe: dict[str, Any] = {}
+    recipe = Recipe({}, {}, {}, IBUG68)
 
     def __init__(self, faces: FaceTable, recorder: Recorder, mean: np.ndarray):
         self.labels = {400 + i: points for i, points in enumerate(faces.points)}
