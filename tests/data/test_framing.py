@@ -23,8 +23,8 @@ from fkp.geometry import apply, centre_and_side, face_box, reframed, rolled_box,
 from fkp.inference.evaluation import baseline, evaluate
 from fkp.markup import IBUG68, Markup, load_markup
 from fkp.metrics import nme
-from fkp.runs.results import say_if_untrained
 from fkp.recipe import Recipe
+from fkp.runs.results import say_if_untrained
 from fkp.transforms import Crops, FaceCrop, RandomCrop, RandomFlip, Rescale, run
 
 TRAIN, TEST = 30, 16
