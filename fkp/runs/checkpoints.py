@@ -82,3 +82,4 @@ def start_from(module: KeypointModule, path: str) -> None:
         raise FkpError(
             f"start.from={path}: do not fit this network ({str(error).splitlines()[1].strip()})"
         ) from None
+    module.codec.calibration = recipe.calibration  # until the first validation

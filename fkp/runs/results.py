@@ -74,7 +74,7 @@ def _print_test(metrics: dict[str, float], trainer: Any, by_steps: bool) -> None
         by_steps: the length of the training is given as `steps`.
     """
     if "test/nme" not in metrics:
-        print_line("metrics     no face was left to test on (data.fold=all); see folds.json")
+        print_line("metrics     no face was left to test on (data.fold=all or data.protocol=all)")
         return
     names = ("nme", "median", "fr8", "fr10", "auc10")
     tested = {name: metrics[f"test/{name}"] for name in names if f"test/{name}" in metrics}

@@ -121,11 +121,16 @@ def add_jobs(folder: Path, swept: Sequence[str], jobs: Sequence[Sequence[str]]) 
         swept: the keys in which the jobs differ.
         jobs: the overrides of each.
     """
+    write_jobs(folder, swept, {folder_name(job, swept): list(job) for job in jobs})
+
+
+def write_jobs(folder: Path, swept: Sequence[str], jobs: Mapping[str, list[str]]) -> None:
+    """Add jobs, by the names of their folders, to the list in a sweep's folder."""
     file = folder / JOBS
     folder.mkdir(parents=True, exist_ok=True)
     known = json.loads(file.read_text("utf-8")) if file.exists() else {"swept": [], "jobs": {}}
     known["swept"] = list(dict.fromkeys([*known["swept"], *swept]))
-    known["jobs"] |= {folder_name(job, swept): list(job) for job in jobs}
+    known["jobs"] |= jobs
     write_whole(file, json.dumps(known, indent=1) + "\n")
 
 

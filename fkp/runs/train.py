@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config, cross_validation, provenance, steps, sweeps
+from fkp.runs import command_line, config, provenance, stages, steps, sweeps
 from fkp.runs.start import Start
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fkp.runs.provenance import Run
 
 
-@command_line.main("train", cross_validation.arguments, sweeps.job)
+@command_line.main("train", stages.arguments, sweeps.job)
 def train(cfg: DictConfig) -> None:
     """Fit a network to the training faces, then test its best weights.
 
@@ -32,6 +32,7 @@ def train(cfg: DictConfig) -> None:
     # Begin or resume the run before torch is imported: a mistake is reported at once.
     if cfg.debug not in (None, "augment"):
         raise FkpError(f"debug={cfg.debug}: there is augment")
+    stages.refuse_unread(cfg)
     steps.refuse_both(cfg, config.command())
     values = config.plain(cfg)
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
