@@ -200,7 +200,7 @@ class Stages(Grid):
         from fkp.errors import FkpError
         from fkp.runs import config
 
-        assert self.hydra_context is not None
+        assert self.hydra_context is not None and self.config is not None
         for name, job in jobs.items():
             loader = self.hydra_context.config_loader
             cfg = loader.load_sweep_config(self.config, [*job, f"run_dir={self.folder / name}"])
