@@ -184,7 +184,7 @@ class Stages(Grid):
         jobs = stages.jobs(arguments, self.config.stages, self.folder)
         cross_validation.refuse_others(self.folder, list(jobs.values()))
         self._check(jobs)
-        sweeps.write_jobs(self.folder, [], jobs)
+        stages.begin(self.folder, arguments, jobs)
 
         for name, job in jobs.items():
             if sweeps.validation_nme(self.folder / name) is None:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -69,12 +71,14 @@ def test_accuracy_prints_the_documented_metrics(ckpt: str, sets: Path, tmp_path:
     assert not [name for name in metrics if "dlib" in name]
 
 
-def test_accuracy_on_validation_reads_no_test_face(ckpt: str, sets: Path, tmp_path: Path) -> None:
-    missing = ("--dlib", str(tmp_path / "python"), "--mediapipe", str(tmp_path / "python"))
-    options = ("--ckpt", ckpt, "--split", "val", "--faces", "8", *missing)
-    metrics = run_benchmark("accuracy.py", str(sets), *options)
-    assert metrics["nme_300w_val"] > 0 and metrics["step_ms"] > 0
-    assert not [name for name in metrics if "test" in name or "identity" in name]
+def test_accuracy_on_validation_reads_no_test_face(sets: Path) -> None:
+    names = runpy.run_path(str(ROOT / "benchmarks/accuracy/accuracy.py"), run_name="accuracy")
+    read = {}
+    for split in ("val", "all"):
+        read[split], train = names["read_sets"](Namespace(data=sets, split=split))
+    assert list(read["val"]) == ["300w_val"] and list(read["all"])[2:] == ["300w_val", "300w_test"]
+    assert read["val"]["300w_val"].rows.tolist() == read["all"]["300w_val"].rows.tolist()
+    assert not set(read["val"]["300w_val"].identity) & set(train["300w"].identity)
 
 
 def test_small_peers_are_scored_raw_and_through_a_map(sets: Path, tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fkp.errors import FkpError
+from fkp.files.reading import read_text
 from fkp.files.writing import write_whole
 from fkp.runs import command_line, cross_validation, provenance, sweeps
 from fkp.runs.overrides import key, leaves, text
 from fkp.runs.start import KEYS as START
 
 STAGES = "stages"
+COMMAND = "stages.json"  # in the folder of the sweep: the overrides of the command line
+LONGEST = 1 << 20  # bytes of this file, at most
 # What cannot be done in stages: each of these is one training, or a sweep of its own.
 OTHERS = ("resume", "start.from=last", "data.folds", "debug", "-m", "--multirun")
 PLAIN = re.compile(r"[\w./+-]+")  # text that Hydra's grammar reads without quotes
@@ -25,12 +28,13 @@ PLAIN = re.compile(r"[\w./+-]+")  # text that Hydra's grammar reads without quot
 def arguments(given: Sequence[str]) -> list[str]:
     """Complete the command line of `train.py`; an experiment with stages becomes a sweep over them.
 
-    `run_dir`, if it is given, becomes the folder of the sweep. `stages=null` trains once, without
-    the changes of any stage.
+    `run_dir`, if it is given, becomes the folder of the sweep; `resume=FOLDER` continues one.
+    `stages=null` trains once, without the changes of any stage.
 
     Raises:
         FkpError: a key that contradicts stages; or as `cross_validation.arguments`.
     """
+    given = _resumed(given)
     values = {key(one): text(one) for one in given}
     if not _has_stages(given, values):
         return cross_validation.arguments(given)
@@ -50,6 +54,19 @@ def arguments(given: Sequence[str]) -> list[str]:
     place = [key(one) for one in kept].index("experiment" if "experiment" in values else STAGES)
     added = ["hydra/sweeper=stages", f"hydra.sweep.dir={folder}"]
     return sweeps.arguments(["-m", *kept[:place], *added, *kept[place:]])
+
+
+def _resumed(given: Sequence[str]) -> list[str]:
+    """Return the command line, with that of the stages which `resume=FOLDER` is to continue."""
+    folder = next((text(one) for one in given if key(one) == "resume"), "")
+    try:
+        recorded = [str(one) for one in json.loads(read_text(Path(folder) / COMMAND, LONGEST))]
+    except (FkpError, OSError, ValueError, TypeError):
+        return list(given)  # a run, or a folder of neither, which is reported later
+    added = [one for one in given if key(one) != "resume"]
+    keys = {key(one) for one in added}
+    kept = [one for one in recorded if key(one) not in keys]
+    return [*kept, *added, f"run_dir={folder}"]
 
 
 def _has_stages(given: Sequence[str], values: dict[str, str]) -> bool:
@@ -134,6 +151,18 @@ def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def begin(folder: Path, given: Sequence[str], made: dict[str, list[str]]) -> None:
+    """Record what the folder of the sweep is to hold.
+
+    Args:
+        folder: of the sweep.
+        given: the overrides of the command line.
+        made: those of each stage, by the name of its folder.
+    """
+    sweeps.write_jobs(folder, [], made)
+    write_whole(folder / COMMAND, json.dumps(list(given), indent=1) + "\n")
+
+
 def require_finished(folder: Path) -> None:
     """Require that a stage has finished.
 
@@ -165,7 +194,8 @@ def close(folder: Path, names: Sequence[str]) -> None:
 
     seconds = [sweeps.read_attempts(folder / name).get("seconds", 0) for name in names]
     for name, took in zip(names, seconds, strict=True):
-        nme = sweeps.validation_nme(folder / name)
-        print_line(f"{name:<11} val NME {nme:.2f}, {took / 60:.1f} minutes")
+        metrics = json.loads((folder / name / sweeps.METRICS).read_text(encoding="utf-8"))
+        note = " (of faces that are trained on)" if metrics.get(sweeps.TRAINED_ON) else ""
+        print_line(f"{name:<11} val NME {metrics[sweeps.VALUE]:.2f}{note}, {took / 60:.1f} minutes")
     print_line(f"total       {sum(seconds) / 60:.1f} minutes")
     print_line(f"checkpoint  {relative_path(best)}")

@@ -33,6 +33,7 @@ OUTPUT = "output.txt"  # what a job has printed
 ATTEMPTS = "job.json"  # the result of a job's attempts
 JOBS = "sweep.json"  # in a sweep's folder: its jobs, and the keys in which they differ
 VALUE = "val/best_nme"  # the metric that sweepers minimise
+TRAINED_ON = "val/trained_on"  # 1 in metrics.json if it is of faces that are trained on, too
 LONGEST = 80  # characters of a folder's name, without its hash
 LAST_BYTES = 4096  # of a job's output, in which its last line is looked for
 PR_SET_PDEATHSIG = 1  # of Linux's prctl

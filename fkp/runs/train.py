@@ -88,8 +88,8 @@ def _fit_and_test(
 
     Returns:
         metrics of the test faces, percent, by their logged names; that of the validation faces
-        alone if there are no test faces (`data.fold=all`); none after a trial of one batch
-        (`fast_dev_run`), which keeps no checkpoint.
+        alone if there are no test faces (`data.fold=all`, `data.protocol=all`); none after a trial
+        of one batch (`fast_dev_run`), which keeps no checkpoint.
     """
     from fkp.runs import checkpoints, launch, resume
 
@@ -99,7 +99,7 @@ def _fit_and_test(
             return {}
         checkpoint, nme = checkpoints.keep_best(trainer, run.folder)
         if not len(data.splits["test"]):
-            return {sweeps.VALUE: nme}
+            return {sweeps.VALUE: nme} | ({} if data.held_out else {sweeps.TRAINED_ON: 1.0})
         tested = trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
     metrics: dict[str, float] = {sweeps.VALUE: nme}

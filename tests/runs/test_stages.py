@@ -78,6 +78,23 @@ def test_the_stages_of_every_experiment_compose_and_build() -> None:
             assert config.build(cfg.data) is not None and cfg.stages is None
 
 
+def test_a_folder_of_stages_is_resumed_with_its_own_command(tmp_path: Path) -> None:
+    given = ["experiment=shipped", "seed=1"]
+    stages.begin(tmp_path, given, {"stage_1": given})
+    command = stages.arguments([f"resume={tmp_path}"])
+    assert command == stages.arguments([*given, f"run_dir={tmp_path}"])
+    changed = stages.arguments([f"resume={tmp_path}", "seed=2"])
+    assert "seed=2" in changed and "seed=1" not in changed
+
+    # A damaged record, or a folder without one, is that of a run, or of none.
+    for text in ("[", "1", None):
+        (tmp_path / stages.COMMAND).write_text(text) if text else (
+            tmp_path / stages.COMMAND
+        ).unlink()
+        with pytest.raises(FkpError):
+            stages.arguments([f"resume={tmp_path}"])
+
+
 @pytest.mark.slow
 def test_stages_are_trained_one_after_the_other_and_a_killed_one_continues(
     faces_folder: Path, tmp_path: Path, kill: Callable[..., str]
@@ -105,7 +122,7 @@ def test_stages_are_trained_one_after_the_other_and_a_killed_one_continues(
     assert all(torch.equal(best[key], value) for key, value in weights(second, "best").items())
 
     # Nothing is left to do; other stages do not belong into this folder.
-    again = call(*command, *listed, cwd=tmp_path)
+    again = call("train.py", "resume=out", cwd=tmp_path)
     assert again.returncode == 0 and sweeps.read_attempts(second)["attempts"] == 1
     other = call(*command, "stages=[{seed: 3}]", cwd=tmp_path)
     assert other.returncode == 2 and "run_dir" in other.stderr
