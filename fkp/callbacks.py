@@ -98,6 +98,19 @@ class FaceGrids(pl.Callback):
         return visualize_output(crops, points, labels, markup=module.markup)
 
 
+def face_errors(dataset: FacialKeypointsDataset, module: KeypointModule) -> np.ndarray:
+    """Compute the NME of each face of a dataset, (F,), percent; module: in evaluation mode."""
+    errors = []
+    batches = -(-len(dataset) // BATCH_SIZE)
+    for faces in np.array_split(np.arange(len(dataset)), batches):
+        cached = dataset.__getitems__(faces.tolist())
+        batch = dataset.finish(module.transfer_batch_to_device(cached, module.device, 0))
+        with torch.no_grad():
+            points, label = module(batch["image"]), module.label(batch)  # (B, K, 2)
+        errors.append(100 * nme(points, label, module.markup, batch["side"]).cpu().numpy())
+    return np.concatenate(errors)
+
+
 class ValidationFaces(pl.Callback):
     """Write the NME of each validation face as a table, by which runs are compared.
 
@@ -117,23 +130,11 @@ class ValidationFaces(pl.Callback):
         if not trainer.is_global_zero:
             return
         dataset = data_of(trainer).splits[self.split]
-        errors = self._errors(dataset, _keypoints(module))
+        errors = face_errors(dataset, _keypoints(module))
 
         names = [safe_cell(Path(row).name) for row in dataset.table.rows]
         table = {"face": names, "identity": dataset.table.identity, "nme": errors}
         pd.DataFrame(table).to_csv(self.file, index=False, float_format="%.4f")
-
-    def _errors(self, dataset: FacialKeypointsDataset, module: KeypointModule) -> np.ndarray:
-        """Compute the NME of each face, (F,), percent."""
-        errors = []
-        batches = -(-len(dataset) // BATCH_SIZE)
-        for faces in np.array_split(np.arange(len(dataset)), batches):
-            cached = dataset.__getitems__(faces.tolist())
-            batch = dataset.finish(module.transfer_batch_to_device(cached, module.device, 0))
-            with torch.no_grad():
-                points, label = module(batch["image"]), module.label(batch)  # (B, K, 2)
-            errors.append(100 * nme(points, label, module.markup, batch["side"]).cpu().numpy())
-        return np.concatenate(errors)
 
 
 class TestFaces(ValidationFaces):

@@ -86,6 +86,43 @@ class Coordinates(_Centred):
         """Return None: coordinates carry no uncertainty."""
 
 
+class Located(_Centred):
+    """Take the network's output as points and their standard deviations, both in sides of the crop.
+
+    Args:
+        size: side of the crop, pixels.
+        unit: pixels that a loss calls 1.
+        calibration: a, b of `fkp.calibration.confidence`; None before training has found them.
+    """
+
+    def __init__(
+        self,
+        size: int = 128,
+        unit: float = 1.28,
+        calibration: tuple[float, float] | None = None,
+    ):
+        super().__init__(size, unit, calibration)
+
+    def coordinates(self, output: Tensor) -> Tensor:
+        """Return (B, 2 K), in the units of `encode`, for (B, K, 3)."""
+        return (output[..., :2] * (self.size / self.unit)).flatten(-2)
+
+    def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode (B, K, 3) to points (B, K, 2) in CROP pixels and confidence (B, K)."""
+        points, spread = output[..., :2] * self.size + self.middle, output[..., 2]
+        if self.calibration is None:
+            return points, torch.ones_like(spread)
+        return points, confidence(spread, self.calibration)
+
+    def nll(self, output: Tensor, points: Tensor) -> Tensor:
+        """Return zeros (B, K): the standard deviations are not learned."""
+        return torch.zeros_like(points[..., 0])
+
+    def spread(self, output: Tensor) -> Tensor:
+        """Return the standard deviation of each point, (B, K), in sides of the crop."""
+        return output[..., 2]
+
+
 class SoftArgmax(_Centred):
     """Take the network's output as one heat map per point, and its mean as the point.
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from fkp.data.table import evenly_spaced
 from fkp.face import Face
 from fkp.geometry import apply, rescaling
 from fkp.markup import IBUG68, Markup
@@ -124,6 +123,8 @@ def visualize_augmentations(
     Returns:
         RGB uint8.
     """
+    from fkp.data.table import evenly_spaced  # here: predictions do not wait for it
+
     images, labels = [], []
     for face in evenly_spaced(len(dataset), faces).tolist():
         for key in (face, *((epoch, face) for epoch in range(draws))):

@@ -109,8 +109,11 @@ def mirroring(width: ArrayLike) -> Array:
 
 def _affine(*entries: ArrayLike) -> Array:
     """Stack six entries, row by row, each (...), to affines (..., 2, 3)."""
-    rows = np.stack(np.broadcast_arrays(*entries), -1).astype(float)  # (..., 6)
-    return rows.reshape(*rows.shape[:-1], 2, 3)
+    shape = np.broadcast_shapes(*(np.shape(entry) for entry in entries))
+    rows = np.empty((*shape, 6))  # three times as fast as np.stack
+    for i, entry in enumerate(entries):
+        rows[..., i] = entry
+    return rows.reshape(*shape, 2, 3)
 
 
 def similarity(points: ArrayLike, shape: ArrayLike) -> Array:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fkp.errors import FkpError
-from fkp.files.plain import PlainLoader
+from fkp.files.plain import yaml_in
 from fkp.files.reading import read_text, safe_cell
 
 # Bytes of a markup file, at most: the shipped ones have 2000.
@@ -328,7 +327,7 @@ def load_markup(name: str) -> Markup:
 
     text = read_text(file, MAX_BYTES)
     try:
-        given = yaml.load(text, PlainLoader)
+        given = yaml_in(text)
         # An empty optional field stands for its default; an empty required one is an error.
         required = ("name", "points")
         values = {k: v for k, v in given.items() if v is not None or k in required}

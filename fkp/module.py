@@ -97,15 +97,6 @@ class KeypointModule(pl.LightningModule):
         if self.global_rank:
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
-    def start_from(self, network: nn.Module) -> None:
-        """Copy the weights of a trained network.
-
-        Raises:
-            RuntimeError: they do not fit.
-        """
-        self.network.load_state_dict(network.state_dict())
-        self.untrained = False
-
     def forward(self, image: Tensor) -> Tensor:
         """Map images (B, C, h, w) to points (B, K, 2) in CROP pixels."""
         return self.codec.decode(self.network(image))[0]

@@ -16,10 +16,18 @@ TINY = 5e-324
 _FROM_1 = (
     *("batch_size", "count", "width", "workers", "faces", "frames", "longest"),
     *("steps", "train_faces", "sizes", "repeats"),
-    *("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes"),
+    *("check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes"),
 )
 _FROM_0 = (
-    *("num_workers", "worst", "minutes", "patience", "gradient_clip_val", "log_every_n_steps"),
+    *(
+        "max_epochs",
+        "num_workers",
+        "worst",
+        "minutes",
+        "patience",
+        "gradient_clip_val",
+        "log_every_n_steps",
+    ),
     *("shift", "zoom", "rotation", "stretch", "gain", "gamma", "sigma", "std"),
     *("min_neighbors", "side", "beta", "threads"),
 )

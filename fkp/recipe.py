@@ -8,7 +8,7 @@ is checked before anything is built from it: loading a file never runs foreign c
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ VERSION = 1  # the newest that this fkp reads
 TYPES = {"network": dict, "codec": dict, "transforms": dict, "gray": bool, "markup": dict}
 LIMITS = {"size": 1024, "channels": 3}  # of crops: memory grows with both
 MAX_VALUES = 10_000
-MODULES = ("fkp.networks", "fkp.codecs", "fkp.transforms")
+MODULES = ("fkp.networks", "fkp.point_map", "fkp.codecs", "fkp.transforms")
 
 # Names until 2026-11, which the shipped files and users' checkpoints still hold.
 OLD_KEYS = {"lean": "label_offset"}
@@ -60,6 +60,8 @@ class Recipe:
         gray: the network takes one channel, not RGB.
         label_offset: how far the labels lie to the right of the face, in outer-eye distances. The
             network is trained without it; prediction adds it.
+        trained_on: checksums of the labels that the training has seen, where a set was used whole,
+            see `fkp.data.table.label_sums`: an evaluation on them would be too good.
         file: where the recipe was read, for messages; None for one from a configuration.
     """
 
@@ -69,6 +71,7 @@ class Recipe:
     markup: Markup
     gray: bool = True
     label_offset: float = 0.0
+    trained_on: tuple[int, ...] = ()
     file: Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -125,6 +128,7 @@ class Recipe:
             markup=markup,
             gray=values["gray"],
             label_offset=values.get("label_offset", 0.0),  # older files have none
+            trained_on=tuple(values.get("trained_on", ())),
             file=file,
         )
 
@@ -137,6 +141,7 @@ class Recipe:
             "transforms": self.transforms,
             "gray": self.gray,
             "label_offset": self.label_offset,
+            "trained_on": list(self.trained_on),
             "markup": self.markup.as_dict(),
         }
 
@@ -173,7 +178,12 @@ class Recipe:
             FkpError: the class is not fkp's, or does not take these arguments.
         """
         where = self.file or "recipe"
-        arguments = {name: value for name, value in spec.items() if name != "_partial_"} | more
+        arguments = {
+            # Arguments may be described objects themselves, as the trunk of a map.
+            name: self._build(value) if _is_spec(value) else value
+            for name, value in spec.items()
+            if name != "_partial_"
+        } | more
         target = str(arguments.pop("_target_", ""))
 
         module, _, name = target.rpartition(".")
@@ -222,6 +232,9 @@ def _check_types(values: dict[str, Any], file: Path) -> None:
     wrong = [name for name, kind in TYPES.items() if not isinstance(values.get(name), kind)]
     if not isinstance(values.get("label_offset", 0.0), (int, float)):
         wrong.append("label_offset")
+    sums = values.get("trained_on", [])
+    if not isinstance(sums, list) or not all(isinstance(one, int) for one in sums):
+        wrong.append("trained_on")
     if isinstance(values.get("transforms"), dict):
         steps = values["transforms"].items()
         wrong += [f"transforms.{name}" for name, spec in steps if not isinstance(spec, dict)]
@@ -233,12 +246,23 @@ def _check_types(values: dict[str, Any], file: Path) -> None:
 
 
 def _check_limits(values: dict[str, Any], file: Path) -> None:
-    specs: Sequence[Spec] = [values["network"], values["codec"], *values["transforms"].values()]
+    specs = list(_specs([values["network"], values["codec"], *values["transforms"].values()]))
     for name, limit in LIMITS.items():
         if any(spec.get(name, 1) not in range(1, limit + 1) for spec in specs):
             raise FkpError(f"{file}: its recipe has a {name} outside 1 to {limit}; not loaded")
-    if values["network"].get("weights") is not None:
+    if any(spec.get("weights") is not None for spec in specs):
         raise FkpError(f"{file}: its recipe names other files as network.weights; not loaded")
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _specs(specs: Iterable[Spec]) -> Iterator[Spec]:
+    """Yield specs, and those among their arguments."""
+    for spec in specs:
+        yield spec
+        yield from _specs(value for value in spec.values() if _is_spec(value))
 
 
 def _is_plain(value: Any) -> bool:

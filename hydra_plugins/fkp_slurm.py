@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Sequence
 from typing import Any
-from unittest.mock import patch
 
 from hydra.core.utils import JobReturn, JobStatus
 
@@ -33,6 +32,9 @@ else:
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
         ) -> Sequence[JobReturn]:
             """Submit the jobs as an array and wait for all of them."""
+            # Here, as Hydra imports this file for every command.
+            from unittest.mock import patch
+
             from submitit.core.utils import FailedJobError, UncompletedJobError
             from submitit.slurm.slurm import SlurmJob
 

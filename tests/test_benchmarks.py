@@ -166,6 +166,15 @@ def test_predict_measures_time_and_memory_without_peers(ckpt: str, tmp_path: Pat
     assert not [name for name in metrics if "_over_" in name]
 
 
+def test_streams_are_compared_with_loops(tmp_path: Path) -> None:
+    write_image(tmp_path / "face.png", painter.paint(3, 0)[0])
+    options = ("--count", "3", "--rounds", "1", "--cores", "1")
+    metrics = run_benchmark("streams.py", str(tmp_path), *options)
+    assert metrics["stream_over_loop"] == metrics["stream_over_loop_1"] > 0
+    assert metrics["folder_1_ms"] > 0 and metrics["loop_1_cpu_ms"] > 0
+    assert metrics["stream_over_one_core"] == pytest.approx(metrics["stream_over_loop"], rel=1e-3)
+
+
 def test_fuzz_counts_results_and_errors(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     readers = ("png", "csv", "film", "archive")

@@ -330,6 +330,13 @@ def test_tensors_hold_the_pixels_channel_first_in_zero_to_one() -> None:
         np.testing.assert_allclose(tensor[1, 0].numpy() * 255, colour[1, ..., 0], rtol=1e-6)
 
 
+def test_normalising_leaves_its_input_as_it_is() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    for values in (pixels, pixels.float()):
+        assert torch.equal(t.Normalize()(values), values * (1 / 255))
+        assert torch.equal(values, pixels.to(values.dtype))
+
+
 def test_a_tilt_that_is_known_is_taken_out() -> None:
     """A rolled face, cropped with its roll, lies in the crop as the upright face does."""
     steps, upright = [t.FaceCrop(1.3, 0.1), t.Rescale(64)], faces()

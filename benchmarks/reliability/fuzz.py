@@ -321,7 +321,7 @@ def _contents(file: Path) -> bytes:
 
 def _prediction(file: Path) -> object:
     """Read a prediction as a resumed `predict.py` does."""
-    return PredictionWriter(PREDICTOR, file.parent, {}).images.read_faces(Path("a.png"), Path("a"))
+    return PredictionWriter(PREDICTOR, file.parent, {}).images.read(Path("a.png"), Path("a"))
 
 
 def _hdf5(file: Path) -> object:
@@ -332,7 +332,7 @@ def _hdf5(file: Path) -> object:
 
 
 CSV, PTS = LabelledCsv(".", "in.csv", images="."), PtsFolders(".")
-PREDICTOR: Any = SimpleNamespace(markup=IBUG68)
+PREDICTOR: Any = SimpleNamespace(markup=IBUG68, detector=None)
 
 # Files that the tools themselves wrote, by the reader's name.
 SAMPLES = Path(__file__).parents[2] / "tests/data/formats/samples"

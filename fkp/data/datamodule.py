@@ -26,7 +26,7 @@ from fkp.data.table import FaceTable, Fault, Source
 from fkp.errors import FkpError
 from fkp.files.cache import fingerprint
 from fkp.markup import Markup
-from fkp.transforms import RandomFlip, Transform
+from fkp.transforms import Transform
 
 ENOUGH = 10_000  # training faces that suffice to measure a markup and to check its flip indices
 MEAN = 500  # training faces that suffice for the mean face
@@ -108,6 +108,7 @@ class FacesDataModule(pl.LightningDataModule):
         train = table.points[: len(splits["train"])]
         markup = self.source.markup = self._check_flips(_thinned(train, ENOUGH), markup)
         sizes = {name: len(indices) for name, indices in splits.items()}
+        self._faces = table, cache
         self.splits = self._datasets(table, cache, markup, sizes)
 
     def _limited(self, table: FaceTable, train: np.ndarray) -> np.ndarray:
@@ -172,8 +173,7 @@ class FacesDataModule(pl.LightningDataModule):
             markup: their meaning.
 
         Raises:
-            FkpError: the flip indices do not fit the labels; or the transforms flip faces, and the
-                markup has no flip indices.
+            FkpError: the flip indices do not fit the labels.
         """
         if markup.flips:
             try:
@@ -185,12 +185,8 @@ class FacesDataModule(pl.LightningDataModule):
                 if markup.mirror and (proved := with_proved_pairs(points, markup)):
                     return proved
 
-        p = max([step.p for step in self.transforms if isinstance(step, RandomFlip)], default=0)
         what = f"markup {markup.name}: the point names do not say which points mirror each other"
         pairs = proposal(mean_shape(points), markup)
-        if p:
-            fix = f"set transforms.random_flip.p=0 (it is {p})"
-            raise FkpError(f"{what}, so faces cannot be flipped; {fix}.{pairs}")
         log.warning("%s, so neither training nor prediction flips faces.%s", what, pairs)
         return replace(markup, mirror=False)
 
@@ -212,6 +208,12 @@ class FacesDataModule(pl.LightningDataModule):
             )
             end += size
         return datasets
+
+    def select(self, faces: np.ndarray) -> FacialKeypointsDataset:
+        """Make a dataset of faces, numbered from 0 through train, val and test."""
+        table, cache = self._faces
+        chosen = table.select(faces), cache.select(faces)
+        return self._datasets(*chosen, self.source.markup, {"faces": len(faces)})["faces"]
 
     @property
     def fingerprint(self) -> str:

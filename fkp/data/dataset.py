@@ -222,7 +222,7 @@ class FacialKeypointsDataset(Dataset[Batch]):
             images = step(images, draws[:, start : start + step.draws])
             start += step.draws
         images = to_gray(images) if self.gray else images
-        return images.clamp(0, 1)
+        return images.clamp_(0, 1)
 
 
 def _shrink(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -279,6 +280,12 @@ def _warn_of_ranks(protocol: str, people: int) -> None:
         protocol,
         people,
     )
+
+
+def label_sums(points: np.ndarray) -> list[int]:
+    """Return a checksum of each label (F, K, 2), to tenths of a pixel."""
+    rounded = np.round(10 * np.nan_to_num(points, nan=FAR)).astype("<i4")
+    return [zlib.crc32(face.tobytes()) for face in rounded]
 
 
 def evenly_spaced(total: int, count: int) -> np.ndarray:

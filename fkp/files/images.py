@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -108,25 +108,71 @@ def read_image(path: str | Path, gray: bool = False) -> np.ndarray:
         FkpError: the file is missing or is not an image, its values have no known range, or it has
             more than 200 million pixels, which are not decoded.
     """
+    return open_image(path).decode(gray)
+
+
+class OpenedImage(NamedTuple):
+    """An image file that has been read and checked, and not decoded yet.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        header: Pillow's image.
+    """
+
+    path: Path
+    data: bytes
+    header: ImageFile
+
+    @property
+    def pixels(self) -> int:
+        """The number of pixels."""
+        width, height = self.header.size
+        return int(width * height)
+
+    @property
+    def frames(self) -> int:
+        """The number of frames of an animation, or of pages of a TIFF."""
+        try:
+            return int(getattr(self.header, "n_frames", 1))
+        except Exception:
+            # Pillow raises errors of many types for damaged frames.
+            return 1
+
+    def decode(self, gray: bool = False) -> np.ndarray:
+        """Decode the pixels once, as `read_image` says; the header is closed."""
+        try:
+            with self.header as opened:
+                if opened.mode == "F" or opened.format == "HEIF":
+                    pixels = _decode_by_pillow(opened)
+                    return to_gray(pixels) if gray else pixels
+
+                # OpenCV applies the orientation of a TIFF itself.
+                turn = None if opened.format == "TIFF" else TURNS.get(_orientation(opened))
+            image = _decode_by_opencv(self.data, gray)
+        except FkpError as error:
+            raise FkpError(f"{self.path}: {error}") from None
+        return turn(image) if turn else image
+
+
+def open_image(path: str | Path) -> OpenedImage:
+    """Read an image file and check its header; `decode` makes the pixels.
+
+    Raises:
+        FkpError: as `read_image`.
+    """
     path = Path(path)
     data = read_bytes(path, BYTES)
     try:
-        with header(data) as opened:
-            if opened.mode == "F" or opened.format == "HEIF":
-                pixels = _decode_by_pillow(opened)
-                return to_gray(pixels) if gray else pixels
-
-            # OpenCV applies the orientation of a TIFF itself.
-            turn = None if opened.format == "TIFF" else TURNS.get(_orientation(opened))
-        image = _decode_by_opencv(data, gray)
+        return OpenedImage(path, data, header(data))
     except FkpError as error:
         raise FkpError(f"{path}: {error}") from None
-    return turn(image) if turn else image
 
 
 def _decode_by_opencv(data: bytes, gray: bool) -> np.ndarray:
     """Decode to (H, W) or RGB (H, W, 3) uint8, without the orientation of EXIF."""
-    flag = (cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    colours = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB
+    flag = colours | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         # Not cv2.imread, which cannot open every Unicode path on Windows.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -136,7 +182,7 @@ def _decode_by_opencv(data: bytes, gray: bool) -> np.ndarray:
         image = None
     if image is None:
         raise FkpError(f"not an image that can be read ({len(data)} bytes)")
-    return image if gray else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _decode_by_pillow(image: ImageFile) -> np.ndarray:
@@ -167,10 +213,8 @@ def count_frames(path: Path) -> int:
         their number; 1 for other images, and for files that are not images.
     """
     try:
-        with header(read_bytes(path, BYTES)) as image:
-            return int(getattr(image, "n_frames", 1))
-    except Exception:
-        # Pillow raises errors of many types for damaged frames.
+        return open_image(path).frames
+    except FkpError:
         return 1
 
 

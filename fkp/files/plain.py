@@ -16,13 +16,17 @@ JSON_BYTES = 1 << 30
 YAML_BYTES = 1 << 20
 
 
-class PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of nested aliases can expand to gigabytes."""
+def yaml_in(text: str) -> Any:
+    """Load YAML without aliases: a few lines of nested aliases can expand to gigabytes.
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("a file with settings must not have aliases")
-        return super().compose_node(parent, index)
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is not plain YAML.
+    """
+    # PyYAML's loader in C, where it was built: ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
+        raise ValueError("a file with settings must not have aliases")
+    return yaml.load(text, loader)
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> Any:
@@ -46,6 +50,6 @@ def read_yaml(path: Path, most: int = YAML_BYTES) -> Any:
     """
     text = text_in(read_bytes(path, most))
     try:
-        return yaml.load(text, PlainLoader)
+        return yaml_in(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise FkpError(f"{path}: not YAML ({one_line(error)})", file=path) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy as np
 from fkp.console import track
 from fkp.data.framing import boxed
 from fkp.data.image_cache import face_boxes
-from fkp.data.table import FaceTable, Fault, Source, evenly_spaced
+from fkp.data.table import FaceTable, Fault, Source, evenly_spaced, label_sums
 from fkp.errors import FkpError
 from fkp.face import Face
 from fkp.files.images import read_image, to_gray
@@ -23,6 +24,8 @@ from fkp.metrics import point_errors, summary
 SAME_FACE = 0.3
 
 Metrics = dict[str, float]
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str, Metrics], int]:
@@ -79,6 +82,7 @@ def evaluate(predictor: Predictor, source: Source, split: str) -> tuple[dict[str
     }
     counts = {"missed": predictions.missed, "false_boxes": predictions.false_boxes}
     metrics["detector"] |= counts
+    _warn_of_training(predictor, labels, metrics)
     return metrics, len(scored)
 
 
@@ -161,6 +165,21 @@ class _Predictions:
         self.points["as_trained"].append(predictor.predict(image, box[None], label[None])[0][0])
         x, y, side = centre_and_side(box)
         self.points["mean_shape"].append(mean_shape * side + (x, y))
+
+
+def _warn_of_training(
+    predictor: Predictor, labels: np.ndarray, metrics: dict[str, Metrics]
+) -> None:
+    """Log and count the faces (F, K, 2) whose labels the training of the model has seen."""
+    known = set(predictor.engine.recipe.trained_on)
+    seen = sum(one in known for one in label_sums(labels))
+    if seen:
+        metrics["label_box"]["trained_on"] = metrics["detector"]["trained_on"] = seen
+        log.warning(
+            "the model was trained on %d of these %d faces, so the metrics are too good; "
+            "the cross-validation of the training, cv/nme in its metrics.json, is honest",
+            *(seen, len(labels)),
+        )
 
 
 def _order(model: Markup, data: Markup) -> list[int]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,9 +15,10 @@ from fkp.detectors import describe
 from fkp.draw import draw
 from fkp.errors import FkpError
 from fkp.face import Face
-from fkp.files.images import count_frames, read_image, write_image
+from fkp.files.images import open_image, write_image
 from fkp.files.reading import safe_cell
 from fkp.files.writing import open_whole
+from fkp.inference.parquet import ParquetTable
 from fkp.inference.result_files import (
     ResultFolder,
     as_plain,
@@ -27,9 +27,6 @@ from fkp.inference.result_files import (
     face_from_record,
 )
 from fkp.markup import Markup
-
-# Images that are decoded before the predictor needs them.
-READ_AHEAD = 2
 
 
 class ImageWriter:
@@ -92,16 +89,19 @@ class ImageWriter:
         }
         self.results.write_record(name, record | ({"notes": [note]} if note else {}))
 
-    def read_faces(self, path: Path, name: Path) -> list[Face] | None:
-        """Read the faces of an image from its JSON file.
+    def read(self, path: Path, name: Path) -> tuple[list[Face], list[str]] | None:
+        """Read the faces of an image, and notes about it, from its JSON file.
 
         Returns:
-            The faces; None if the file is missing or damaged, or belongs to another image.
+            Faces and notes; None if the file is missing or damaged, or belongs to another image.
         """
         record = self.results.read_record(name)
         try:
             faces = [face_from_record(face, self.markup) for face in record["faces"]]
-            return faces if record["image"] == as_plain(str(path)) else None
+            if record["image"] != as_plain(str(path)):
+                return None
+            notes = record.get("notes")
+            return faces, list(map(str, notes)) if isinstance(notes, list) else []
         except (ValueError, TypeError, LookupError, OverflowError):
             return None
 
@@ -129,7 +129,10 @@ class ImageWriter:
 
 
 def write_table(
-    file: Path, found: Iterable[tuple[PurePath, Sequence[Face]]], markup: Markup
+    file: Path,
+    found: Iterable[tuple[PurePath, Sequence[Face]]],
+    markup: Markup,
+    parquet: bool = False,
 ) -> list[int]:
     """Write a CSV table with one row a face, in the columns that `data=csv` reads.
 
@@ -137,6 +140,7 @@ def write_table(
         file: to write, whole or not at all.
         found: the name of each image, and its faces.
         markup: of the points.
+        parquet: also write the table as Parquet, beside it.
 
     Returns:
         The number of faces of each image.
@@ -145,58 +149,39 @@ def write_table(
         OSError: the file cannot be written.
     """
     counts = []
-    # Names of files may contain bytes that are not UTF-8.
-    with (
-        open_whole(file) as whole,
-        io.TextIOWrapper(whole, "utf-8", "surrogateescape", newline="", write_through=True) as out,
-    ):
+    with ExitStack() as files:
+        # Names of files may contain bytes that are not UTF-8.
+        whole = files.enter_context(open_whole(file))
+        out = files.enter_context(
+            io.TextIOWrapper(whole, "utf-8", "surrogateescape", newline="", write_through=True)
+        )
         table = csv.writer(out)
         table.writerow(["image", *csv_header(markup)])
+        columns = None
+        if parquet:
+            other = files.enter_context(open_whole(file.with_suffix(".parquet")))
+            columns = files.enter_context(ParquetTable(other, markup))
+
         for path, faces in found:
             counts.append(len(faces))
             table.writerows([safe_cell(str(path)), *csv_row(face)] for face in faces)
+            if columns is not None:
+                columns.add(path, faces)
     return counts
 
 
 def read_with_note(path: Path) -> tuple[np.ndarray, str]:
     """Read an image, and a note if it has more than one frame; else the note is empty."""
-    image, frames = read_image(path), count_frames(path)
-    return image, f"first of {frames} frames" if frames > 1 else ""
+    opened = open_image(path)
+    frames = opened.frames
+    return opened.decode(), frames_note(frames)
 
 
-def read_ahead(
-    images: Sequence[tuple[Path, Path]], failed: dict[str, str]
-) -> Iterator[tuple[Path, Path, np.ndarray, str]]:
-    """Read images in a thread while the ones before them are processed.
-
-    Args:
-        images: path and name of each.
-        failed: receives the path of an image that cannot be read, and the reason.
-
-    Yields:
-        Path, name, image and note of each image that can be read.
-    """
-    paths = [path for path, _ in images]
-    for (path, name), reading in zip(images, _submit_ahead(paths), strict=True):
-        try:
-            image, note = reading.result()
-        except FkpError as error:
-            failed[str(path)] = reason(error, path)
-            continue
-        yield path, name, image, note
+def frames_note(frames: int) -> str:
+    """Return the note about an image that is the first of so many frames; empty for one."""
+    return f"first of {frames} frames" if frames > 1 else ""
 
 
 def reason(error: FkpError, path: Path) -> str:
     """Return an error's message without the path of the file that it is about."""
     return str(error).removeprefix(f"{path}: ")
-
-
-def _submit_ahead(paths: Sequence[Path]) -> Iterator[Future[tuple[np.ndarray, str]]]:
-    """Yield the reading of each image, `READ_AHEAD` images after it was started."""
-    with ThreadPoolExecutor(1) as reader:
-        pending: deque[Future[tuple[np.ndarray, str]]] = deque()
-        for path in paths:
-            pending.append(reader.submit(read_with_note, path))
-            if len(pending) > READ_AHEAD:
-                yield pending.popleft()
-        yield from pending

@@ -90,8 +90,9 @@ class LabelWriter:
             return []
         labelled = []
         for path, name in images:
-            faces = results.read_faces(path, name)
-            if faces is not None:
+            result = results.read(path, name)
+            if result is not None:
+                faces, _ = result
                 size = results.read_size(name)
                 labelled.append(LabelledImage(collection.relative(path), size, faces))
 

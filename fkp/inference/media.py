@@ -47,7 +47,7 @@ class ImageCollection:
 
     def relative(self, path: Path) -> PurePosixPath:
         """Return the name of one of the paths relative to the root, without `..`."""
-        return PurePosixPath(_relative(path, self.root).as_posix())
+        return PurePosixPath(relative_name(path, self.root).as_posix())
 
     def names(self, numbered: bool = False) -> list[Path]:
         """Choose a unique name for the results of each path.
@@ -58,7 +58,7 @@ class ImageCollection:
         Args:
             numbered: the results of `a` may also be called `a_1`, `a_2`, …
         """
-        relative = [_relative(path, self.root) for path in self.paths]
+        relative = [relative_name(path, self.root) for path in self.paths]
         stems = Counter(_key(name.with_suffix("")) for name in relative)
         taken, names = set(RESERVED), []
         for name in relative:
@@ -228,6 +228,6 @@ def _shortened(name: Path) -> Path:
     return name.with_name(f"{start}~{digest}")
 
 
-def _relative(path: Path, root: Path) -> Path:
+def relative_name(path: Path, root: Path) -> Path:
     """Return a path relative to a folder above it, without `..`."""
     return Path(os.path.normpath(path.absolute())).relative_to(os.path.normpath(root.absolute()))

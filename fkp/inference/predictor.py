@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fkp.detectors import Auto, Detector, detect
-from fkp.errors import FkpError
+from fkp.detectors import Auto, Detector
 from fkp.face import Face
-from fkp.files.images import read_image, to_gray
 from fkp.geometry import apply, invert, mirroring, warp
 from fkp.inference import engines
+from fkp.inference.pipeline import Pipeline
 from fkp.inference.refinement import BOX_SIDES as BOX_SIDES  # the tracker's unit, too
-from fkp.inference.refinement import refine
+from fkp.inference.stream import Stages
 from fkp.markup import Markup
 from fkp.ranges import require
 from fkp.transforms import Crops, Transform, run
 from fkp.weights import EXPORTED, FILE, shipped
-
-MAX_PIXELS = 50_000_000  # of the images that wait for a batch in `Predictor.stream`
-
-
-class _Request(NamedTuple):
-    """One image whose faces have been detected, and whose points are wanted.
-
-    Attributes:
-        image: as the network takes it: gray (H, W) or RGB (H, W, 3) uint8.
-        boxes: (F, 4), IMAGE pixels.
-        scores: (F,) of the detector.
-        min_confidence: that a face must have to be reported.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    min_confidence: float
 
 
 @dataclass
@@ -139,90 +118,38 @@ class Predictor:
         Raises:
             FkpError: the image cannot be read, or image or boxes have another shape or type.
         """
-        (faces,) = self.stream([image], None if boxes is None else [boxes])
+        (faces,) = self.stream([image], None if boxes is None else [boxes], threads=1)
         return faces
 
     def stream(
-        self, images: Iterable[str | Path | np.ndarray], boxes: Iterable[ArrayLike] | None = None
+        self,
+        images: Iterable[str | Path | np.ndarray],
+        boxes: Iterable[ArrayLike] | None = None,
+        threads: int | None = None,
     ) -> Iterator[list[Face]]:
-        """Find the faces of many images, in batches over several images, in constant memory.
+        """Find the faces of many images, in batches over several images, in bounded memory.
+
+        Several images are read and detected at once, while the points of others are predicted.
+        The batches depend on the images alone, so the faces do not depend on the number of threads.
+        They differ from those of single calls by rounding, as batches have other sizes.
 
         Args:
-            images: as for one call; each is read when it is needed.
+            images: as for one call; read ahead, by the thread that iterates.
             boxes: for each image, as for one call; None lets the detector find them.
+            threads: number of threads; None for all cores; 1 for none: a plain loop. They end
+                with the iterator, also when it is closed early.
 
         Yields:
             for each image, in order, what one call would return.
 
         Raises:
-            FkpError: as one call, when that image is reached.
+            FkpError: as one call, when that image is reached; or wrong `threads`.
         """
-        given = itertools.repeat(None) if boxes is None else boxes
-        waiting: list[_Request] = []
-
-        for image, image_boxes in zip(images, given, strict=boxes is not None):
-            waiting.append(self._detect(image, image_boxes))
-            if self._is_full(waiting):
-                yield from self._answer(waiting)
-                waiting.clear()
-
-        yield from self._answer(waiting)
-
-    def _is_full(self, requests: Sequence[_Request]) -> bool:
-        """Whether these images fill a batch, or as much memory as may wait."""
-        faces = sum(len(request.boxes) for request in requests)
-        pixels = sum(request.image.shape[0] * request.image.shape[1] for request in requests)
-        return max(faces, len(requests)) >= self.batch_size or pixels >= MAX_PIXELS
-
-    def _detect(self, image: str | Path | np.ndarray, boxes: ArrayLike | None) -> _Request:
-        """Read an image and find its boxes, unless they are given."""
-        pixels = read_image(image) if isinstance(image, (str, Path)) else _checked_image(image)
-
-        if boxes is None:
-            found, scores = detect(self.detector, pixels)
-            min_confidence = self.min_confidence
-        else:
-            found = _checked_boxes(boxes)
-            scores, min_confidence = np.ones(len(found), np.float32), 0.0
-
-        return _Request(self._with_channels(pixels), found, scores, min_confidence)
-
-    def _with_channels(self, pixels: np.ndarray) -> np.ndarray:
-        """Convert an image to gray (H, W) or RGB (H, W, 3), as the network takes it."""
-        if self.gray:
-            return to_gray(pixels)
-        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
-
-    def _answer(self, requests: Sequence[_Request]) -> Iterator[list[Face]]:
-        """Find the points of all faces of some images together."""
-        if not requests:
-            return
-        boxes = np.concatenate([request.boxes for request in requests])  # (F, 4)
-        images = np.repeat(np.arange(len(requests)), [len(request.boxes) for request in requests])
-
-        def crop(
-            faces: np.ndarray, boxes: np.ndarray, rolls: np.ndarray, mirrored: bool
-        ) -> tuple[np.ndarray, np.ndarray]:
-            of_images = []
-            for image in np.unique(images[faces]):  # ascending, as the faces are
-                own = images[faces] == image
-                pixels = requests[image].image
-                of_images.append(self.crop(pixels, boxes[own], rolls=rolls[own], mirrored=mirrored))
-            crops, to_crop = zip(*of_images, strict=True)
-            return np.concatenate(crops), np.concatenate(to_crop)
-
-        refined = refine(boxes, crop, self._predict_crops, self.markup, self.refine_steps, images)
-        points = self._add_label_offset(refined.points)
-        confidence = refined.face_confidence
-
-        for image, request in enumerate(requests):
-            faces = np.flatnonzero(images == image)
-            rows = zip(faces, request.boxes, request.scores.tolist(), strict=True)
-            yield [
-                Face(points[face], refined.confidence[face], box, score)
-                for face, box, score in rows
-                if confidence[face] >= request.min_confidence
-            ]
+        with Pipeline(threads) as pipeline:
+            for answer in Stages(self).answers(pipeline, images, boxes):
+                if answer.error is not None:
+                    raise answer.error
+                yield answer.faces
 
     def predict(
         self,
@@ -245,8 +172,8 @@ class Predictor:
             points (F, K, 2), IMAGE pixels, and confidence (F, K), both float32.
         """
         crops, to_crop = self.crop(image, boxes, labels, rolls, mirrored)
-        points, confidence = self._predict_crops(crops, to_crop, mirrored)
-        return self._add_label_offset(points), confidence
+        points, confidence = self.predict_crops(crops, to_crop, mirrored)
+        return self.add_label_offset(points), confidence
 
     def crop(
         self,
@@ -274,7 +201,7 @@ class Predictor:
             pixels[i] = warp(image, affine, (width, height))
         return pixels, crops.to_crop
 
-    def _predict_crops(
+    def predict_crops(
         self, crops: np.ndarray, to_crop: np.ndarray, mirrored: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Run the network in batches: points (F, K, 2), IMAGE pixels, and confidence (F, K)."""
@@ -290,35 +217,7 @@ class Predictor:
 
         return points, confidence
 
-    def _add_label_offset(self, points: np.ndarray) -> np.ndarray:
+    def add_label_offset(self, points: np.ndarray) -> np.ndarray:
         """Shift points (F, K, 2) as the labels of the training data are shifted."""
         right, left = self.markup.eyes
         return points + self.label_offset * (points[:, left] - points[:, right])[:, None]
-
-
-def _checked_image(image: Any) -> np.ndarray:
-    """Return an array that is an image.
-
-    Raises:
-        FkpError: it has another type or shape.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        kind = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
-        raise FkpError(f"image must be a path or a uint8 array, not {kind}")
-    if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise FkpError(f"image must be gray (H, W) or RGB (H, W, 3), not {image.shape}")
-    return image
-
-
-def _checked_boxes(boxes: ArrayLike) -> np.ndarray:
-    """Return boxes (F, 4) as float32.
-
-    Raises:
-        FkpError: a box is not finite, or has no area.
-    """
-    if not np.size(boxes):
-        return np.zeros((0, 4), np.float32)
-    checked = np.asarray(boxes, np.float32).reshape(-1, 4)
-    if not np.isfinite(checked).all() or (checked[:, 2:] <= checked[:, :2]).any():
-        raise FkpError("boxes must be left, top, right, bottom with right > left and bottom > top")
-    return checked

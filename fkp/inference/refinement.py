@@ -203,7 +203,7 @@ def _try_rotations(
     unclear = np.flatnonzero(upright < CLEAR)
 
     # Image by image: the crops of one image are one batch.
-    for image in np.unique(images[unclear]):
+    for image in dict.fromkeys(images[unclear].tolist()):
         own = unclear[images[unclear] == image]
         faces, angles = np.tile(own, len(ROTATIONS)), np.repeat(ROTATIONS, len(own))
         found, sure = predict(*crop(faces, boxes[faces], angles, False), False)

@@ -41,11 +41,19 @@ class VideoWriter:
         results: where to write them.
         ckpt: the checkpoint's path, for the JSON files.
         drawn: whether to write an annotated video.
+        threads: of the stream of frames; None for all cores, 1 for a plain loop.
     """
 
-    def __init__(self, predictor: Predictor, results: ResultFolder, ckpt: str | None, drawn: bool):
+    def __init__(
+        self,
+        predictor: Predictor,
+        results: ResultFolder,
+        ckpt: str | None,
+        drawn: bool,
+        threads: int | None = None,
+    ):
         self.predictor, self.results = predictor, results
-        self.ckpt, self.drawn = ckpt, drawn
+        self.ckpt, self.drawn, self.threads = ckpt, drawn, threads
 
     def write(
         self,
@@ -145,7 +153,7 @@ class VideoWriter:
         if video.live:
             found: Iterator[list[Face]] = (self.predictor(frame) for frame in frames())
         else:
-            found = iter(self.predictor.stream(frames()))
+            found = iter(self.predictor.stream(frames(), threads=self.threads))
         for faces in track(found, str(video), max_frames or video.count):
             yield *pending.popleft(), faces
 

@@ -1,48 +1,28 @@
-"""Predict images and videos and write the results; continue a prediction that was stopped."""
+"""Predict images and videos, and write the results, a table of all and a summary."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from filelock import FileLock, Timeout
-
 from fkp import console
-from fkp.console import track
 from fkp.detectors import describe
 from fkp.errors import FkpError
 from fkp.face import Face
-from fkp.files.reading import read_text
 from fkp.files.writing import write_whole
-from fkp.inference.image_writer import (
-    ImageWriter,
-    read_ahead,
-    read_with_note,
-    reason,
-    write_table,
-)
+from fkp.inference.image_writer import ImageWriter, read_with_note, write_table
 from fkp.inference.label_writer import NO_LABELS, LabelWriter
 from fkp.inference.media import ImageCollection, result_name
+from fkp.inference.missing_results import MissingResults, Named
+from fkp.inference.parquet import writes_parquet
 from fkp.inference.predictor import Predictor
-from fkp.inference.result_files import (
-    MAX_JSON_BYTES,
-    ResultFolder,
-    as_json,
-    as_plain,
-)
+from fkp.inference.result_files import ResultFolder, as_json
+from fkp.inference.shards import Shard
+from fkp.inference.unfinished import UNFINISHED, lock
 from fkp.inference.video import Video
 from fkp.inference.video_writer import Follower, VideoWriter, check_max_frames
-
-# Holds the request, in a folder of results that are not complete yet.
-UNFINISHED = "unfinished.json"
-
-# Path of an image or video, and name of its results.
-Named = tuple[Path, Path]
 
 
 class PredictionWriter:
@@ -58,9 +38,11 @@ class PredictionWriter:
         pts: also write `.pts` files, which count pixels from 1.
         labels: also write pre-labels of the images for labelling tools, in these formats of
             `LabelWriter`; videos have none.
+        threads: that read, detect, predict and write; None for all cores, 1 for a plain loop.
+        parquet: also write the table of a collection as `faces.parquet`; None if pyarrow is there.
 
     Raises:
-        FkpError: `drawn` or `labels` is something else.
+        FkpError: `drawn` or `labels` is something else, or pyarrow is missing.
     """
 
     def __init__(
@@ -71,16 +53,20 @@ class PredictionWriter:
         drawn: str | None = "png",
         pts: bool = False,
         labels: str | Sequence[str] | None = None,
+        threads: int | None = None,
+        parquet: bool | None = False,
     ):
         if drawn not in (None, "png", "jpg"):
             raise FkpError(f"drawn={drawn}: choose png, jpg or null")
         self.predictor, self.request, self.pts = predictor, request, pts
+        self.parquet = writes_parquet(parquet)
         self.results = ResultFolder(folder)
         ckpt = request.get("ckpt")
         self.images = ImageWriter(
             self.results, predictor.markup, ckpt, drawn, pts, predictor.detector
         )
-        self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None)
+        self.videos = VideoWriter(predictor, self.results, ckpt, drawn is not None, threads)
+        self.missing = MissingResults(predictor, self.images, self.videos, threads)
         self.labels = LabelWriter(labels, predictor.markup, ckpt)
 
     def write_image(self, path: Path) -> list[Face]:
@@ -112,6 +98,7 @@ class PredictionWriter:
         collection: ImageCollection,
         make_follower: Callable[[], Follower] | None = None,
         max_frames: int | None = None,
+        shard: Shard | None = None,
     ) -> dict[str, Any]:
         """Find and write the faces of several images and videos.
 
@@ -121,139 +108,113 @@ class PredictionWriter:
             collection: the images and videos.
             make_follower: makes the `follow` of `write_video`, one for each video.
             max_frames: number of frames of each video to process; None for all.
+            shard: predict only the images and videos of this shard; the last shard that is done
+                writes the table and the summary of all.
 
         Returns:
             images, faces and without_face (all of images), videos, detector, failed and notes
-            (path -> reason), seconds, images_per_second, done_before (images).
+            (path -> reason), seconds, images_per_second, done_before (images). Of a shard, also
+            shards, and shards_missing if it is not the last one; `images` and so on are then its
+            own, without faces.
 
         Raises:
-            FkpError: `max_frames` is not a whole number from 1.
+            FkpError: `max_frames` is not a whole number from 1, or another process predicts the
+                same shard.
             KeyboardInterrupt: Ctrl-C; the same request goes on later.
         """
         check_max_frames(max_frames)
-        start = time.monotonic()
-        failed: dict[str, str] = {}
         named = list(zip(collection.paths, collection.names(self.pts), strict=True))
-        images = [(path, name) for path, name in named if path not in collection.videos]
-        videos = [(path, name) for path, name in named if path in collection.videos]
-        self.labels.check_images(collection.relative(path) for path, _ in images)
-        todo = [(path, name) for path, name in images if self.images.read_faces(path, name) is None]
-
+        self.labels.check_images(
+            collection.relative(path) for path in collection.paths if path not in collection.videos
+        )
         folder = self.results.folder
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / UNFINISHED):
+        if shard is not None:
+            return self._write_shard(shard, collection, named, make_follower, max_frames)
+
+        with lock(folder / UNFINISHED):
             write_whole(folder / UNFINISHED, as_json(self.request))
-
-            self._write_images(todo, failed)
-            image_seconds, done = time.monotonic() - start, len(todo) - len(failed)
-
-            for path, name in videos:
-                follow = make_follower() if make_follower else None
-                self._write_video_once(path, name, follow, max_frames, failed)
-
-            counts = write_table(
-                folder / "faces.csv", self._read_all_faces(images), self.predictor.markup
-            )
-            self.labels.write_collection(self.images, collection, images)
-            summary = {
-                "images": len(images),
-                "faces": sum(counts),
-                "without_face": counts.count(0),
-                "videos": len(videos),
-                "detector": describe(self.predictor.detector),
-                "failed": failed,
-                "notes": self._read_all_notes(named) | self.labels.notes(videos),
-                "seconds": round(time.monotonic() - start, 2),
-                "images_per_second": round(done / max(image_seconds, 1e-9), 2),
-                "done_before": len(images) - len(todo),
-            }
+            start = time.monotonic()
+            done = self.missing.write(named, collection.videos, make_follower, max_frames)
+            summary = self._write_table(named, collection)
+            summary |= done | {"seconds": round(time.monotonic() - start, 2)}
             write_whole(folder / "summary.json", as_json(summary))
             (folder / UNFINISHED).unlink()
         return summary
 
-    def _write_images(self, todo: Sequence[Named], failed: dict[str, str]) -> None:
-        """Find and write the faces of images, in batches of the predictor."""
-        # Images that were given to the predictor, and whose faces did not come back yet.
-        pending: deque[tuple[Path, Path, np.ndarray, str]] = deque()
-
-        def readable() -> Iterator[np.ndarray]:
-            for item in read_ahead(todo, failed):
-                pending.append(item)
-                _, _, image, _ = item
-                yield image
-
-        stream = self.predictor.stream(readable())
-        for faces in track(stream, f"{len(todo)} images", len(todo)):
-            path, name, image, note = pending.popleft()
-            try:
-                self.images.write(path, name, image, faces, note)
-            except FkpError as error:
-                failed[str(path)] = reason(error, path)
-
-    def _write_video_once(
+    def _write_shard(
         self,
-        path: Path,
-        name: Path,
-        follow: Follower | None,
+        shard: Shard,
+        collection: ImageCollection,
+        named: Sequence[Named],
+        make_follower: Callable[[], Follower] | None,
         max_frames: int | None,
-        failed: dict[str, str],
-    ) -> None:
-        """Find and write the faces of a video, unless its results are complete.
+    ) -> dict[str, Any]:
+        """Find and write the faces of one shard; arguments and result as of `write_collection`."""
+        folder, videos, paths = self.results.folder, collection.videos, shard.paths(collection)
+        own = [(path, name) for path, name in named if path in paths]
+        images = sum(path not in videos for path, _ in own)
 
-        Raises:
-            KeyboardInterrupt: Ctrl-C ended the video.
-        """
-        record = self.results.read_record(name)
-        if record.get("video") == as_plain(str(path)) and not record.get("stopped", True):
-            return
-        try:
-            stopped = self.videos.write(Video(path), follow, max_frames, name)["stopped"]
-        except FkpError as error:
-            failed[str(path)] = reason(error, path)
-            return
-        if stopped:
-            raise KeyboardInterrupt
+        with shard.running(folder, self.request):
+            before = self._count_results(own)
+            done = self.missing.write(own, videos, make_follower, max_frames)
+            found_by = describe(self.predictor.detector)
+            summary = {"images": images, "videos": len(own) - images, "detector": found_by, **done}
+            new = done["done_before"] + len(done["failed"]) < images
+            shard.finish(folder, summary, changed=new or self._count_results(own) != before)
 
-    def _read_all_faces(self, images: Sequence[Named]) -> Iterator[tuple[Path, list[Face]]]:
-        """Yield the path and the faces of each image that has results."""
-        for path, name in images:
-            faces = self.images.read_faces(path, name)
-            if faces is not None:
+        def merge(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+            failed = {path: why for one in summaries for path, why in one["failed"].items()}
+            seconds = [float(one["seconds"]) for one in summaries]
+            before = sum(int(one["done_before"]) for one in summaries)
+            table = self._write_table(named, collection)
+            rate = (table["images"] - before - len(failed)) / max(*seconds, 1e-9)
+            return table | {
+                "failed": failed,
+                "seconds": max(seconds),
+                "images_per_second": round(rate, 2),
+                "done_before": before,
+            }
+
+        merged = shard.merge(folder, merge)
+        return merged or {**summary, "shards_missing": shard.missing(folder)}
+
+    def _count_results(self, named: Sequence[Named]) -> int:
+        return sum(self.results.file(name, "json").is_file() for _, name in named)
+
+    def _write_table(self, named: Sequence[Named], collection: ImageCollection) -> dict[str, Any]:
+        """Write the table and the labels of all images that have results, and count them."""
+        images = [(path, name) for path, name in named if path not in collection.videos]
+        videos = [(path, name) for path, name in named if path in collection.videos]
+        notes = self._read_notes(videos) | self.labels.notes(videos)
+
+        def found() -> Iterator[tuple[Path, list[Face]]]:
+            for path, name in images:
+                result = self.images.read(path, name)
+                if result is None:
+                    continue
+                faces, remarks = result
+                if remarks:
+                    notes[str(path)] = "; ".join(remarks)
                 yield path, faces
 
-    def _read_all_notes(self, named: Sequence[Named]) -> dict[str, str]:
-        """Return the notes of all images and videos that have some, by path."""
-        notes = {str(path): self.results.read_record(name).get("notes") for path, name in named}
+        file, markup = self.results.folder / "faces.csv", self.predictor.markup
+        counts = write_table(file, found(), markup, self.parquet)
+        self.labels.write_collection(self.images, collection, images)
+        return {
+            "images": len(images),
+            "faces": sum(counts),
+            "without_face": counts.count(0),
+            "videos": len(videos),
+            "detector": describe(self.predictor.detector),
+            "notes": notes,
+        }
+
+    def _read_notes(self, videos: Sequence[Named]) -> dict[str, str]:
+        """Return the notes of all videos that have some, by path."""
+        notes = {str(path): self.results.read_record(name).get("notes") for path, name in videos}
         return {
             path: "; ".join(map(str, some))
             for path, some in notes.items()
             if isinstance(some, list) and some
         }
-
-
-def find_unfinished(run_dir: Path, request: dict[str, Any]) -> Path:
-    """Find the folder of a stopped prediction of the same request.
-
-    Args:
-        run_dir: folder of a new prediction; those beside it are searched, the newest first.
-        request: as for `PredictionWriter`.
-
-    Returns:
-        The folder; `run_dir` if there is none.
-    """
-    notes = sorted(
-        run_dir.parent.glob(f"*/{UNFINISHED}"), key=lambda note: note.stat().st_mtime, reverse=True
-    )
-    for note in notes:
-        try:
-            # A prediction that is still running holds the lock.
-            with _lock(note):
-                if json.loads(read_text(note, MAX_JSON_BYTES)) == as_plain(request):
-                    return note.parent
-        except (Timeout, OSError, FkpError, ValueError, RecursionError):
-            continue
-    return run_dir
-
-
-def _lock(note: Path) -> FileLock:
-    return FileLock(note.with_name(f".{note.name}.lock"), timeout=0)

@@ -18,6 +18,8 @@ PATH = re.compile(
 NO_PATH = ("", "null", "true", "false", "???")
 # An unquoted path below home within a list or dict.
 HOME = re.compile(r"(?<=[\[{,:\s])~[^,\]}]*")
+# Whole numbers from one to another, both included: 0..15.
+NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)")
 # A comma outside quotes.
 COMMA = re.compile(r""",(?=(?:[^"']*["'][^"']*["'])*[^"']*$)""")
 
@@ -59,6 +61,7 @@ def typed(arguments: Sequence[str], groups: Mapping[str, str | None]) -> list[st
 
     Values that Hydra cannot read are quoted, `~` is replaced by home, and `group=null` removes the
     group. With `-m`, a comma in a path separates jobs; without it, the comma belongs to the path.
+    With `-m`, `0..15` is each whole number from 0 to 15.
 
     Args:
         arguments: as they were typed.
@@ -90,6 +93,9 @@ def _typed(argument: str, sweep: bool) -> str:
     path = is_path(key)
     if not sweep:
         return f"{key}={_literal(value, path)}"
+    if not path and (numbers := NUMBERS.fullmatch(value)):
+        # In Hydra, the end of a range is not among its values.
+        return f"{key}=range({numbers[1]},{int(numbers[2]) + 1})"
     # A list, a dict, or a function such as choice(a,b).
     if value[:1] in ("[", "{") or re.fullmatch(r"\w+\(.*\)", value):
         return argument

@@ -8,18 +8,19 @@ import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from fkp.errors import FkpError
 from fkp.files.writing import write_whole
 from fkp.runs import start
 from fkp.runs.overrides import key, leaves, text
 from fkp.runs.start import Start
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 OUTPUTS = Path("outputs")
 # Files of a run, in its folder.
@@ -252,6 +253,8 @@ def _locked(folder: Path, resuming: bool, allow_changes: bool) -> FileLock:
     Raises:
         FkpError: another process trains in it, it holds another run, or the run is finished.
     """
+    from filelock import FileLock, Timeout  # here: predictions do not wait for it
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=PATIENCE)
     try:
@@ -306,6 +309,8 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    from importlib import metadata  # here: predictions do not wait for it
+
     for name in PACKAGES:
         try:
             yield name, metadata.version(name)

@@ -25,6 +25,8 @@ TEST_FACES = "test_faces.png"
 FAILURES = 20
 # Faces that suffice to measure the mean shape.
 SOME = 10_000
+# Metrics that are printed.
+NAMES = ("nme", "median", "fr8", "fr10", "auc10")
 # Fraction of the mean shape's NME below which a network counts as trained.
 BETTER = 0.95
 
@@ -73,11 +75,16 @@ def _print_test(metrics: dict[str, float], trainer: Any, by_steps: bool) -> None
         metrics, trainer: as in `close`.
         by_steps: the length of the training is given as `steps`.
     """
-    if "test/nme" not in metrics:
+    if "cv/nme" in metrics:
+        fitted = {name.removeprefix("cv/"): value for name, value in metrics.items()}
+        rows = {"this network": {name: fitted[name] for name in NAMES}}
+        count, unit = metrics["cv/faces"], "% of the outer-eye distance"
+        print_metrics(rows, f"{count} faces, each by a map fitted without its person, {unit}")
+    elif "test/nme" not in metrics:
         print_line("metrics     no face was left to test on (data.fold=all or data.protocol=all)")
+    if "test/nme" not in metrics:
         return
-    names = ("nme", "median", "fr8", "fr10", "auc10")
-    tested = {name: metrics[f"test/{name}"] for name in names if f"test/{name}" in metrics}
+    tested = {name: metrics[f"test/{name}"] for name in NAMES if f"test/{name}" in metrics}
     rows = {"this network": tested}
     if "test/nme_mean_shape" in metrics:
         rows["mean shape"] = {"nme": metrics["test/nme_mean_shape"]}

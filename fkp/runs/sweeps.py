@@ -273,12 +273,25 @@ def _stop_with_parent() -> None:
 def _environment(launcher: Any) -> dict[str, str]:
     """Return the environment of a job; simultaneous jobs share the processor's cores."""
     environment = dict(os.environ)
-    if "n_jobs" in launcher and "OMP_NUM_THREADS" not in environment:
-        from joblib import cpu_count, effective_n_jobs
-
-        threads = max(1, cpu_count() // effective_n_jobs(launcher.n_jobs))
+    threads = _threads(launcher)
+    if threads and "OMP_NUM_THREADS" not in environment:
         environment["OMP_NUM_THREADS"] = str(threads)
     return environment
+
+
+def threads_of_job() -> int | None:
+    """Return the cores that each of the jobs that run at the same time has; None for all."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return _threads(HydraConfig.get().launcher)
+
+
+def _threads(launcher: Any) -> int | None:
+    if not launcher or "n_jobs" not in launcher:
+        return None
+    from joblib import cpu_count, effective_n_jobs
+
+    return max(1, cpu_count() // effective_n_jobs(launcher.n_jobs))
 
 
 def _last_line(output: Path) -> str:

@@ -40,7 +40,7 @@ def train(cfg: DictConfig) -> None:
     # Data
     import pytorch_lightning as pl
 
-    from fkp.runs import advice, results, resume
+    from fkp.runs import advice, own_points, results, resume
     from fkp.runs.trainer import build_trainer
 
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -56,7 +56,8 @@ def train(cfg: DictConfig) -> None:
     module = _build_module(cfg, values, data, run)
 
     # Training and test
-    metrics = _fit_and_test(trainer, module, data, run)
+    fit_and_test = own_points.fit_and_test if own_points.fits(module) else _fit_and_test
+    metrics = fit_and_test(trainer, module, data, run)
     if metrics:
         unseen = data.splits["test" if len(data.splits["test"]) else "val"]
         values = config.plain(cfg)  # with the epochs that were derived
@@ -93,6 +94,9 @@ def _fit_and_test(
     """
     from fkp.runs import checkpoints, launch, resume
 
+    if trainer.max_epochs == 0:
+        what = "trainer.max_epochs=0: only a map is fitted without epochs, experiment=own_points"
+        raise FkpError(what, key="trainer.max_epochs")
     with resume.readable_errors(run.last), launch.launch(trainer, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
         if getattr(trainer, "fast_dev_run", False):

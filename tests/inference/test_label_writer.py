@@ -199,7 +199,7 @@ def test_labels_never_overwrite_results(photos: Path, tmp_path: Path) -> None:
     (photos / "labels").mkdir()
     write_image(photos / "labels/coco.png", np.zeros((93, 217, 3), np.uint8))
     collection = find(str(photos))
-    results = ImageWriter(ResultFolder(tmp_path / "out"), MARKUP, None, None, False)
+    results = ImageWriter(ResultFolder(tmp_path / "out"), MARKUP, None, None, False, None)
     named = list(zip(collection.paths, collection.names(), strict=True))
     for path, name in named:
         results.write(path, name, np.zeros((93, 217, 3), np.uint8), [])

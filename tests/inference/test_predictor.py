@@ -75,7 +75,7 @@ def test_a_stream_yields_the_faces_of_single_calls_in_order_and_holds_few_images
             read += 1
             yield image
 
-    for i, faces in enumerate(narrow.stream(counted(), boxes)):
+    for i, faces in enumerate(narrow.stream(counted(), boxes, threads=1)):
         assert read - i <= 4
         alone = predictor(images[i], boxes=boxes[i])
         assert len(faces) == len(alone) == i % 4
@@ -127,7 +127,7 @@ def test_a_first_step_far_from_the_second_is_dropped(predictor: Predictor) -> No
     far, steps = label.astype(np.float32)[None] + 60, iter([0, 1])
     twice = with_steps(predictor, 2)
     answers = (far, label.astype(np.float32)[None])
-    twice._predict_crops = lambda *_: (answers[next(steps)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
+    twice.predict_crops = lambda *_: (answers[next(steps)], np.ones((1, 68), np.float32))  # type: ignore[method-assign]
     np.testing.assert_allclose(
         twice(image, boxes=face_box(label)[None])[0].points, label, atol=1e-3
     )
@@ -339,7 +339,7 @@ def test_detected_faces_of_low_confidence_are_dropped_and_given_boxes_kept(
         points = np.repeat(label.astype(np.float32)[None], len(pixels), 0)
         return points, np.repeat(np.array(sure, np.float32)[:, None], 68, 1)
 
-    strict._predict_crops = found  # type: ignore[method-assign]
+    strict.predict_crops = found  # type: ignore[method-assign]
     assert [face.score for face in strict(image)] == [0, 3]
     assert len(strict(image, boxes=boxes)) == 4
     strict.min_confidence = 0
@@ -386,10 +386,10 @@ def test_clear_faces_are_not_predicted_rotated(
 ) -> None:
     image, label = painter.paint(5, 0)
     seen: list[int] = []
-    found = shipped._predict_crops
+    found = shipped.predict_crops
     monkeypatch.setattr(
         shipped,
-        "_predict_crops",
+        "predict_crops",
         lambda pixels, *rest: (seen.append(len(pixels)), found(pixels, *rest))[1],
     )
     (face,) = shipped(image, boxes=face_box(label)[None])

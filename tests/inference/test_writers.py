@@ -1,6 +1,7 @@
 """Write the results of images, collections and videos, with a tiny trained model."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -28,10 +29,10 @@ from fkp.errors import FkpError
 from fkp.files.images import write_image
 from fkp.inference.media import ImageCollection, find
 from fkp.inference.tracking import Tracker
+from fkp.inference.unfinished import UNFINISHED, find_unfinished
 from fkp.inference.video import Video
 from fkp.inference.video_writer import AnnotatedVideo
-from fkp.inference.writers import UNFINISHED, PredictionWriter, find_unfinished
-from fkp.markup import IBUG68
+from fkp.inference.writers import PredictionWriter
 
 Run = tuple[Path, str]
 pytestmark = pytest.mark.slow
@@ -174,14 +175,16 @@ def test_pts_files_count_from_one_and_round_trip(predictor: Predictor, tmp_path:
     np.testing.assert_allclose(read_pts(tmp_path / "out/my.face.pts"), face.points, atol=1e-3)
 
 
-# Run predict.py, with a last image whose reading never returns: it writes the first 32, then waits.
+# Run predict.py, which never ends to write the results of an image in the middle.
 WAITING = """
 import runpy, sys, threading
-from fkp.inference import image_writer
+from fkp.inference.image_writer import ImageWriter
 
-read = image_writer.read_image
+write = ImageWriter.write
 wait = threading.Event().wait
-image_writer.read_image = lambda path: wait() if path.name == "40.png" else read(path)
+ImageWriter.write = lambda self, path, *rest: (
+    wait() if path.name == "33.png" else write(self, path, *rest)
+)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -360,17 +363,21 @@ def test_missing_camera_is_one_message(trained: Run, tmp_path: Path) -> None:
     )
 
 
-def test_names_at_the_length_limit_of_the_file_system(tmp_path: Path) -> None:
+def test_names_at_the_length_limit_of_the_file_system(predictor: Predictor, tmp_path: Path) -> None:
     """Results have unique names that fit, and are found again."""
-    face = Face(np.ones((68, 2)), np.ones(68), np.array([0.0, 0, 9, 9]), 1.0)
-    stub: Any = SimpleNamespace(
-        markup=IBUG68, stream=lambda images: ([face] * 2 for _ in images), detector=None
-    )
+
+    class Two:
+        """Detect two faces."""
+
+        def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.array([[0.0, 0, 9, 9]] * 2, np.float32), np.ones(2, np.float32)
+
+    twice = dataclasses.replace(predictor, detector=Two())
     paths = [tmp_path / f"{letter}{chr(228) * 124}x{i}.jpg" for i in range(2) for letter in "ab"]
     for path in paths:
         assert len(path.name.encode()) == 255
         write_image(path, np.zeros((9, 9, 3), np.uint8))
-    out = PredictionWriter(stub, tmp_path / "out", {}, drawn="jpg", pts=True)
+    out = PredictionWriter(twice, tmp_path / "out", {}, drawn="jpg", pts=True)
     assert out.write_collection(ImageCollection(paths, tmp_path))["faces"] == 8
     assert len(list((tmp_path / "out").iterdir())) == 4 * (1 + 1 + 2) + 2 + len(
         [*(tmp_path / "out").glob(".*.lock")]
@@ -500,7 +507,7 @@ def test_json_is_strict_and_names_are_escaped(tmp_path: Path, predictor: Predict
     assert record["image"].endswith(r"caf\xe9.png") and record["ckpt"] == r"m\xf6.ckpt"
     assert record["detector"] == describe(predictor.detector)
     assert record["faces"][0]["points"][0] == [None, None] and record["faces"][0]["score"] is None
-    (again,) = out.images.read_faces(path, Path("a")) or []
+    (again,), _ = out.images.read(path, Path("a")) or ([], [])
     assert np.isnan(again.points).all()
 
 

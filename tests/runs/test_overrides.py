@@ -102,6 +102,8 @@ def test_a_tilde_in_a_file_is_home(home: str) -> None:
         ('data.root="A,B",C', ["A,B", "C"]),
         ("image=choice(a,b)", ["a", "b"]),
         ("seed=1,2", ["1", "2"]),
+        ("shard=0..3", ["0", "1", "2", "3"]),
+        ("seed=-1..0", ["-1", "0"]),
     ],
 )
 def test_with_m_a_comma_separates_jobs(typed: str, values: list[str]) -> None:
@@ -110,6 +112,10 @@ def test_with_m_a_comma_separates_jobs(typed: str, values: list[str]) -> None:
         "--multirun",
         "a=1",
     ]  # Hydra wants them apart
+
+
+def test_two_dots_in_a_path_are_text() -> None:
+    assert read("-m", "image=1..2") == read("seed=1..2") == "1..2"
 
 
 def test_with_m_each_tilde_is_home(home: str) -> None:

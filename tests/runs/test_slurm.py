@@ -193,3 +193,29 @@ def test_processes_that_slurm_does_not_start_are_refused(sweep: Command, tmp_pat
     printed, _ = driver.communicate(timeout=300)
     assert driver.returncode == 2
     assert "--ntasks-per-node=1` does not match" in printed
+
+
+def test_shards_of_a_prediction_run_on_the_cluster(
+    cluster: dict[str, str], faces_folder: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "predict.py"),
+            "-m",
+            "hydra/launcher=slurm",
+            f"image={faces_folder}",
+            "shard=0..3",
+            "shards=4",
+            "drawn=null",
+        ],
+        cwd=tmp_path,
+        env=cluster,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (out,) = (tmp_path / "outputs/predictions").iterdir()
+    summary = yaml.safe_load((out / "summary.json").read_text())
+    assert summary["shards"] == 4 and summary["images"] > 0
+    assert (out / "faces.csv").is_file()
