@@ -18,15 +18,15 @@ LIST = [
 
 
 def test_an_experiment_with_stages_is_a_sweep_with_the_folder_of_the_run() -> None:
-    option, *rest = stages.arguments(["seed=1", "experiment=shipped", "run_dir=out"])
+    option, *rest = stages.arguments(["seed=1", "experiment=distilled", "run_dir=out"])
     assert option == "-m" and "run_dir=out" not in rest
     assert {"hydra/sweeper=stages", "hydra.sweep.dir=out"} <= set(rest)
-    assert {"seed=1", "experiment=shipped"} <= set(rest)
+    assert {"seed=1", "experiment=distilled"} <= set(rest)
 
     # Without a folder: one that the overrides name.
-    (named,) = [one for one in stages.arguments(["experiment=shipped"]) if "sweep.dir" in one]
-    assert named in stages.arguments(["experiment=shipped"])
-    assert named not in stages.arguments(["experiment=shipped", "seed=1"])
+    (named,) = [one for one in stages.arguments(["experiment=distilled"]) if "sweep.dir" in one]
+    assert named in stages.arguments(["experiment=distilled"])
+    assert named not in stages.arguments(["experiment=distilled", "seed=1"])
     assert "-m" in stages.arguments(["stages=[{seed: 1}]"])
 
 
@@ -40,12 +40,12 @@ def test_experiments_of_ones_own_may_have_stages(tmp_path: Path) -> None:
 
 
 def test_other_command_lines_are_left_as_they_are() -> None:
-    for same in (["seed=1"], ["experiment=heatmap"], ["experiment=shipped", "stages=null"]):
+    for same in (["seed=1"], ["experiment=heatmap"], ["experiment=distilled", "stages=null"]):
         assert stages.arguments(same) == same
     assert "data.fold=0,1" in stages.arguments(["data.folds=2"])
     for other in ("resume=true", "data.folds=3", "-m", "debug=augment"):
         with pytest.raises(FkpError) as refused:
-            stages.arguments(["experiment=shipped", other])
+            stages.arguments(["experiment=distilled", other])
         assert refused.value.key == other.partition("=")[0] and refused.value.hint
 
 
@@ -77,7 +77,7 @@ def test_the_stages_of_every_experiment_compose_and_build() -> None:
 
 
 def test_a_folder_of_stages_is_resumed_with_its_own_command(tmp_path: Path) -> None:
-    given = ["experiment=shipped", "seed=1"]
+    given = ["experiment=distilled", "seed=1"]
     stages.begin(tmp_path, given, {"stage_1": given})
     command = stages.arguments([f"resume={tmp_path}"])
     assert command == stages.arguments([*given, f"run_dir={tmp_path}"])
