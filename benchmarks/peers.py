@@ -9,10 +9,12 @@ and answers with one line of JSON each:
 
 As a script, this file is the child process:
 
-    python peers.py dlib|mediapipe|mediapipe_boxes|dlib_trainer
+    python peers.py dlib|dlib_trainer|mediapipe|mediapipe_boxes|mediapipe_mesh|mediapipe_tracking
 
-`mediapipe_boxes` is its short-range detector alone: boxes and scores, no points. `dlib_trainer`
-trains a shape predictor, and predicts with it: see `_dlib_trainer` for its requests.
+`mediapipe_boxes` is its short-range detector alone: boxes and scores, no points. `mediapipe_mesh`
+gives all 478 points of the mesh instead of 68. `mediapipe_tracking` follows the face from photo to
+photo as in a video, so that only the first photo needs the detector. `dlib_trainer` trains a shape
+predictor, and predicts with it: see `_dlib_trainer` for its requests.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Peer:
     """Run a peer in its own Python interpreter.
 
     Args:
-        name: `dlib`, `mediapipe`, `mediapipe_boxes` or `dlib_trainer`.
+        name: as above: `dlib`, `mediapipe`, …
         python: the interpreter that has it.
 
     Raises:
@@ -119,6 +121,33 @@ def available(pythons: dict[str, str]) -> dict[str, Peer]:
     return peers
 
 
+def fit_dlib_box(peer: Peer, paths: Any, labels: Any) -> Any:
+    """Fit a function from face boxes to the boxes that dlib's detector draws, by medians.
+
+    Args:
+        peer: dlib.
+        paths, labels: of labelled faces: image, and points (68, 2).
+    """
+    import numpy as np
+
+    from fkp.geometry import centre_and_side, face_box, square
+
+    rows = []
+    for path, label in zip(paths, labels, strict=True):
+        for edges in peer(str(path))["boxes"]:
+            x, y, side = (float(value) for value in centre_and_side(face_box(label)))
+            found_x, found_y, found_side = (float(value) for value in centre_and_side(edges))
+            if np.hypot(found_x - x, found_y - y) < 0.5 * side:
+                rows.append([(found_x - x) / side, (found_y - y) / side, found_side / side])
+    right, down, larger = np.median(rows, 0)
+
+    def convert(box: Any) -> list[float]:
+        x, y, side = (float(value) for value in centre_and_side(box))
+        return square(x + right * side, y + down * side, side * larger).tolist()
+
+    return convert
+
+
 def _read_rgb(path: str) -> Any:
     """Read an image as RGB, (H, W, 3) uint8."""
     import cv2
@@ -137,7 +166,8 @@ def _dlib() -> Any:
 
     detector = dlib.get_frontal_face_detector()
     file = "models/shape_predictor_68_face_landmarks.dat"
-    predictor = dlib.shape_predictor(str(Path(models.__file__).parent / file))
+    weights = Path(models.__file__).parent / file
+    predictor = dlib.shape_predictor(str(weights))
 
     def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
         image = _read_rgb(path)
@@ -157,6 +187,7 @@ def _dlib() -> Any:
             "boxes": [[face.left(), face.top(), face.right(), face.bottom()] for face in boxes],
             "detect_ms": 1000 * (detected - began),
             "points_ms": 1000 * (ended - detected),
+            "file_mb": weights.stat().st_size / 1e6,
         }
 
     return find
@@ -212,13 +243,24 @@ def _dlib_trainer() -> Any:
     return train
 
 
-def _mediapipe() -> Any:
-    """Load MediaPipe's FaceMesh, which detects and predicts in one call."""
+def _mediapipe(indices: Any = MESH, tracking: bool = False) -> Any:
+    """Load MediaPipe's FaceMesh, which detects and predicts in one call.
+
+    Args:
+        indices: of the mesh's points that are wanted.
+        tracking: follow one face from photo to photo.
+    """
+    from pathlib import Path
+
     import mediapipe
 
     mesh = mediapipe.solutions.face_mesh.FaceMesh(
-        static_image_mode=True, max_num_faces=4, refine_landmarks=True
+        static_image_mode=not tracking,
+        max_num_faces=1 if tracking else 4,
+        refine_landmarks=True,
     )
+    weights = "modules/face_landmark/face_landmark_with_attention.tflite"
+    size = (Path(mediapipe.__file__).parent / weights).stat().st_size
 
     def find(path: str, box: list[float] | None, upsampling: int) -> dict[str, Any]:
         image = _read_rgb(path)
@@ -229,10 +271,11 @@ def _mediapipe() -> Any:
 
         # Its coordinates run from 0 to 1 over the edges of the pixels.
         points = [
-            [[f.landmark[i].x * width - 0.5, f.landmark[i].y * height - 0.5] for i in MESH]
+            [[f.landmark[i].x * width - 0.5, f.landmark[i].y * height - 0.5] for i in indices]
             for f in faces
         ]
-        return {"points": points, "boxes": [], "detect_ms": 0.0, "points_ms": ms}
+        times = {"detect_ms": 0.0, "points_ms": ms}
+        return {"points": points, "boxes": [], **times, "file_mb": size / 1e6}
 
     return find
 
@@ -272,6 +315,8 @@ def serve(name: str) -> None:
         "dlib_trainer": _dlib_trainer,
         "mediapipe": _mediapipe,
         "mediapipe_boxes": _mediapipe_boxes,
+        "mediapipe_mesh": lambda: _mediapipe(range(478)),
+        "mediapipe_tracking": lambda: _mediapipe(tracking=True),
     }
     find = loaders[name]()
 

@@ -95,14 +95,6 @@ class Located(_Centred):
         calibration: a, b of `fkp.calibration.confidence`; None before training has found them.
     """
 
-    def __init__(
-        self,
-        size: int = 128,
-        unit: float = 1.28,
-        calibration: tuple[float, float] | None = None,
-    ):
-        super().__init__(size, unit, calibration)
-
     def coordinates(self, output: Tensor) -> Tensor:
         """Return (B, 2 K), in the units of `encode`, for (B, K, 3)."""
         return (output[..., :2] * (self.size / self.unit)).flatten(-2)

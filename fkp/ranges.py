@@ -31,7 +31,10 @@ _FROM_0 = (
     *("shift", "zoom", "rotation", "stretch", "gain", "gamma", "sigma", "std"),
     *("min_neighbors", "side", "beta", "threads"),
 )
-_POSITIVE = ("lr", "smallest", "pixels", "scale", "margin", "unit", "cutoff", "speed_cutoff")
+_POSITIVE = (
+    *("lr", "smallest", "pixels", "scale", "margin", "unit", "cutoff", "speed_cutoff"),
+    "full_weight_spread",
+)
 _PROBABILITIES = ("p", "tail_p", "dropout", "min_confidence")
 
 # Least and largest value, both allowed.

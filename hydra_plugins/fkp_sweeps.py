@@ -156,6 +156,62 @@ class Folds(Grid):
         return [*values, *super().run(jobs[1:], swept)]
 
 
+class Stages(Grid):
+    """Train the stages that `stages:` lists, one after the other.
+
+    Each starts from the best weights of the one before, in a folder of its own below that of the
+    sweep, which gets the last one's. `train.py experiment=…` takes this sweeper.
+
+    Args:
+        max_batch_size: not used.
+        params: further overrides, key -> values.
+    """
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what is not finished.
+
+        Raises:
+            FkpError: a stage has a mistake in its configuration, has failed or was stopped; or the
+                folder holds something else.
+        """
+        from fkp.errors import FkpError
+        from fkp.runs import cross_validation, stages, sweeps
+
+        # The command line is the same in all stages.
+        if several := [one.input_line for one in self._parse(arguments) if one.is_sweep_override()]:
+            raise FkpError(f"{', '.join(map(str, several))}: several values, but stages take one")
+        assert self.config is not None and self.launcher is not None
+        jobs = stages.jobs(arguments, self.config.stages, self.folder)
+        cross_validation.refuse_others(self.folder, list(jobs.values()))
+        self._check(jobs)
+        stages.begin(self.folder, arguments, jobs)
+
+        for name, job in jobs.items():
+            if sweeps.validation_nme(self.folder / name) is None:
+                self.launcher.launch([[*job, f"hydra.sweep.subdir={name}"]], self.batch_index)
+                stages.require_finished(self.folder / name)
+            self.batch_index += 1
+        stages.close(self.folder, list(jobs))
+
+    def _check(self, jobs: dict[str, list[str]]) -> None:
+        """Check the configurations of all stages before the first one is trained."""
+        from omegaconf import open_dict
+
+        from fkp.errors import FkpError
+        from fkp.runs import config
+
+        assert self.hydra_context is not None and self.config is not None
+        for name, job in jobs.items():
+            loader = self.hydra_context.config_loader
+            cfg = loader.load_sweep_config(self.config, [*job, f"run_dir={self.folder / name}"])
+            with open_dict(cfg):
+                del cfg["hydra"]
+            try:
+                config.check(cfg)
+            except FkpError as error:
+                raise FkpError(f"{name}: {error}", key="stages") from None
+
+
 class Optuna(Grid):
     """Let Optuna choose values by the results of earlier trials.
 

@@ -1,15 +1,19 @@
 """Run the benchmarks on tiny generated data, without peers."""
 
 import json
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from fkp import painter
+from fkp.data.labelled_csv import write_csv
 from fkp.data.pts_folders import write_pts
 from fkp.data.youtube_faces import YoutubeFaces
 from fkp.files.images import write_image
@@ -58,13 +62,55 @@ def test_accuracy_prints_the_documented_metrics(ckpt: str, sets: Path, tmp_path:
     metrics = run_benchmark("accuracy.py", str(sets), "--ckpt", ckpt, *outputs, *missing)
 
     names = ("nme_identity", "fr10_identity", "nme_official_end_to_end", "nme_300w_val")
-    for name in (*names, "parameters", "file_mb"):
+    for name in (*names, "nme_300w_test", "parameters", "file_mb", "step_ms"):
         assert metrics[name] > 0
     assert 0 <= metrics["missed_official"] <= 8
     assert grid.stat().st_size > shapes.stat().st_size > 0
     nme = metrics["identity_fkp_nme"]
     assert metrics["identity_fkp_nme_low"] <= nme <= metrics["identity_fkp_nme_high"]
     assert not [name for name in metrics if "dlib" in name]
+
+
+def test_accuracy_on_validation_reads_no_test_face(sets: Path) -> None:
+    names = runpy.run_path(str(ROOT / "benchmarks/accuracy/accuracy.py"), run_name="accuracy")
+    read = {}
+    for split in ("val", "all"):
+        read[split], train = names["read_sets"](Namespace(data=sets, split=split))
+    assert list(read["val"]) == ["300w_val"] and list(read["all"])[2:] == ["300w_val", "300w_test"]
+    assert read["val"]["300w_val"].rows.tolist() == read["all"]["300w_val"].rows.tolist()
+    assert not set(read["val"]["300w_val"].identity) & set(train["300w"].identity)
+
+
+def test_small_peers_are_scored_raw_and_through_a_map(sets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    nowhere, plot = str(tmp_path / "python"), tmp_path / "peers.png"
+    missing = ("--dlib", nowhere, "--mediapipe", nowhere, "--models", str(tmp_path))
+    options = ("--rounds", "2", "--out", str(plot), *missing)
+    metrics = run_benchmark("peers_small.py", str(sets), *options)
+    for name in ("fkp", "fkp_one_step"):
+        assert 0 < metrics[f"{name}_nme_raw"] < 10 and metrics[f"{name}_step_ms"] > 0
+        assert metrics[f"{name}_nme_ridge_low"] <= metrics[f"{name}_nme_ridge_high"]
+    assert plot.stat().st_size > 0 and not [name for name in metrics if "pfld" in name]
+
+
+def test_groups_are_those_of_the_file_names(faces_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pseudo/utkface/images").mkdir(parents=True)
+    table, names = YoutubeFaces(str(faces_folder)).read(), []
+    for i, path in enumerate(table.paths):
+        race = "" if i == 0 else f"_{i % 5}"  # the first name lacks a part
+        names.append(f"{2 * i}_{i % 2}{race}_2017.png")
+        shutil.copy(path, tmp_path / "pseudo/utkface/images" / names[-1])
+    write_csv(tmp_path / "pseudo/utkface/keypoints.csv", names, table.points)
+    metrics = run_benchmark("groups.py", str(tmp_path))
+    assert metrics["faces"] == 39 and metrics["unnamed"] == 1
+    for kind in ("age", "gender", "race"):
+        counts = [
+            value for name, value in metrics.items() if re.fullmatch(f"{kind}_.*_faces", name)
+        ]
+        assert sum(counts) == 39
+        assert metrics[f"{kind}_gap"] >= 0
+    for end in ("faces", "nme", "nme_low", "nme_high"):
+        assert f"gender_female_{end}" in metrics
 
 
 def test_calibration_measures_the_fraction_of_points_within_5_percent(
@@ -171,8 +217,8 @@ def mesh12(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_suggest_compares_suggested_with_random_faces(ckpt: str, mesh12: Path) -> None:
-    options = ("--ckpt", ckpt, "--seeds", "2", "--start", "4", "--add", "3")
+def test_suggest_compares_suggested_with_random_faces(mesh12: Path) -> None:
+    options = ("--all", "--seeds", "1", "--start", "4", "--add", "3")
     metrics = run_benchmark("suggest.py", str(mesh12), *options)
     assert metrics["gain"] == pytest.approx(metrics["random_7"] - metrics["suggested_7"], abs=2e-4)
     assert metrics["start_4"] > 0 and metrics["unsure_7"] > 0 and metrics["random_faces"] > 0

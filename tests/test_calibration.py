@@ -1,5 +1,7 @@
 """Confidence says how often points are near their labels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 
 from fkp.calibration import calibrate, confidence, reliability
 from fkp.codecs import SoftArgmax
+from fkp.module import KeypointModule
+from fkp.networks import HeatMaps
 
 
 @settings(deadline=None, max_examples=25)
@@ -49,3 +53,20 @@ def test_a_wider_map_is_less_sure() -> None:
     assert sure[0, 0] > sure[0, 1] > sure[0, 2] and ((sure > 0) & (sure < 1)).all()
     plain, ones = SoftArgmax(128, 1.28).decode(maps)
     assert torch.equal(plain, points) and (ones == 1).all()
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_faces_that_are_trained_on_do_not_calibrate(held_out: bool) -> None:
+    module = KeypointModule(
+        lambda points: HeatMaps(points, width=4),
+        SoftArgmax(32, calibration=(1.0, 2.0)),
+        torch.nn.L1Loss(),
+        torch.optim.SGD,
+    )
+    data = SimpleNamespace(held_out=held_out)
+    trainer = SimpleNamespace(datamodule=data)
+    module.trainer = trainer  # type: ignore[assignment]
+    module.uncertainty.update(torch.rand(9, 68) + 0.01, 0.1 * torch.rand(9, 68))
+    module.on_validation_epoch_end()
+    assert (module.codec.calibration == (1.0, 2.0)) != held_out
+    assert not module.uncertainty.update_count

@@ -34,7 +34,7 @@ from fkp.metrics import nme
 
 # The modules that the benchmarks share.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from peers import PEERS, Peer, available  # noqa: E402
+from peers import PEERS, Peer, available, fit_dlib_box  # noqa: E402
 from sets import last_line, nearest, parser, some, source  # noqa: E402
 
 # An image (H, W, 3) and its label (68, 2), IMAGE pixels.
@@ -131,24 +131,6 @@ def moved_box(box: np.ndarray, kind: str, amount: float, random: np.random.Gener
     return square(x + np.cos(angle) * distance, y + np.sin(angle) * distance, side)
 
 
-def fit_dlib_box(peer: Peer, faces: FaceTable) -> Callable[[np.ndarray], list[float]]:
-    """Fit a function from face boxes to the boxes that dlib's detector draws, by medians."""
-    rows = []
-    for path, label in zip(faces.paths, faces.points, strict=True):
-        for edges in peer(str(path))["boxes"]:
-            x, y, side = (float(value) for value in centre_and_side(face_box(label)))
-            found_x, found_y, found_side = (float(value) for value in centre_and_side(edges))
-            if np.hypot(found_x - x, found_y - y) < 0.5 * side:
-                rows.append([(found_x - x) / side, (found_y - y) / side, found_side / side])
-    right, down, larger = np.median(rows, 0)
-
-    def convert(box: np.ndarray) -> list[float]:
-        x, y, side = (float(value) for value in centre_and_side(box))
-        return square(x + right * side, y + down * side, side * larger).tolist()
-
-    return convert
-
-
 class Benchmark:
     """Predict by fkp and the peers, and collect the errors.
 
@@ -162,7 +144,10 @@ class Benchmark:
         self, predictors: dict[str, Predictor], peers: dict[str, Peer], train: FaceTable
     ) -> None:
         self.predictors, self.peers = predictors, peers
-        self.to_dlib = fit_dlib_box(peers["dlib"], some(train, 200)) if "dlib" in peers else None
+        few = some(train, 200)
+        self.to_dlib = (
+            fit_dlib_box(peers["dlib"], few.paths, few.points) if "dlib" in peers else None
+        )
         self.errors: Errors = defaultdict(list)
 
     def measure(self, path: Path, label: np.ndarray, seed: int, file: Path) -> None:

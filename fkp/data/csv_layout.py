@@ -16,9 +16,10 @@ from fkp.errors import FkpError
 from fkp.markup import Markup
 
 BOX = ["box_left", "box_top", "box_right", "box_bottom"]
-# Columns that say how sure labels are: predict.py adds them to its tables, which can be read as
-# labels once they are corrected; `spread` is the disagreement of several teachers.
-PREDICTED = ["score", "confidence", "spread"]
+# Columns that say how sure labels are: predict.py adds the first two to its tables, which can be
+# read as labels once they are corrected; `spread` is the disagreement of several teachers.
+PREDICTED = ["score", "confidence"]
+WEIGHTS = ["weight", "spread"]
 # Names, in lower case, of the column of file names, of row numbers, and of no meaning.
 IMAGE = re.compile(r"(image|img|file|picture|photo|frame)?[ _-]?(file)?[ _-]?(name|path|id)?")
 INDEX = re.compile(r"|#|index|id|no\.?|nr\.?|row|unnamed: .*|level_0")
@@ -43,6 +44,7 @@ class Layout:
         slots: for each of them its point, and its axis, 0 or 1.
         boxes: the columns of the face box, left, top, right, bottom; empty if there is none.
         identity: the column of people, if there is one.
+        weights: the columns `weight` and `spread`, by their names, if there are any.
         empty: columns that are left out because they are empty in the first rows.
         decimal: `.` or `,`, once a number with either has been read.
     """
@@ -54,6 +56,7 @@ class Layout:
     slots: tuple[list[int], list[int]]
     boxes: list[int]
     identity: int | None
+    weights: dict[str, int] = field(default_factory=dict)
     empty: set[int] = field(default_factory=set)
     decimal: str = ""
 
@@ -146,7 +149,8 @@ def find_layout(file: Path, header: list[str], sample: list[list[str]], markup: 
 
     # Columns with fixed names.
     small = [name.lower() for name in header] or [""] * width
-    place = {name: small.index(name) for name in ("identity", *BOX, *PREDICTED) if name in small}
+    fixed = ("identity", *BOX, *PREDICTED, *WEIGHTS)
+    place = {name: small.index(name) for name in fixed if name in small}
     if 0 < sum(name in place for name in BOX) < 4:
         raise FkpError(f"{file}: a box needs the four columns {', '.join(BOX)}")
 
@@ -174,6 +178,7 @@ def find_layout(file: Path, header: list[str], sample: list[list[str]], markup: 
         slots=([slots[i][0] for i in rest], [slots[i][1] for i in rest]),
         boxes=[place[name] for name in BOX if name in place],
         identity=place.get("identity"),
+        weights={name: place[name] for name in WEIGHTS if name in place},
         empty=empty,
     )
 

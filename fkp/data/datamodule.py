@@ -74,6 +74,7 @@ class FacesDataModule(pl.LightningDataModule):
         self.gray, self.margin, self.seed, self.check_labels = gray, margin, seed, check_labels
         self.train_faces = train_faces
         self.splits: dict[str, FacialKeypointsDataset] = {}
+        self.held_out = True  # whether no validation face is trained on
 
     def setup(self, stage: str | None = None) -> None:
         """Read, measure, decode, check and split the faces; a second call does nothing.
@@ -98,6 +99,9 @@ class FacesDataModule(pl.LightningDataModule):
         # with loader processes.
         splits = self.source.split_indices(table)
         splits["train"] = self._limited(table, splits["train"])
+        self.held_out = not len(np.intersect1d(splits["train"], splits["val"]))
+        if not self.held_out:
+            log.warning("validation faces are trained on: their error is no measure of the model")
         order = np.concatenate(list(splits.values()))
         table, cache = table.select(order), cache.select(order)
 

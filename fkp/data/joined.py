@@ -27,8 +27,8 @@ class Joined(Source):
         root: the folder to which the sources' own roots are relative, unless they are absolute.
         weights: for each of `sources`, how often an epoch shows each of its training faces: 1 once,
             2 twice, 0.5 every other epoch, and so on; None for once.
-        protocol: `identity`; `official`, which tests on the publishers' test faces only; or
-            `strict`.
+        protocol: `identity`; `official`, which tests on the publishers' test faces only; `strict`;
+            or `all`, which trains on every face, for a last training whose settings are chosen.
         on_bad: `stop` or `skip`, for all sources.
         folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
             see `Source`.
@@ -44,7 +44,7 @@ class Joined(Source):
         known: dict[str, Source],
         root: str = ".",
         weights: list[float] | None = None,
-        protocol: Literal["official", "identity", "strict"] = "identity",
+        protocol: Literal["official", "identity", "strict", "all"] = "identity",
         on_bad: OnBad = "stop",
         folds: int | None = None,
         fold: int | Literal["all"] | None = None,

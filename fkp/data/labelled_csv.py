@@ -18,12 +18,14 @@ from fkp.data.csv_layout import Layout, find_layout
 from fkp.data.csv_reader import Row, open_csv
 from fkp.data.identity import own_if_one_person, person, person_pattern, warn_of_video
 from fkp.data.image_folder import ImageFolder, without_clashes
+from fkp.data.label_weights import COLUMN, Weights, read_spreads, weigh
 from fkp.data.point_columns import point_names
 from fkp.data.table import FaceTable, Fault, OnBad, Source
 from fkp.errors import FkpError
 from fkp.files.reading import safe_cell
 from fkp.files.writing import open_whole
 from fkp.markup import Markup, load_markup
+from fkp.ranges import require
 
 # If the CSV is missing: endings of the files that are suggested, and how many.
 TABLES, SHOWN = (".csv", ".tsv", ".txt", ".xlsx"), 3
@@ -41,8 +43,9 @@ class LabelledCsv(Source):
     - named: `left_eye_x`, `left_eye_y`, … in any order; points without a column have no label.
 
     Both may have a column `identity` (the person), and `box_left`, `box_top`, `box_right`,
-    `box_bottom` (a detector's face box, used instead of the box around the points). An empty cell
-    is a point without a label. Tables of `predict.py` can be read, too; their images are named
+    `box_bottom` (a detector's face box, used instead of the box around the points), and `weight`:
+    how often an epoch of training shows the face, from 0 to 100, in quarters. An empty cell is a
+    point without a label. Tables of `predict.py` can be read, too; their images are named
     relative to the folder where it ran, which `images` must then be, or to `/`.
 
     Coordinates are IMAGE pixels, counted from 0.
@@ -65,6 +68,11 @@ class LabelledCsv(Source):
         on_bad: `stop` or `skip`.
         folds, fold: number of folds of a cross-validation by person, and the one that is tested on,
             see `Source`.
+        spread: how far several teachers disagree about each label: `column` for the column `spread`
+            of the labels, or a CSV beside them with the columns `file` and `spread`. It gives the
+            weight min(1, (full_weight_spread / spread)^2), in quarters, at least one; times that of
+            the column `weight`. None gives every face its full weight.
+        full_weight_spread: the spread up to which a face has its full weight.
     """
 
     def __init__(
@@ -80,10 +88,14 @@ class LabelledCsv(Source):
         on_bad: OnBad = "stop",
         folds: int | None = None,
         fold: int | Literal["all"] | None = None,
+        spread: str | None = None,
+        full_weight_spread: float = 1.0,
     ):
         self.root, self.protocol, self.on_bad = Path(root), protocol, on_bad
         self.folds, self.fold = folds, fold
         self.identity = person_pattern(identity)
+        self.spread, self.full_weight_spread = spread, full_weight_spread
+        require(full_weight_spread=full_weight_spread)
         if markup is not None:
             self.markup = load_markup(markup)
 
@@ -114,7 +126,8 @@ class LabelledCsv(Source):
         Raises:
             FkpError: the file is missing or not a CSV, or its columns cannot be understood.
         """
-        found = _Found()
+        own_file = self.spread not in (None, COLUMN)
+        found = _Found(spreads=read_spreads(self.root / str(self.spread)) if own_file else None)
         tables = (self._read(*names, split, found) for split, names in self.official.items())
         faces = FaceTable.joined(itertools.chain.from_iterable(tables))
         faces, clashes = without_clashes(faces, found.searched)
@@ -132,6 +145,11 @@ class LabelledCsv(Source):
 
         with open_csv(path) as table:
             layout = find_layout(path, table.header, table.sample, self.markup)
+            if self.spread == COLUMN and "spread" not in layout.weights:
+                what = (
+                    f"{path}: has no column `spread`; set data.spread to a file beside it, or null"
+                )
+                raise FkpError(what, key="data.spread", file=path)
             blocks = table.blocks()
 
             # The first block before the folder: a table without rows is reported first.
@@ -170,7 +188,9 @@ class LabelledCsv(Source):
         ]
 
         # Their labels and images.
-        labels = read_labels(file, layout, [cells for _, cells in complete], self.markup)
+        whole = [cells for _, cells in complete]
+        labels = read_labels(file, layout, whole, self.markup)
+        weights = self._weights(file, layout, whole, found)
         faces = _Faces()
         for i, (row, cells) in enumerate(complete):
             name = cells[layout.image].strip()
@@ -179,7 +199,8 @@ class LabelledCsv(Source):
                 faults.append((row.line, image))
                 continue
             path, by_search = image
-            if fault := _misplaced_text(row, cells, layout, by_search) or labels.fault(i):
+            fault = _misplaced_text(row, cells, layout, by_search) or labels.fault(i)
+            if fault := fault or weights.faults.get(i, ""):
                 faults.append((row.line, fault))
                 continue
 
@@ -200,6 +221,28 @@ class LabelledCsv(Source):
             faces.rows,
             [split] * len(faces.indices),
             labels.boxes[faces.indices],
+            weights.values[faces.indices],
+        )
+
+    def _weights(self, file: Path, layout: Layout, rows: list[list[str]], found: _Found) -> Weights:
+        """Return the weights of rows, by the column `weight` and the spread, if it is asked for."""
+        cells = {
+            name: [row[column].strip() for row in rows]
+            for name, column in layout.weights.items()
+            if name == "weight" or self.spread == COLUMN
+        }
+        if found.spreads is not None:
+            names = [row[layout.image].strip() for row in rows]
+            cells["spread"] = [
+                found.spreads.get(name, f"missing in {self.spread}") for name in names
+            ]
+
+        none = np.full(len(rows), np.nan)
+        numbers = {
+            name: layout.numbers(file, np.array(column, object)) for name, column in cells.items()
+        }
+        return weigh(
+            numbers.get("weight", none), numbers.get("spread", none), cells, self.full_weight_spread
         )
 
     def _person(self, name: str, cells: list[str], layout: Layout, found: _Found) -> str:
@@ -217,11 +260,13 @@ class _Found:
         faults: of the rows that cannot be used.
         searched: for rows whose image was found by search, the name in the table.
         has_people: whether a cell of a column `identity` has been read.
+        spreads: name of an image -> its spread, as text, of the file that `data.spread` names.
     """
 
     faults: list[Fault] = field(default_factory=list)
     searched: dict[str, str] = field(default_factory=dict)
     has_people: bool = False
+    spreads: dict[str, str] | None = None
 
 
 @dataclass

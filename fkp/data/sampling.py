@@ -79,7 +79,8 @@ class WeightedEpochs(Sampler[Key]):
         # that after many epochs each of them was shown equally often.
         for weight in np.unique(self.weights[self.weights > repeats]):
             faces = np.flatnonzero(self.weights == weight)
-            window = round((weight - np.floor(weight)) * len(faces))
+            # At least one: else a small group would never be shown.
+            window = max(1, round((weight - np.floor(weight)) * len(faces)))
             shuffled = np.random.default_rng(self.seed).permutation(faces)
             places = np.arange(window) + self.epoch * window
             chosen = np.take(shuffled, places, mode="wrap")

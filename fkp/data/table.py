@@ -19,7 +19,8 @@ from fkp.data.folds import fold_indices, place
 from fkp.errors import FkpError
 from fkp.markup import Markup
 
-PROTOCOLS = ("official", "identity", "strict")
+ALL = "all"  # the protocol that trains on every face
+PROTOCOLS = ("official", "identity", "strict", ALL)
 EXTRA = "extra"  # instead of the publisher's split: a face for training only, under any protocol
 SPLITS = ("train", "val", "test")
 
@@ -110,6 +111,8 @@ class FaceTable:
           the rest by identity.
         - `strict`: as identity, but publisher's test faces of people in train or val are left out.
           So one model can be scored both on unseen people and on the publisher's test faces.
+        - `all`: every face is in train, and none in test. Those of val by `identity` are in val,
+          too, so that a training can be watched: their error is no measure of the model.
 
         Faces for training only (`EXTRA`) are in train, but for people of val or test.
 
@@ -119,6 +122,10 @@ class FaceTable:
         if protocol not in PROTOCOLS:
             known = ", ".join(PROTOCOLS)
             raise FkpError(f"data.protocol={protocol}: no such protocol; there is {known}")
+
+        if protocol == ALL:
+            val = self.split_indices("identity")["val"]
+            return {"train": np.arange(len(self)), "val": val, "test": val[:0]}
 
         places = np.fromiter(map(place, self.identity), float, len(self))
         masks = self._masks(protocol, places)

@@ -14,8 +14,9 @@ DUPLICATE = 0.95
 
 # Variance of a label's noise, in mean squared lengths of the shapes, for a face of mean confidence;
 # and the logarithm of how much more it is if the confidence is lower by a standard deviation.
-# Chosen on people of mesh12_train, benchmarks/accuracy/suggest.py: the most unsure faces first
-# (UNSURE < 0) teach less than faces at random.
+# Chosen on people of mesh12_train with a ridge map of the points: the most unsure faces first
+# (UNSURE < 0) taught it less than faces at random. What the choice is worth to the trainer of own
+# points, benchmarks/accuracy/suggest.py measures.
 NOISE, UNSURE = 0.03, 0.7
 
 # Faces that are compared with all others at once.

@@ -103,6 +103,8 @@ def start_from(module: KeypointModule, path: str) -> None:
     if new:
         message = "start.from=%s: %d tensors are kept, and %s are new, as the points are others"
         log.warning(message, path, len(kept), ", ".join(new))
+    if recipe.markup.points == list(module.markup.points):
+        module.codec.calibration = recipe.calibration  # until the first validation
 
 
 def _check_crops(module: KeypointModule, recipe: Recipe, path: str) -> None:

@@ -68,8 +68,7 @@ class _Script:
     ):
         self.name, self.body, self.arguments, self.job = name, body, arguments, job
         file = Path(str(sys.modules[body.__module__].__file__)).resolve()
-        folders = (above / "conf" for above in file.parents)
-        self.conf = next((folder for folder in folders if folder.is_dir()), file.parent / "conf")
+        self.conf = conf_folder(file)
         root = OmegaConf.load(self.conf / f"{name}.yaml")
         assert isinstance(root, DictConfig)
         self.root, self.groups = root, keys.groups_of(root)
@@ -190,6 +189,12 @@ class _Script:
         if hydra_errors.is_about_config(error, self.begun):
             message = hydra_errors.reworded(error, self.conf, self.name)
             raise SystemExit(_print_error(message)) from None
+
+
+def conf_folder(file: Path) -> Path:
+    """Find the folder conf/ that lies beside a file or above it."""
+    folders = (above / "conf" for above in file.parents)
+    return next((folder for folder in folders if folder.is_dir()), file.parent / "conf")
 
 
 def _collect_new_garbage() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -31,6 +31,19 @@ def key(override: str) -> str:
     ('seed', 'x.y', 'logger')
     """
     return override.lstrip("+~").partition("=")[0]
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested dictionaries by their dotted keys.
+
+    >>> dict(leaves({"trainer": {"max_epochs": 3}, "seed": 1}))
+    {'trainer.max_epochs': 3, 'seed': 1}
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, value
 
 
 def is_path(key: str) -> bool:

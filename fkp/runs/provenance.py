@@ -16,7 +16,7 @@ import yaml
 from fkp.errors import FkpError
 from fkp.files.writing import write_whole
 from fkp.runs import start
-from fkp.runs.overrides import key, text
+from fkp.runs.overrides import key, leaves, text
 from fkp.runs.start import Start
 
 if TYPE_CHECKING:
@@ -300,21 +300,12 @@ def _anywhere(value: Any, folder: str) -> Any:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """List how configuration and data differ, one line per key."""
-    old, new = dict(_flat("", before["config"])), dict(_flat("", now["config"]))
+    old, new = dict(leaves(before["config"])), dict(leaves(now["config"]))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             yield f"{name}: {old.get(name)!r} then, {new.get(name)!r} now"
     if before.get("data") not in (None, now["data"]):
         yield "data: the images, labels or identities have changed"
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """List the leaves of nested dictionaries by their dotted keys."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
-    else:
-        yield prefix, value
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -81,7 +81,7 @@ def _print_test(metrics: dict[str, float], trainer: Any, by_steps: bool) -> None
         count, unit = metrics["cv/faces"], "% of the outer-eye distance"
         print_metrics(rows, f"{count} faces, each by a map fitted without its person, {unit}")
     elif "test/nme" not in metrics:
-        print_line("metrics     no face was left to test on (data.fold=all); see folds.json")
+        print_line("metrics     no face was left to test on (data.fold=all or data.protocol=all)")
     if "test/nme" not in metrics:
         return
     tested = {name: metrics[f"test/{name}"] for name in NAMES if f"test/{name}" in metrics}

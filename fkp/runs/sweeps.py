@@ -33,6 +33,7 @@ OUTPUT = "output.txt"  # what a job has printed
 ATTEMPTS = "job.json"  # the result of a job's attempts
 JOBS = "sweep.json"  # in a sweep's folder: its jobs, and the keys in which they differ
 VALUE = "val/best_nme"  # the metric that sweepers minimise
+TRAINED_ON = "val/trained_on"  # 1 in metrics.json if it is of faces that are trained on, too
 LONGEST = 80  # characters of a folder's name, without its hash
 LAST_BYTES = 4096  # of a job's output, in which its last line is looked for
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -121,11 +122,16 @@ def add_jobs(folder: Path, swept: Sequence[str], jobs: Sequence[Sequence[str]]) 
         swept: the keys in which the jobs differ.
         jobs: the overrides of each.
     """
+    write_jobs(folder, swept, {folder_name(job, swept): list(job) for job in jobs})
+
+
+def write_jobs(folder: Path, swept: Sequence[str], jobs: Mapping[str, list[str]]) -> None:
+    """Add jobs, by the names of their folders, to the list in a sweep's folder."""
     file = folder / JOBS
     folder.mkdir(parents=True, exist_ok=True)
     known = json.loads(file.read_text("utf-8")) if file.exists() else {"swept": [], "jobs": {}}
     known["swept"] = list(dict.fromkeys([*known["swept"], *swept]))
-    known["jobs"] |= {folder_name(job, swept): list(job) for job in jobs}
+    known["jobs"] |= jobs
     write_whole(file, json.dumps(known, indent=1) + "\n")
 
 

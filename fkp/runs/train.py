@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fkp.errors import FkpError
-from fkp.runs import command_line, config, cross_validation, provenance, steps, sweeps
+from fkp.runs import command_line, config, provenance, stages, steps, sweeps
 from fkp.runs.start import Start
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fkp.runs.provenance import Run
 
 
-@command_line.main("train", cross_validation.arguments, sweeps.job)
+@command_line.main("train", stages.arguments, sweeps.job)
 def train(cfg: DictConfig) -> None:
     """Fit a network to the training faces, then test its best weights.
 
@@ -32,6 +32,7 @@ def train(cfg: DictConfig) -> None:
     # Begin or resume the run before torch is imported: a mistake is reported at once.
     if cfg.debug not in (None, "augment"):
         raise FkpError(f"debug={cfg.debug}: there is augment")
+    stages.refuse_unread(cfg)
     steps.refuse_both(cfg, config.command())
     values = config.plain(cfg)
     run = provenance.begin(Path(cfg.run_dir), values, config.command())
@@ -88,8 +89,8 @@ def _fit_and_test(
 
     Returns:
         metrics of the test faces, percent, by their logged names; that of the validation faces
-        alone if there are no test faces (`data.fold=all`); none after a trial of one batch
-        (`fast_dev_run`), which keeps no checkpoint.
+        alone if there are no test faces (`data.fold=all`, `data.protocol=all`); none after a trial
+        of one batch (`fast_dev_run`), which keeps no checkpoint.
     """
     from fkp.runs import checkpoints, launch, resume
 
@@ -102,7 +103,7 @@ def _fit_and_test(
             return {}
         checkpoint, nme = checkpoints.keep_best(trainer, run.folder)
         if not len(data.splits["test"]):
-            return {sweeps.VALUE: nme}
+            return {sweeps.VALUE: nme} | ({} if data.held_out else {sweeps.TRAINED_ON: 1.0})
         tested = trainer.test(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
     metrics: dict[str, float] = {sweeps.VALUE: nme}

@@ -12,6 +12,7 @@ from conftest import TINY, call
 from fkp.augmentations import Colour, Light
 from fkp.data import image_cache
 from fkp.data.datamodule import FacesDataModule
+from fkp.data.joined import Joined
 from fkp.data.labelled_csv import LabelledCsv, write_csv
 from fkp.data.pts_folders import write_pts
 from fkp.data.sampling import WeightedEpochs
@@ -316,3 +317,18 @@ def test_fewer_training_faces_are_a_part_of_more(faces_folder: Path) -> None:
     with pytest.raises(FkpError) as refused:
         rows(100)
     assert refused.value.key == "datamodule.train_faces"
+
+
+def test_protocol_all_says_that_validation_faces_are_trained_on(
+    faces_folder: Path, module: FacesDataModule, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Joined(
+        ["a"], {"a": YoutubeFaces(str(faces_folder), protocol="strict")}, protocol="all"
+    )
+    everything = FacesDataModule(source, crop(), batch_size=8, check_labels=False)
+    with caplog.at_level(logging.WARNING):
+        everything.setup()
+    assert module.held_out and not everything.held_out and "no measure" in caplog.text
+    train, val, test = (everything.splits[name].table for name in ("train", "val", "test"))
+    assert len(train) == 40 and not len(test)
+    assert 0 < len(val) < 20 and set(val.paths) <= set(train.paths)

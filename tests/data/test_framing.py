@@ -23,6 +23,7 @@ from fkp.geometry import apply, centre_and_side, face_box, reframed, rolled_box,
 from fkp.inference.evaluation import baseline, evaluate
 from fkp.markup import IBUG68, Markup, load_markup
 from fkp.metrics import nme
+from fkp.recipe import Recipe
 from fkp.runs.results import say_if_untrained
 from fkp.transforms import Crops, FaceCrop, RandomCrop, RandomFlip, Rescale, run
 
@@ -139,7 +140,7 @@ class Oracle:
     of 1 % of the crop.
     """
 
-    recipe: dict[str, Any] = {}
+    recipe = Recipe({}, {}, {}, IBUG68)
 
     def __init__(self, faces: FaceTable, recorder: Recorder, mean: np.ndarray):
         self.labels = {400 + i: points for i, points in enumerate(faces.points)}

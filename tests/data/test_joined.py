@@ -149,3 +149,14 @@ def test_absolute_roots_are_kept(root: Path) -> None:
     assert len(Joined(["csv", "pts"], sources, str(root)).read()) == 50
     with pytest.raises(FkpError, match="elsewhere"):
         Joined(["other"], known(), "elsewhere").read()
+
+
+def test_protocol_all_trains_on_every_face_and_tests_on_none(root: Path) -> None:
+    sources = known()
+    sources["other"] = LabelledCsv("other", protocol="train")
+    joined = Joined(["csv", "pts", "other"], sources, str(root), protocol="all")
+    table = joined.read()
+    splits = joined.split_indices(table)
+    assert splits["train"].tolist() == list(range(len(table))) and not len(splits["test"])
+    val = table.split_indices("identity")["val"]
+    assert len(val) and splits["val"].tolist() == val.tolist()

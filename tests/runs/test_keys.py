@@ -66,7 +66,7 @@ def test_an_unused_key_is_reported(
     [
         ("train", "datamodule.num_workers=-1"),
         ("train", "datamodule.batch_size=0"),
-        ("train", "trainer.max_epochs=0"),
+        ("train", "trainer.max_epochs=-1"),
         ("train", "model.optimizer.lr=-0.1"),
         ("train", "model.network.dropout=[0.1,2]"),
         ("train", "transforms.random_flip.p=1.5"),

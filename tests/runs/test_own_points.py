@@ -165,7 +165,7 @@ def test_recipes_describe_nested_networks() -> None:
     trunk = {"_target_": "fkp.networks.HeatMaps", "points": 68, "width": 2}
     codec = {"_target_": "fkp.codecs.SoftArgmax", "size": 64}
     network = {"_target_": "fkp.point_map.PointMap", "trunk": trunk, "codec": codec}
-    located = {"_target_": "fkp.codecs.Located", "size": 64}
+    located = {"_target_": "fkp.codecs.Located", "size": 64, "unit": 0.64}
     recipe = Recipe(network, located, {}, replace(IBUG68, box=None), trained_on=(1, 2))
     again = Recipe.from_file(json.loads(json.dumps(recipe.as_dict())), Path("a.ckpt"))
     assert again == recipe and again.build_network().trunk.maps.out_channels == 68

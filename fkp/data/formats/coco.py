@@ -95,6 +95,8 @@ class Coco(LabelFormat):
             data = read_json(file)
             try:
                 chosen, points, edges = self._category(file, data)
+                images = {image["id"]: image for image in data["images"]}
+                corner = self._from_corner(file, data)
             except MALFORMED as error:
                 raise FkpError(
                     f"{file}: no COCO key points ({malformed(error)})", file=file
@@ -103,7 +105,11 @@ class Coco(LabelFormat):
                 what = f"{file}: other points than {files[0].name}: {', '.join(points)[:300]}"
                 raise FkpError(what, key="data.file", file=file)
             names = points
-            faces += self._faces(file, data, chosen, len(points))
+            found = self._faces(file, data["annotations"], images, chosen, len(points))
+            if corner:
+                for face in found:
+                    face.points, face.box = from_corner(face.points), from_corner(face.box)
+            faces += found
         return Contents(files[0].stem, names or [], faces, edges=edges, file=files[0])
 
     def _category(self, file: Path, data: Any) -> tuple[set[Any], list[str], list[tuple[int, int]]]:
@@ -136,14 +142,19 @@ class Coco(LabelFormat):
         edges = [(int(first) - 1, int(second) - 1) for first, second in skeleton]
         return set(named), list(names), edges
 
-    def _faces(self, file: Path, data: Any, chosen: set[Any], count: int) -> list[LabelledFace]:
-        """Read the annotations of one file."""
-        corner = self._from_corner(file, data)
-        images = {image["id"]: image for image in data["images"]}
+    def _faces(
+        self,
+        file: Path,
+        annotations: list[Any],
+        images: dict[Any, Any],
+        chosen: set[Any],
+        count: int,
+    ) -> list[LabelledFace]:
+        """Read the annotations of one file, in its own coordinates."""
         split = "test" if "test" in file.stem.lower() else "train"
 
         faces, empty = [], 0
-        for i, annotation in enumerate(data["annotations"]):
+        for i, annotation in enumerate(annotations):
             row = f"{file.name}:annotations[{i}]"
             try:
                 if annotation["category_id"] not in chosen and annotation.get("keypoints"):
@@ -158,8 +169,6 @@ class Coco(LabelFormat):
                 nothing = np.full((count, 2), np.nan)
                 faces.append(LabelledFace("", nothing, row, fault=malformed(error)))
                 continue
-            if corner:
-                points, box = from_corner(points), from_corner(box)
             faces.append(LabelledFace(image, points, row, box, split=split))
 
         if empty:
