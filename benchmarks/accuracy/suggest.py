@@ -125,7 +125,7 @@ def _predict(network: PointMap, images: torch.Tensor, flip: np.ndarray | None) -
     output = network(images)  # (B, K, 3), from the crop's centre
     if flip is not None:
         output = (output + network(images.flip(-1))[:, flip] * output.new_tensor([-1, 1, 1])) / 2
-    return Located(network.codec.size).decode(output)[0]
+    return Located(network.codec.size, network.codec.unit).decode(output)[0]
 
 
 def choose(way: str, faces: Faces, start: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
