@@ -19,6 +19,7 @@ Photos are read from $FKP_SHARED/photos by default, with all folders below it.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,26 +36,37 @@ from fkp.inference.writers import PredictionWriter
 Times = dict[str, list[float]]
 
 
-def measure(folder: Path, yunet: str | None, count: int, rounds: int) -> Times:
-    """Time loops and streams in this process: seconds per photo, and those of processors."""
+def measure(folder: Path, yunet: str | None, count: int, rounds: int, many: Path) -> Times:
+    """Time loops and streams in this process: seconds per photo, and those of processors.
+
+    Args:
+        folder: of photos.
+        yunet: the detector's file.
+        count: number of photos; they are repeated.
+        rounds: of each run.
+        many: an empty folder, for copies of the photos.
+    """
     found = find(str(folder))
     assert isinstance(found, ImageCollection), folder
     photos = [path for path in found.paths if path not in found.videos][:count]
     paths = (photos * count)[:count]
+    copies = [many / f"{i}{path.suffix}" for i, path in enumerate(paths)]
+    for path, copy in zip(paths, copies, strict=True):
+        shutil.copy(path, copy)
     predictor = Predictor.load(detector=YuNet(yunet) if yunet else HaarCascade())
     cores = len(os.sched_getaffinity(0))
 
     def write(threads: int) -> None:
         with tempfile.TemporaryDirectory() as out:
             writer = PredictionWriter(predictor, Path(out), {}, "jpg", threads=threads)
-            writer.write_collection(ImageCollection(photos, found.root))
+            writer.write_collection(ImageCollection(copies, many))
 
     # The work, and the number of its photos.
     runs = {
         "loop": (lambda: [predictor(path) for path in paths], count),
         "stream": (lambda: list(predictor.stream(paths)), count),
-        "folder_loop": (lambda: write(1), len(photos)),
-        "folder": (lambda: write(cores), len(photos)),
+        "folder_loop": (lambda: write(1), count),
+        "folder": (lambda: write(cores), count),
     }
     times: Times = defaultdict(list)
     # The first round warms up.
@@ -109,7 +121,9 @@ def main() -> None:
     options = arguments.parse_args()
 
     if options.child:
-        print(json.dumps(measure(options.photos, options.yunet, options.count, options.rounds)))
+        with tempfile.TemporaryDirectory() as many:
+            values = (options.photos, options.yunet, options.count, options.rounds)
+            print(json.dumps(measure(*values, Path(many))))
         return
     sizes = ("--count", str(options.count), "--rounds", str(options.rounds))
     times = {

@@ -21,8 +21,9 @@ Result = TypeVar("Result")
 STAGE_PIXELS = 25_000_000
 THREAD_PIXELS = 12_500_000
 
-# Items that one stage holds, per thread: one in work, one waiting for the next free thread.
-AHEAD = 2
+# Items that one stage holds, per thread: enough to keep threads busy while a later stage works off
+# a batch. Their memory is bounded by their pixels.
+AHEAD = 8
 
 
 def cores() -> int:
