@@ -242,6 +242,15 @@ class Markup:
         first, second = self.pair
         return self.points.index(first), self.points.index(second)
 
+    @property
+    def unit(self) -> str:
+        """Name the length of which errors are a fraction, for a table's title."""
+        if self.pair == ["eye_right_outer", "eye_left_outer"]:
+            return "the outer-eye distance"
+        if len(self.points) == 1:
+            return "the side of the face box"
+        return f"the distance from {self.pair[0]} to {self.pair[1]}" if self.pair else "its unit"
+
     @cached_property
     def median_face(self) -> np.ndarray:
         """Return the points of the measured frame, (K, 2).

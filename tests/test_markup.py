@@ -291,3 +291,9 @@ def test_a_file_that_is_not_yaml_is_one_error(data: bytes, tmp_path: Path) -> No
 def test_the_error_for_a_missing_file_lists_the_known_markups() -> None:
     with pytest.raises(FkpError, match="face5, ibug68, .*, or give the path"):
         load_markup("nowhere/mine.yaml")
+
+
+def test_the_unit_of_errors_is_named() -> None:
+    assert IBUG68.unit == "the outer-eye distance"
+    assert "iris_r to iris_l" in Markup("own", ["iris_r", "iris_l"], pair=["iris_r", "iris_l"]).unit
+    assert Markup("one", ["nose"]).unit == "the side of the face box"

@@ -39,7 +39,7 @@ def evaluate(cfg: DictConfig) -> float:
     # Print and save.
     rule = f"fold={source.fold}" if source.folds else f"protocol={source.protocol}"
     faces = f"{count} {cfg.split} faces, {rule}"
-    results.print_metrics(rows, f"{ckpt} on {faces}, % of the outer-eye distance")
+    results.print_metrics(rows, f"{ckpt} on {faces}, % of {predictor.markup.unit}")
     metrics = {f"{name}_{row}": value for row, of in rows.items() for name, value in of.items()}
     found_by = describe(predictor.detector)
     print_line(f"detector    {results.one_detector(found_by)}")

@@ -75,11 +75,12 @@ def _print_test(metrics: dict[str, float], trainer: Any, by_steps: bool) -> None
         metrics, trainer: as in `close`.
         by_steps: the length of the training is given as `steps`.
     """
+    unit = trainer.lightning_module.markup.unit
     if "cv/nme" in metrics:
         fitted = {name.removeprefix("cv/"): value for name, value in metrics.items()}
         rows = {"this network": {name: fitted[name] for name in NAMES}}
-        count, unit = metrics["cv/faces"], "% of the outer-eye distance"
-        print_metrics(rows, f"{count} faces, each by a map fitted without its person, {unit}")
+        title = f"{metrics['cv/faces']} faces, each by a map fitted without its person"
+        print_metrics(rows, f"{title}, % of {unit}")
     elif "test/nme" not in metrics:
         print_line("metrics     no face was left to test on (data.fold=all or data.protocol=all)")
     if "test/nme" not in metrics:
@@ -88,7 +89,7 @@ def _print_test(metrics: dict[str, float], trainer: Any, by_steps: bool) -> None
     rows = {"this network": tested}
     if "test/nme_mean_shape" in metrics:
         rows["mean shape"] = {"nme": metrics["test/nme_mean_shape"]}
-    print_metrics(rows, "test faces, % of the outer-eye distance")
+    print_metrics(rows, f"test faces, % of {unit}")
     say_if_untrained(metrics["test/nme"], trainer, by_steps)
 
 
