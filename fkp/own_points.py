@@ -7,6 +7,7 @@ cross-validation tells how accurate the map is on people that it has not seen.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from fkp.metrics import point_errors
 from fkp.module import to_crop_space
 from fkp.point_map import UNITS, PointMap, Seen, turn
 
-FOLDS = 5
+FOLDS, FEWEST_PEOPLE = 5, 3
 
 # A face is seen as in evaluation, and so many more times with random changes of training that there
 # are about ENOUGH views; each of them also mirrored.
@@ -34,6 +35,8 @@ MOST_FACES = 4000
 REACH = 0.1
 
 BATCH = 64
+
+log = logging.getLogger(__name__)
 
 # Ridge penalties to choose from, for one view of each face.
 PENALTIES = (10.0, 30.0, 100.0, 300.0)
@@ -91,9 +94,9 @@ def fit(network: PointMap, dataset: FacialKeypointsDataset, markup: Markup) -> F
         dataset: F faces.
         markup: the meaning of their points.
     """
-    views, people = view(network, dataset), list(dataset.table.identity)
-    fold = torch.from_numpy(dealt(people, min(FOLDS, len(set(people)))))[views.face]
-    per_face = len(views.face) / len(people)
+    views = view(network, dataset)
+    fold = torch.from_numpy(_folds(list(dataset.table.identity)))[views.face]
+    per_face = len(views.face) / len(dataset)
 
     # The linear map: choose the penalty, on people that it was not fitted to.
     penalties = [per_face * penalty for penalty in PENALTIES]
@@ -110,16 +113,13 @@ def fit(network: PointMap, dataset: FacialKeypointsDataset, markup: Markup) -> F
     # Fit both to all faces.
     network.spread_weight.copy_(_nearness(views.label.nanmean(0), network.shape))
     (weight, bias), *_ = ridge(views.inputs, flat, [penalties[best]])
-    around = _surroundings(network, views, first)
-    with torch.no_grad():
-        network.weight.copy_(weight)
-        network.bias.copy_(bias)
-        for k in range(network.points):
-            (weight, bias), *_ = ridge(
-                around[:, k], (views.label - first)[:, k], [local_penalties[local_best]]
-            )
-            network.local_weight[k] = weight
-            network.local_bias[k] = bias
+    network.weight.copy_(weight)
+    network.bias.copy_(bias)
+    around, penalty = _surroundings(network, views, first), local_penalties[local_best]
+    for k in range(network.points):
+        ((weight, bias),) = ridge(around[:, k], (views.label - first)[:, k], [penalty])
+        network.local_weight[k] = weight
+        network.local_bias[k] = bias
 
     points, spread = _joined(network, views, corrected[local_best], dataset.flip_indices)
     label, _ = _joined(network, views, views.label, None)
@@ -304,6 +304,22 @@ def _nearness(points: Tensor, shape: Tensor) -> Tensor:
     size = (shape.amax(0) - shape.amin(0)).prod().sqrt()
     square = torch.cdist(points.float(), shape).square() / (2 * (REACH * size) ** 2)
     return torch.softmax(-square, 1)
+
+
+def _folds(people: Sequence[str]) -> np.ndarray:
+    """Return the fold of each face, (F,): of its person, or of the face itself if people are few.
+
+    The corrections are validated on a fold, after a map was validated on another, so there must be
+    three.
+    """
+    if len(set(people)) >= FEWEST_PEOPLE:
+        return dealt(people, min(FOLDS, len(set(people))))
+    log.warning(
+        "the faces are of %d people, too few to leave people out: the cross-validation leaves "
+        "faces out, and so tells of other photos of these people, not of other people",
+        len(set(people)),
+    )
+    return dealt([str(i) for i in range(len(people))], min(FOLDS, len(people)))
 
 
 def _best(predicted: Tensor, label: Tensor) -> int:

@@ -97,6 +97,17 @@ def test_ridge_is_the_regularised_least_squares_of_each_column(size: int) -> Non
         assert (weight[:, 3] == 0).all() and torch.isfinite(bias).all()
 
 
+@pytest.mark.parametrize("people", [1, 2, 3, 4, 30])
+def test_there_are_three_folds_of_few_people_too(people: int) -> None:
+    names = [f"person{i % people}" for i in range(30)]
+    folds = own_points._folds(names)
+    assert len(set(folds.tolist())) == min(5, max(people, 5 if people < 3 else people))
+    if people >= 3:
+        assert all(
+            len({f for f, n in zip(folds, names, strict=True) if n == who}) == 1 for who in names
+        )
+
+
 def test_the_map_is_differentiable_everywhere() -> None:
     network = point_map(2).train()
     network(IMAGES)[..., :2].sum().backward()

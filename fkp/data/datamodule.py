@@ -52,6 +52,8 @@ class FacesDataModule(pl.LightningDataModule):
             a sample of the images.
         train_faces: train on so many faces, of people in a random order by `seed`, for a learning
             curve: fewer faces are a part of more. None for all.
+        whole: use all faces for training, without val and test, unless the source has test faces
+            of its own: for a training that cross-validates itself.
     """
 
     def __init__(
@@ -66,13 +68,14 @@ class FacesDataModule(pl.LightningDataModule):
         seed: int = 0,
         check_labels: bool = True,
         train_faces: int | None = None,
+        whole: bool = False,
     ):
         super().__init__()
         self.source, self.batch_size, self.num_workers = source, batch_size, num_workers
         self.transforms = list(transforms.values())
         self.augmentations = list((augmentations or {}).values())
         self.gray, self.margin, self.seed, self.check_labels = gray, margin, seed, check_labels
-        self.train_faces = train_faces
+        self.train_faces, self.whole = train_faces, whole
         self.splits: dict[str, FacialKeypointsDataset] = {}
         self.held_out = True  # whether no validation face is trained on
 
@@ -97,7 +100,7 @@ class FacesDataModule(pl.LightningDataModule):
 
         # Order the faces by split: each split is then a slice of one table, and shares its memory
         # with loader processes.
-        splits = self.source.split_indices(table)
+        splits = self._split(table)
         splits["train"] = self._limited(table, splits["train"])
         self.held_out = not len(np.intersect1d(splits["train"], splits["val"]))
         if not self.held_out:
@@ -110,6 +113,19 @@ class FacesDataModule(pl.LightningDataModule):
         sizes = {name: len(indices) for name, indices in splits.items()}
         self._faces = table, cache
         self.splits = self._datasets(table, cache, markup, sizes)
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all faces are for training, as `whole` asks for."""
+        part = self.source.folds is not None or self.train_faces is not None
+        return self.whole and self.source.protocol == "identity" and not part
+
+    def _split(self, table: FaceTable) -> dict[str, np.ndarray]:
+        """Return the indices of the faces in train, val and test."""
+        if self.is_whole:
+            none = np.zeros(0, int)
+            return {"train": np.arange(len(table)), "val": none, "test": none}
+        return self.source.split_indices(table)
 
     def _limited(self, table: FaceTable, train: np.ndarray) -> np.ndarray:
         """Return the indices of the training faces that `train_faces` leaves."""
@@ -126,7 +142,7 @@ class FacesDataModule(pl.LightningDataModule):
     def _measure(self, table: FaceTable) -> Markup:
         """Return the source's markup, completed by what is measured on training faces."""
         try:
-            train = self.source.split_indices(table)["train"]
+            train = self._split(table)["train"]
         except FkpError:
             # A split would be empty. Bad rows may be why, so they are reported first.
             train = np.arange(len(table))

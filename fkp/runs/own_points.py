@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,14 +70,16 @@ def fit_and_test(
     if trainer.world_size > 1:
         what = "the map of experiment=own_points is fitted by one process; set trainer.devices=1"
         raise FkpError(what, key="trainer.devices")
-    source = data.source
-    part = source.folds is not None or data.train_faces is not None
-    whole = source.protocol == "identity" and not part
-    used = ["train", "val", "test"][: 3 if whole else 1 if data.train_faces else 2]
+    used = ["train"] if data.train_faces else ["train", "val"]
     count = sum(len(data.splits[name]) for name in used)
     if count < FEWEST:
         raise FkpError(f"{count} faces are too few for own points; label at least {FEWEST}")
     faces = data.select(np.arange(count))
+    labelled = np.isfinite(faces.table.points).all(2).any(0)
+    if not labelled.all():
+        name = module.markup.points[int(labelled.argmin())]
+        what = f"the point {name} is labelled in no face; label it, or leave it out of the markup"
+        raise FkpError(what, key="data.markup")
 
     metrics = _finetuned(trainer, module, data, faces, run) if trainer.max_epochs else {}
     if not metrics:
@@ -85,7 +88,7 @@ def fit_and_test(
         for name in (LAST, CHECKPOINT):
             trainer.save_checkpoint(run.folder / name, weights_only=False)
 
-    if not whole and len(data.splits["test"]):
+    if len(data.splits["test"]):
         (tested,) = trainer.test(module, data, run.folder / CHECKPOINT, False, weights_only=True)
         metrics |= tested
     return metrics
@@ -141,6 +144,7 @@ def _finetuned(
         "val": data.select(np.flatnonzero(fold == 0)),
     }
     _fitted(module, data, data.splits["train"], run.folder)
+    state = deepcopy(module.network.state_dict())
     before = float(np.nanmean(face_errors(data.splits["val"], module.eval())))
 
     with resume.readable_errors(run.last):
@@ -151,6 +155,8 @@ def _finetuned(
         f"own points  NME on the {len(data.splits['val'])} faces left out: {before:.2f} by the map,"
         f" {after:.2f} finetuned; {'the finetuned network' if better else 'the map'} is kept"
     )
+    if not better:
+        module.network.load_state_dict(state)
     compared = {"val/nme_map": before, "val/nme_finetuned": after}
     return compared | {sweeps.VALUE: after} if better else {}
 

@@ -59,7 +59,9 @@ def train(cfg: DictConfig) -> None:
     fit_and_test = own_points.fit_and_test if own_points.fits(module) else _fit_and_test
     metrics = fit_and_test(trainer, module, data, run)
     if metrics:
-        unseen = data.splits["test" if len(data.splits["test"]) else "val"]
+        unseen = next(
+            data.splits[name] for name in ("test", "val", "train") if len(data.splits[name])
+        )
         values = config.plain(cfg)  # with the epochs that were derived
         results.close(
             run.folder, values, config.varied(cfg), trainer, metrics, unseen.table.paths[0]

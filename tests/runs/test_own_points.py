@@ -122,6 +122,22 @@ def test_other_crops_than_the_trunks_are_refused(
     assert done.returncode == 2 and key in done.stderr
 
 
+@pytest.mark.slow
+def test_a_point_without_labels_is_refused_and_one_person_is_enough(
+    folder: Path, tmp_path: Path
+) -> None:
+    markup = yaml.safe_load((folder / "own5.yaml").read_text())
+    (tmp_path / "own6.yaml").write_text(yaml.safe_dump(markup | {"points": [*OWN, "chin"]}))
+    more = [f"data.markup={tmp_path / 'own6.yaml'}", f"run_dir={tmp_path / 'a'}"]
+    done = call(*arguments(folder, *more), cwd=tmp_path)
+    assert done.returncode == 2 and "chin" in done.stderr
+
+    one = ["data.identity='(face).*'", f"run_dir={tmp_path / 'b'}"]
+    done = call(*arguments(folder, *one), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 0 < json.loads((tmp_path / "b/metrics.json").read_text())["cv/nme"] < 8
+
+
 def module_of(points: int, **recipe: object) -> KeypointModule:
     from functools import partial
 
