@@ -94,7 +94,7 @@ def read_image(path: str | Path, gray: bool = False) -> np.ndarray:
     TIFF tag. Of 16 bits a channel the high byte is taken; in one channel of 32-bit floats, 0 to 1
     becomes 0 to 255. Other floats, signed integers and 32-bit integers have no range that defines
     white: they are refused. Of an animation, or of several pages, the first is read;
-    `count_frames` counts them.
+    `open_image` counts them.
 
     Args:
         path: JPEG, PNG, GIF, BMP, WebP, TIFF, JPEG 2000, PNM, AVIF, or HEIC if `pillow-heif` is
@@ -204,18 +204,6 @@ def _decode_by_pillow(image: ImageFile) -> np.ndarray:
             "channel"
         )
     return cv2.cvtColor((values.clip(0, 1) * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
-
-
-def count_frames(path: Path) -> int:
-    """Count the frames of an animation or the pages of a TIFF.
-
-    Returns:
-        their number; 1 for other images, and for files that are not images.
-    """
-    try:
-        return open_image(path).frames
-    except FkpError:
-        return 1
 
 
 def reads_heic() -> bool:

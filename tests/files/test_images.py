@@ -17,7 +17,7 @@ from PIL import Image
 from fkp import painter
 from fkp.errors import FkpError
 from fkp.files import images
-from fkp.files.images import count_frames, header, read_image, write_image
+from fkp.files.images import header, open_image, read_image, write_image
 
 # Pixels a side: 2.7 GB, which OpenCV itself would not refuse.
 SIDE = 30_000
@@ -293,5 +293,5 @@ def test_frames_are_counted_and_the_first_is_read(kind: str, tmp_path: Path) -> 
     frames = [Image.new("RGB", (32, 24), (level, 0, 0)) for level in (10, 120, 240)]
     frames[0].save(tmp_path / "many", kind, save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "one", kind)
-    assert count_frames(tmp_path / "many") == 3 and count_frames(tmp_path / "one") == 1
+    assert open_image(tmp_path / "many").frames == 3 and open_image(tmp_path / "one").frames == 1
     assert abs(int(read_image(tmp_path / "many")[0, 0, 0]) - 10) < 4

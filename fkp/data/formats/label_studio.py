@@ -40,7 +40,7 @@ IMAGE = ("image", "img", "url", "picture", "photo")
 class LabelStudio(LabelFormat):
     """Tasks with `KeyPointLabels`. The label of a point is its name.
 
-    The faces of an image are told apart by the rectangle that each point belongs to (its parent
+    The faces of an image are distinguished by the rectangle that each point belongs to (its parent
     region), which is also the face box. Of several annotations of a task, the ground truth is read,
     or else the last that was not cancelled. A choice or a text field named `identity` or `person`
     says who it is.
